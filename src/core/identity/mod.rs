@@ -1,0 +1,20 @@
+//! Identity state: records, the immutable snapshot a decision reads, and how changes make the next one.
+//!
+//! Deliberately absent: where records come from, and any way to change a snapshot
+//! in place. [`Snapshot::apply`] builds the next one beside the old.
+
+mod cell;
+mod record;
+mod snapshot;
+mod standing;
+mod table;
+
+pub use cell::{Freshness, Lease, SnapshotCell};
+pub use record::{
+    Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Entitlement, Exception, Hygiene,
+    HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, Issuer, Owner, PolicyMode, PolicySet,
+    Record, RecordKind, Resource, ResourceRoute, Revocation, RevocationTarget, RiskLevel, TokenProfile,
+};
+pub use snapshot::{ApplyError, CellState, Held, Keyer, Snapshot, SnapshotStats};
+pub use standing::{Principal, Standing};
+pub use table::Table;

@@ -1,0 +1,18 @@
+//! The PDP: what is asked, what is answered, and why.
+//!
+//! Cedar is imported by `cedar.rs` alone. A [`Verdict`] can be made only here.
+
+mod cedar;
+mod hygiene;
+mod path;
+mod reason;
+mod request;
+mod verdict;
+
+pub use cedar::{Answer, DEFAULT_POLICY, PolicyError, SCHEMA, ShadowOutcome, TenantPolicy};
+pub use hygiene::{Broken, broken_rules};
+pub use path::{CanonicalPath, PathError, PathPattern, PatternError};
+pub use reason::{Reason, ReasonClass};
+pub use request::{Exchange, Presentation, RouteRules, ServiceRef, Staleness};
+pub use verdict::{Basis, Effect, Verdict};
+pub(crate) use verdict::Judgement;

@@ -1,0 +1,5 @@
+//! Portreeve: request-time authorization for machine identities.
+//!
+//! The map of the crate; ARCHITECTURE.md explains it, docs/life-of-a-request.md follows one request.
+
+pub mod core;
