@@ -3,3 +3,5 @@
 //! The map of the crate; ARCHITECTURE.md explains it, docs/life-of-a-request.md follows one request.
 
 pub mod core;
+pub mod pipeline;
+pub mod wire;

@@ -37,7 +37,10 @@ pub struct Pending {
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending").field("mode", &self.mode).field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Pending")
+            .field("mode", &self.mode)
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,10 @@ pub struct Committed {
 
 impl std::fmt::Debug for Committed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committed").field("id", &self.id).field("settlement", &self.settlement).finish_non_exhaustive()
+        f.debug_struct("Committed")
+            .field("id", &self.id)
+            .field("settlement", &self.settlement)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::core::credential::{Algorithm, KeySet};
 use crate::core::id::{Epoch, Name};
+use crate::core::policy::{CanonicalPath, PathPattern};
 use crate::core::time::Timestamp;
 
 /// Which kind of record a change is about.
@@ -96,7 +97,8 @@ pub enum IdentityType {
 
 impl IdentityType {
     /// Every type.
-    pub const ALL: [Self; 5] = [Self::Workload, Self::ServiceAccount, Self::CiJob, Self::ApiClient, Self::Agent];
+    pub const ALL: [Self; 5] =
+        [Self::Workload, Self::ServiceAccount, Self::CiJob, Self::ApiClient, Self::Agent];
 
     /// The type's name in files, policies and messages.
     pub const fn as_str(self) -> &'static str {
@@ -569,28 +571,36 @@ pub struct ResourceRoute {
     /// Methods; empty: any.
     pub methods: Vec<Arc<str>>,
     /// Path template.
-    pub path: crate::core::policy::PathPattern,
+    pub path: PathPattern,
     /// The entitlement a caller needs; `None`: the default policy permits nobody.
     pub requires: Option<Arc<str>>,
+}
+
+impl ResourceRoute {
+    /// Whether a request of this method and path is this route's.
+    pub fn matches(&self, method: &str, path: &CanonicalPath) -> bool {
+        (self.methods.is_empty() || self.methods.iter().any(|held| **held == *method))
+            && self.path.matches(path)
+    }
 }
 
 /// One record of any kind.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
     /// An identity.
-    Identity(Identity),
+    Identity(Arc<Identity>),
     /// A credential.
-    Credential(Credential),
+    Credential(Arc<Credential>),
     /// An issuer.
-    Issuer(Issuer),
+    Issuer(Arc<Issuer>),
     /// A revocation.
-    Revocation(Revocation),
+    Revocation(Arc<Revocation>),
     /// A policy set.
-    PolicySet(PolicySet),
+    PolicySet(Arc<PolicySet>),
     /// An exception.
-    Exception(Exception),
+    Exception(Arc<Exception>),
     /// A resource.
-    Resource(Resource),
+    Resource(Arc<Resource>),
 }
 
 impl Record {

@@ -9,10 +9,11 @@ mod reason;
 mod request;
 mod verdict;
 
+pub(crate) use cedar::Question;
 pub use cedar::{Answer, DEFAULT_POLICY, PolicyError, SCHEMA, ShadowOutcome, TenantPolicy};
 pub use hygiene::{Broken, broken_rules};
 pub use path::{CanonicalPath, PathError, PathPattern, PatternError};
 pub use reason::{Reason, ReasonClass};
 pub use request::{Exchange, Presentation, RouteRules, ServiceRef, Staleness};
-pub use verdict::{Basis, Effect, Verdict};
 pub(crate) use verdict::Judgement;
+pub use verdict::{Basis, Effect, Verdict};

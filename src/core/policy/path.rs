@@ -89,15 +89,20 @@ fn decode_unreserved(raw: &str) -> Result<String, PathError> {
             let high = bytes.next().and_then(hex).ok_or(PathError::Encoding)?;
             let low = bytes.next().and_then(hex).ok_or(PathError::Encoding)?;
             high << 4 | low
-        } else if byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'?' | b';' | b'"' | b'<' | b'>') {
+        } else if byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'?' | b';' | b'"' | b'<' | b'>')
+        {
             byte
         } else {
             return Err(PathError::Forbidden);
         };
         if byte == b'%' {
             match value {
-                b'/' | b'\\' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f => return Err(PathError::Forbidden),
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(value)),
+                b'/' | b'\\' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f => {
+                    return Err(PathError::Forbidden);
+                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    out.push(char::from(value))
+                }
                 _ => {
                     out.push('%');
                     out.push(digit(value >> 4));
@@ -235,7 +240,11 @@ mod tests {
             ("/%c0%af", Err(PathError::Text)),
         ];
         for (raw, expected) in rows {
-            assert_eq!(CanonicalPath::parse(raw).as_ref().map(CanonicalPath::as_str), expected.as_ref().copied(), "{raw}");
+            assert_eq!(
+                CanonicalPath::parse(raw).as_ref().map(CanonicalPath::as_str),
+                expected.as_ref().copied(),
+                "{raw}"
+            );
         }
         assert!(CanonicalPath::parse(&format!("/{}", "a".repeat(PATH_BYTES_MAX - 1))).is_ok());
         assert_eq!(CanonicalPath::parse(&format!("/{}", "a".repeat(PATH_BYTES_MAX))), Err(PathError::Long));

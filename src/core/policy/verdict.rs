@@ -58,8 +58,8 @@ pub struct Basis {
     pub answer: Option<Answer>,
     /// Digest of the tenant's policies and hygiene rules.
     pub policy_digest: Option<[u8; 32]>,
-    /// The exception that lifted something.
-    pub exception: Option<Name>,
+    /// The exceptions that lifted something.
+    pub exceptions: Vec<Name>,
     /// What it lifted.
     pub lifted: Vec<Reason>,
     /// What shadow policies would have said.

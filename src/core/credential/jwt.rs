@@ -1,0 +1,195 @@
+//! Verification of JSON Web Tokens (RFC 7519, RFC 8725).
+//!
+//! A token verified before is found again by its hash. That spares parsing and the
+//! signature, nothing else: the issuer must still be what it was, and times and
+//! audience are judged each time.
+//!
+//! Deliberately absent: proof of possession (a token with `cnf` is refused), encrypted
+//! tokens, and fetching anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::algorithm::Algorithm;
+use super::claims::Claims;
+use super::digest::sha256;
+use super::json::{self, Value};
+use super::jws::Jws;
+use super::keys::VerifyKey;
+use super::presented::{Presented, TOKEN_BYTES_MAX};
+use super::verified::{FingerprintKey, Verified};
+use crate::core::id::Name;
+use crate::core::identity::{Issuer, TokenProfile};
+use crate::core::policy::Reason;
+use crate::core::time::Timestamp;
+
+/// A bounded memory of verified tokens. It may forget anything at any time.
+///
+/// INVARIANT: what `lookup` returns for a key is what was stored under that key.
+pub trait TokenCache: Send + Sync {
+    /// The credential stored under `key`, if it is remembered.
+    fn lookup(&self, key: &[u8; 32]) -> Option<Arc<Verified>>;
+
+    /// Remembers a credential under `key`.
+    fn store(&self, key: [u8; 32], verified: Arc<Verified>);
+}
+
+/// What a credential must be, for one route.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The tenant whose issuers count.
+    pub tenant: &'a Name,
+    /// The audiences accepted; a token must name one. Empty: none is.
+    pub audiences: &'a [Arc<str>],
+    /// How far the issuer's clock and ours may differ.
+    pub clock_skew: Duration,
+}
+
+/// A verified credential, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// The credential.
+    pub verified: Arc<Verified>,
+    /// Whether signature and parsing were spared.
+    pub cached: bool,
+}
+
+/// Verifies a bearer JWT against the issuers of a tenant.
+///
+/// `issuers` finds the current issuer record of the tenant by exact `iss`; `cache`
+/// belongs to one `fingerprint` key.
+///
+/// # Errors
+/// - `credential.malformed`: no strict compact JWS of a JSON object, or a claim of the wrong type
+/// - `issuer.unknown`: no issuer of the tenant has this `iss`
+/// - `credential.unverified`: kind, algorithm, key or signature
+/// - `credential.expired`: outside its times, or a longer life than its issuer may grant
+/// - `credential.audience`: no audience that both the route and the issuer accept
+/// - `credential.unbound`: it has a `cnf` claim
+///
+/// # Standard
+/// RFC 7519 §7.2 and RFC 8725 §3. Stricter: `exp`, `sub` and `aud` are required.
+pub fn verify<'s>(
+    presented: &Presented,
+    expected: &Expected<'_>,
+    issuers: &dyn Fn(&str) -> Option<(Name, &'s Issuer)>,
+    now: Timestamp,
+    cache: &dyn TokenCache,
+    fingerprint: &FingerprintKey,
+) -> Result<Verification, Reason> {
+    let token = presented.token();
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Reason::CredentialMalformed);
+    }
+    let key = sha256(&[expected.tenant.as_str().as_bytes(), &[0], token]);
+    if let Some(verified) = cache.lookup(&key)
+        && let Some((name, issuer)) = issuers(&verified.iss)
+        && holds(&verified, expected.tenant, &name, issuer)
+    {
+        judge(&verified, expected, issuer, now)?;
+        return Ok(Verification { verified, cached: true });
+    }
+    let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
+    let payload = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
+    let iss = payload.get("iss").and_then(Value::as_text).ok_or(Reason::CredentialMalformed)?;
+    let (name, issuer) =
+        issuers(iss).filter(|(_, issuer)| *issuer.iss == *iss).ok_or(Reason::IssuerUnknown)?;
+    let signer = authenticate(&jws, issuer)?;
+    let claims = Claims::read(&payload, &issuer.iss)?;
+    let bound = claims.bound;
+    let verified =
+        assemble(claims, expected.tenant, name, issuer, signer, &jws, fingerprint.fingerprint(token));
+    judge(&verified, expected, issuer, now)?;
+    if bound {
+        return Err(Reason::CredentialUnbound);
+    }
+    let verified = Arc::new(verified);
+    cache.store(key, Arc::clone(&verified));
+    Ok(Verification { verified, cached: false })
+}
+
+/// Whether an earlier verification would come out the same now, times and audience aside.
+fn holds(verified: &Verified, tenant: &Name, name: &Name, issuer: &Issuer) -> bool {
+    verified.tenant == *tenant && verified.issuer == *name && verified.depends_on == issuer.digest
+}
+
+/// Kind, algorithm, key, signature: who signed it.
+fn authenticate<'s>(jws: &Jws<'_>, issuer: &'s Issuer) -> Result<&'s VerifyKey, Reason> {
+    let kind = match issuer.profile {
+        TokenProfile::Generic => jws.kind().is_none_or(is_generic_kind),
+    };
+    let allowed = |algorithm: &Algorithm| issuer.algorithms.contains(algorithm);
+    let algorithm = Algorithm::parse(jws.algorithm()).filter(allowed);
+    algorithm
+        .filter(|_| kind)
+        .and_then(|algorithm| issuer.keys.find(jws.key_id(), algorithm))
+        .filter(|key| key.verify(jws.signing_input(), jws.signature()))
+        .ok_or(Reason::CredentialUnverified)
+}
+
+/// `JWT` or `at+jwt`, in any case, as a media type in full or in short (RFC 7515 §4.1.9).
+fn is_generic_kind(kind: &str) -> bool {
+    let full = kind.get(..MEDIA_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_PREFIX));
+    let short = if full { kind.get(MEDIA_PREFIX.len()..).unwrap_or_default() } else { kind };
+    ["JWT", "at+jwt"].iter().any(|known| short.eq_ignore_ascii_case(known))
+}
+
+fn assemble(
+    claims: Claims,
+    tenant: &Name,
+    name: Name,
+    issuer: &Issuer,
+    signer: &VerifyKey,
+    jws: &Jws<'_>,
+    fingerprint: [u8; 16],
+) -> Verified {
+    Verified {
+        issuer: name,
+        tenant: tenant.clone(),
+        iss: Arc::clone(&issuer.iss),
+        subject: claims.subject,
+        actors: claims.actors,
+        audiences: claims.audiences,
+        token_id: claims.token_id,
+        key_id: signer.key_id().cloned().unwrap_or_default(),
+        key_thumbprint: *signer.thumbprint(),
+        issued_at: claims.issued_at,
+        not_before: claims.not_before,
+        expires_at: claims.expires_at,
+        signing_input_digest: sha256(&[jws.signing_input()]),
+        fingerprint,
+        depends_on: issuer.digest,
+    }
+}
+
+/// What depends on the moment and the route, and so is never remembered.
+fn judge(
+    verified: &Verified,
+    expected: &Expected<'_>,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<(), Reason> {
+    if !is_timely(verified, issuer, expected.clock_skew, now) {
+        return Err(Reason::CredentialExpired);
+    }
+    let accepted = |audience: &Arc<str>| {
+        expected.audiences.contains(audience)
+            && (issuer.audiences.is_empty() || issuer.audiences.contains(audience))
+    };
+    if verified.audiences.iter().any(accepted) { Ok(()) } else { Err(Reason::CredentialAudience) }
+}
+
+fn is_timely(verified: &Verified, issuer: &Issuer, skew: Duration, now: Timestamp) -> bool {
+    let latest_start = now.after(skew);
+    let lifetime = Duration::from_secs(u64::from(issuer.max_lifetime_s));
+    let latest_end = match verified.issued_at {
+        Some(issued_at) => issued_at.after(lifetime),
+        None => now.after(lifetime).after(skew),
+    };
+    now < verified.expires_at.after(skew)
+        && verified.not_before.is_none_or(|not_before| not_before <= latest_start)
+        && verified.issued_at.is_none_or(|issued_at| issued_at <= latest_start)
+        && verified.expires_at <= latest_end
+}
+
+const MEDIA_PREFIX: &str = "application/";

@@ -1,0 +1,198 @@
+//! The public keys of one issuer (RFC 7517 §5), parsed once when they arrive.
+//!
+//! INVARIANT: a key verifies with the one algorithm it is pinned to, and no two keys
+//! share a key id. Both are made true in [`KeySet::parse`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::ParsedPublicKey;
+
+use super::algorithm::Algorithm;
+use super::json::{self, Value};
+use super::jwk;
+
+/// An issuer's keys. A set that does not parse is an empty one that says why.
+#[derive(Clone, Debug, Default)]
+pub struct KeySet {
+    keys: Vec<VerifyKey>,
+    by_id: BTreeMap<Arc<str>, usize>,
+    refused: Vec<RefusedKey>,
+    digest: [u8; 32],
+}
+
+impl KeySet {
+    /// Parses a JWK set of at most 256 KiB and 100 keys, for the algorithms `allowed`.
+    ///
+    /// Bad keys are refused one by one, keys that share a `kid` all of them; what is
+    /// wrong with the set as a whole empties it. Neither is an error: see [`Self::refused`].
+    pub fn parse(jwks_json: &[u8], allowed: &[Algorithm]) -> Self {
+        let digest = digest(jwks_json, allowed);
+        let jwks = match members(jwks_json) {
+            Ok(jwks) => jwks,
+            Err(why) => {
+                return Self { refused: vec![RefusedKey { key_id: None, why }], digest, ..Self::default() };
+            }
+        };
+        let mut uses: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for id in jwks.iter().filter_map(jwk::key_id) {
+            *uses.entry(id).or_default() += 1;
+        }
+        let mut set = Self { digest, ..Self::default() };
+        for jwk in &jwks {
+            let key_id = jwk::key_id(jwk);
+            let shared = key_id.as_ref().and_then(|id| uses.get(id)).is_some_and(|count| *count > 1);
+            let made =
+                if shared { Err("`kid` is not unique in the set") } else { jwk::verify_key(jwk, allowed) };
+            match made {
+                Ok(key) => set.push(key),
+                Err(why) => set.refused.push(RefusedKey { key_id, why }),
+            }
+        }
+        set
+    }
+
+    /// The key for a token that names `key_id` and `algorithm`.
+    ///
+    /// With an id: the key of that id, if it is pinned to that algorithm. Without: the
+    /// only key pinned to that algorithm, if there is just one.
+    pub fn find(&self, key_id: Option<&str>, algorithm: Algorithm) -> Option<&VerifyKey> {
+        let fits = |key: &&VerifyKey| key.algorithm == algorithm;
+        if let Some(key_id) = key_id {
+            return self.by_id.get(key_id).and_then(|place| self.keys.get(*place)).filter(fits);
+        }
+        let mut fitting = self.keys.iter().filter(fits);
+        fitting.next().filter(|_| fitting.next().is_none())
+    }
+
+    /// The usable keys, in the set's order.
+    pub fn keys(&self) -> &[VerifyKey] {
+        &self.keys
+    }
+
+    /// The keys that are not used, and why.
+    pub fn refused(&self) -> &[RefusedKey] {
+        &self.refused
+    }
+
+    /// How many keys are usable.
+    pub const fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether no key is usable: nothing verifies.
+    pub const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// BLAKE3 over all that [`Self::parse`] was given; zero for the default set.
+    pub const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    fn push(&mut self, key: VerifyKey) {
+        if let Some(id) = &key.key_id {
+            self.by_id.insert(Arc::clone(id), self.keys.len());
+        }
+        self.keys.push(key);
+    }
+}
+
+impl PartialEq for KeySet {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for KeySet {}
+
+/// A public key, pinned to one algorithm.
+#[derive(Clone)]
+pub struct VerifyKey {
+    pub(super) key_id: Option<Arc<str>>,
+    pub(super) algorithm: Algorithm,
+    pub(super) thumbprint: [u8; 32],
+    pub(super) signature_bytes: usize,
+    pub(super) parsed: ParsedPublicKey,
+}
+
+impl VerifyKey {
+    /// Its `kid`, if it has one.
+    pub const fn key_id(&self) -> Option<&Arc<str>> {
+        self.key_id.as_ref()
+    }
+
+    /// The one algorithm it verifies.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its RFC 7638 thumbprint, with SHA-256.
+    pub const fn thumbprint(&self) -> &[u8; 32] {
+        &self.thumbprint
+    }
+
+    /// Whether `signature` over `signing_input` is this key's.
+    ///
+    /// # Standard
+    /// RFC 7518 §3.3 to §3.5 and RFC 8037 §3.1. ECDSA signatures are R and S of the
+    /// field's length, RSA ones as long as the modulus; other lengths are refused first.
+    #[must_use]
+    pub fn verify(&self, signing_input: &[u8], signature: &[u8]) -> bool {
+        signature.len() == self.signature_bytes && self.parsed.verify_sig(signing_input, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for VerifyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyKey")
+            .field("key_id", &self.key_id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key that is not used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefusedKey {
+    /// Its `kid`, if that is fit to be shown; `None` also when the whole set is refused.
+    pub key_id: Option<Arc<str>>,
+    /// What is wrong with it: one of a fixed list of texts.
+    pub why: &'static str,
+}
+
+impl fmt::Display for RefusedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key_id {
+            Some(id) => write!(f, "key `{id}`: {}", self.why),
+            None => f.write_str(self.why),
+        }
+    }
+}
+
+fn members(jwks_json: &[u8]) -> Result<Vec<Value<'_>>, &'static str> {
+    if jwks_json.len() > SET_BYTES_MAX {
+        return Err("key set is longer than 256 KiB");
+    }
+    let mut object = json::parse_object(jwks_json).map_err(|_| "key set is not a strict JSON object")?;
+    match object.remove("keys") {
+        Some(Value::Array(keys)) if keys.len() > KEYS_MAX => Err("key set has more than 100 keys"),
+        Some(Value::Array(keys)) => Ok(keys),
+        _ => Err("key set has no `keys` array"),
+    }
+}
+
+fn digest(jwks_json: &[u8], allowed: &[Algorithm]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for algorithm in allowed {
+        hasher.update(algorithm.as_str().as_bytes());
+        hasher.update(b"\n");
+    }
+    hasher.update(b"\n");
+    hasher.update(jwks_json);
+    *hasher.finalize().as_bytes()
+}
+
+const SET_BYTES_MAX: usize = 256 * 1024;
+const KEYS_MAX: usize = 100;

@@ -1,0 +1,23 @@
+//! Credentials: from what is presented to what is verified.
+//!
+//! A [`Presented`] gives no access to what it claims. Only [`verify`] makes a
+//! [`Verified`], and only from an issuer of the snapshot. Algorithms come from our
+//! configuration and the key, never from the token (RFC 8725 §3.1).
+
+mod algorithm;
+mod claims;
+mod digest;
+mod json;
+mod jwk;
+mod jws;
+mod jwt;
+mod keys;
+mod presented;
+mod verified;
+
+pub use algorithm::Algorithm;
+pub use jws::{Jws, JwsError};
+pub use jwt::{Expected, TokenCache, Verification, verify};
+pub use keys::{KeySet, RefusedKey, VerifyKey};
+pub use presented::{Presented, TOKEN_BYTES_MAX};
+pub use verified::{Actor, FingerprintKey, Verified};

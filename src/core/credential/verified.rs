@@ -1,0 +1,140 @@
+//! A credential after verification.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::ZeroizeOnDrop;
+
+use crate::core::id::Name;
+use crate::core::time::Timestamp;
+
+/// What a verified credential says. Made only by [`super::verify`].
+///
+/// ```compile_fail
+/// use portreeve::core::credential::Verified;
+/// let forged = Verified { subject: "root".into(), ..todo!() };
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub(super) issuer: Name,
+    pub(super) tenant: Name,
+    pub(super) iss: Arc<str>,
+    pub(super) subject: Arc<str>,
+    pub(super) actors: Vec<Actor>,
+    pub(super) audiences: Vec<Arc<str>>,
+    pub(super) token_id: Option<Arc<str>>,
+    pub(super) key_id: Arc<str>,
+    pub(super) key_thumbprint: [u8; 32],
+    pub(super) issued_at: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) expires_at: Timestamp,
+    pub(super) signing_input_digest: [u8; 32],
+    pub(super) fingerprint: [u8; 16],
+    pub(super) depends_on: [u8; 32],
+}
+
+/// One party of a delegation chain (RFC 8693 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Its issuer's exact `iss`; the token's own when the claim names none.
+    pub iss: Arc<str>,
+    /// Its subject there.
+    pub subject: Arc<str>,
+}
+
+impl Verified {
+    /// The issuer record's name.
+    pub const fn issuer(&self) -> &Name {
+        &self.issuer
+    }
+
+    /// The exact `iss`.
+    pub const fn iss(&self) -> &Arc<str> {
+        &self.iss
+    }
+
+    /// The subject, byte for byte as asserted.
+    pub const fn subject(&self) -> &Arc<str> {
+        &self.subject
+    }
+
+    /// Who acts for the subject, outermost first.
+    pub fn actors(&self) -> &[Actor] {
+        &self.actors
+    }
+
+    /// The tenant whose issuer vouches for it.
+    pub const fn tenant(&self) -> &Name {
+        &self.tenant
+    }
+
+    /// Whom it is meant for; at least one.
+    pub fn audiences(&self) -> &[Arc<str>] {
+        &self.audiences
+    }
+
+    /// The token's `jti`.
+    pub const fn token_id(&self) -> Option<&Arc<str>> {
+        self.token_id.as_ref()
+    }
+
+    /// The key's id; empty when the issuer's only key has none.
+    pub const fn key_id(&self) -> &Arc<str> {
+        &self.key_id
+    }
+
+    /// RFC 7638 thumbprint (SHA-256) of the key that verified it.
+    pub const fn key_thumbprint(&self) -> &[u8; 32] {
+        &self.key_thumbprint
+    }
+
+    /// When it was issued, if it says.
+    pub const fn issued_at(&self) -> Option<Timestamp> {
+        self.issued_at
+    }
+
+    /// The first instant at which it no longer holds, leeway aside.
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// SHA-256 of what was signed: the token's name for revocation, whatever was done to its signature.
+    pub const fn signing_input_digest(&self) -> &[u8; 32] {
+        &self.signing_input_digest
+    }
+
+    /// Keyed fingerprint for evidence.
+    pub const fn fingerprint(&self) -> &[u8; 16] {
+        &self.fingerprint
+    }
+
+    /// Digest of the issuer configuration and keys that verification depended on.
+    pub const fn depends_on(&self) -> &[u8; 32] {
+        &self.depends_on
+    }
+}
+
+/// The key under which credentials are fingerprinted: equal credentials compare equal, nothing more is told.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct FingerprintKey([u8; 32]);
+
+impl FingerprintKey {
+    /// Takes 32 random bytes.
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The first 16 bytes of keyed BLAKE3 over `credential`.
+    pub fn fingerprint(&self, credential: &[u8]) -> [u8; 16] {
+        let mut first = [0; 16];
+        let hash = blake3::keyed_hash(&self.0, credential);
+        first.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+        first
+    }
+}
+
+impl fmt::Debug for FingerprintKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FingerprintKey(redacted)")
+    }
+}

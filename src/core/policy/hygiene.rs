@@ -1,0 +1,40 @@
+//! Hygiene rules: what is wrong with an identity that may otherwise act.
+
+use crate::core::identity::{Credential, Hygiene, HygieneMode, Identity, Resource};
+use crate::core::policy::reason::Reason;
+use crate::core::time::Timestamp;
+
+/// A broken rule and what it does now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// The rule, as its reason code.
+    pub rule: Reason,
+    /// Warn or deny.
+    pub mode: HygieneMode,
+}
+
+/// The rules that `identity`, using `credential` on `resource`, breaks at `now`; rules that are off are left out.
+pub fn broken_rules(
+    hygiene: &Hygiene,
+    identity: &Identity,
+    credential: Option<&Credential>,
+    resource: &Resource,
+    now: Timestamp,
+) -> impl Iterator<Item = Broken> {
+    let reached = |limit: Option<Timestamp>| limit.is_some_and(|limit| now >= limit);
+    let findings = [
+        (Reason::HygieneOwnerless, hygiene.ownerless, identity.owner.name().is_none()),
+        (
+            Reason::HygieneRotationOverdue,
+            hygiene.rotation_overdue,
+            reached(credential.and_then(|c| c.rotate_by)),
+        ),
+        (Reason::HygieneReviewLapsed, hygiene.review_lapsed, reached(identity.review_due)),
+        (Reason::HygieneEnvironment, hygiene.environment, identity.environment != resource.environment),
+    ];
+    findings
+        .into_iter()
+        .filter(|(_, _, broken)| *broken)
+        .map(move |(rule, setting, _)| Broken { rule, mode: setting.at(now) })
+        .filter(|broken| broken.mode != HygieneMode::Off)
+}

@@ -1,0 +1,351 @@
+//! One request, in order. Every front door calls this and nothing else decides.
+//!
+//! [`Pipeline::check`] is synchronous: it loads one lease, one state and one clock
+//! reading, and everything below uses only these. A failure in any step is a verdict
+//! with a reason, recorded like any other.
+
+use std::sync::Arc;
+
+use crate::core::credential::{Expected, FingerprintKey, TokenCache, Verification, Verified, verify};
+use crate::core::evidence::{
+    Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Withdrawal,
+};
+use crate::core::identity::{
+    Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
+};
+use crate::core::policy::{
+    Basis, Exchange, Judgement, Presentation, Question, Reason, ServiceRef, Verdict, broken_rules,
+};
+use crate::core::time::{Clock, Now};
+
+/// What a decision does at each step, for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The step's name.
+    pub name: &'static str,
+    /// What was found.
+    pub finding: String,
+}
+
+/// Sees the steps of a decision. The everyday witness sees nothing and costs nothing.
+pub trait Witness {
+    /// Is told of one step; `finding` is only called by a witness that wants it.
+    fn step(&mut self, name: &'static str, finding: impl FnOnce() -> String);
+}
+
+/// Sees nothing.
+#[derive(Debug)]
+pub struct NoWitness;
+
+impl Witness for NoWitness {
+    #[inline]
+    fn step(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
+}
+
+impl Witness for Vec<Step> {
+    fn step(&mut self, name: &'static str, finding: impl FnOnce() -> String) {
+        self.push(Step { name, finding: finding() });
+    }
+}
+
+/// The decision path with what it needs.
+pub struct Pipeline {
+    state: Arc<SnapshotCell>,
+    clock: Arc<dyn Clock>,
+    evidence: Arc<dyn EvidenceLog>,
+    cache: Arc<dyn TokenCache>,
+    fingerprint: FingerprintKey,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// Joins the parts.
+    pub fn new(
+        state: Arc<SnapshotCell>,
+        clock: Arc<dyn Clock>,
+        evidence: Arc<dyn EvidenceLog>,
+        cache: Arc<dyn TokenCache>,
+        fingerprint: FingerprintKey,
+    ) -> Self {
+        Self { state, clock, evidence, cache, fingerprint }
+    }
+
+    /// Reserves evidence for a request, before anything is decided about it.
+    ///
+    /// # Errors
+    /// [`Denied`] when there is no room and `mode` does not allow going on without.
+    pub fn reserve(&self, mode: EvidenceMode, facts: ExchangeFacts) -> Result<Pending, Denied> {
+        Pending::reserve(&self.evidence, mode, facts)
+    }
+
+    /// Refuses a request that cannot be judged, on record.
+    pub fn refuse(&self, pending: Pending, reason: Reason) -> Committed {
+        let basis = Basis { now: self.clock.now(), ..Basis::default() };
+        pending.commit(Verdict::refuse(reason, basis), Arc::from(""))
+    }
+
+    /// Decides a request and records the verdict.
+    pub fn check(&self, pending: Pending, exchange: &Exchange) -> Committed {
+        // The guard lives until the evidence number is assigned: an acknowledgement that
+        // waits for the old state's last reader therefore waits for this decision.
+        let lease = self.state.lease();
+        let snapshot = self.state.load();
+        let verdict = self.decide(&snapshot, lease, exchange, &mut NoWitness);
+        pending.commit(verdict, Arc::clone(&exchange.rules.upstream))
+    }
+
+    /// Decides without recording, telling each step.
+    pub fn explain(&self, exchange: &Exchange) -> (Verdict, Vec<Step>) {
+        let mut steps = Vec::new();
+        let lease = self.state.lease();
+        let snapshot = self.state.load();
+        let verdict = self.decide(&snapshot, lease, exchange, &mut steps);
+        (verdict, steps)
+    }
+
+    /// The last look, just before an allow has its effect.
+    ///
+    /// If the state has moved since, the request is judged again by the new one; if not,
+    /// the lease is looked at once more.
+    ///
+    /// # Errors
+    /// [`Denied`] when the allow no longer holds; the withdrawal is on record.
+    pub fn release(&self, allowed: Allowed, exchange: &Exchange) -> Result<Released, Denied> {
+        let lease = self.state.lease();
+        let snapshot = self.state.load();
+        let now = self.clock.now();
+        let judged = allowed.verdict().basis().position;
+        let turned = if exchange.rules.anonymous {
+            None
+        } else if snapshot.position() != judged {
+            self.decide(&snapshot, lease, exchange, &mut NoWitness).reason()
+        } else {
+            let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
+            freshness.stale.then_some(Reason::StateStale)
+        };
+        let withdrawal = turned.map(|reason| {
+            let revision = snapshot.position().revision;
+            (reason, Withdrawal { decision: allowed.id(), reason, revision, now })
+        });
+        allowed.release(withdrawal)
+    }
+
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        lease: Lease,
+        exchange: &Exchange,
+        witness: &mut impl Witness,
+    ) -> Verdict {
+        let now = self.clock.now();
+        let position = snapshot.position();
+        let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
+        let mut judgement = Judgement::new(Basis {
+            now,
+            position,
+            state_age: freshness.age,
+            state_warn: freshness.warn,
+            lease_hub_us: lease.hub_time_us,
+            ..Basis::default()
+        });
+        witness.step("state", || format!("revision {} of epoch {}", position.revision, position.epoch));
+        let Some(service) = &exchange.service else {
+            let anonymous = exchange.rules.anonymous;
+            witness.step("route", || {
+                (if anonymous { "anonymous by configuration" } else { "no route matches" }).to_owned()
+            });
+            return if anonymous {
+                judgement.allow_anonymous()
+            } else {
+                judgement.refuse(Reason::PolicyDenied)
+            };
+        };
+        judgement.basis.tenant = Some(service.tenant.clone());
+        judgement.basis.resource = Some(service.resource.clone());
+        if snapshot.is_absent() {
+            return judgement.refuse(Reason::StateAbsent);
+        }
+        let case = Case { snapshot, service, exchange, now };
+        match self.judge(&case, &mut judgement, witness) {
+            Err(reason) => judgement.refuse(reason),
+            Ok(()) if freshness.stale => {
+                witness
+                    .step("freshness", || format!("state age {:?} is over the route's limit", freshness.age));
+                judgement.refuse(Reason::StateStale)
+            }
+            Ok(()) => {
+                witness.step("freshness", || format!("state age {:?}", freshness.age));
+                judgement.conclude()
+            }
+        }
+    }
+
+    /// Steps 5 to 9 of the design's order. `Ok`: nothing refused before the policies' own answer.
+    fn judge(
+        &self,
+        case: &Case<'_>,
+        judgement: &mut Judgement,
+        witness: &mut impl Witness,
+    ) -> Result<(), Reason> {
+        let tenant = &case.service.tenant;
+        let leeway = case.exchange.rules.clock_skew;
+
+        let verification = seen(witness, "credential", self.verify(case))?;
+        let verified = verification.verified;
+        judgement.basis.verification_cached = verification.cached;
+        judgement.basis.verified = Some(Arc::clone(&verified));
+        witness.step("credential", || {
+            format!("`{}` of issuer `{}`, key `{}`", verified.subject(), verified.issuer(), verified.key_id())
+        });
+
+        let principal = seen(witness, "identity", case.snapshot.resolve(tenant, &verified))?;
+        judgement.basis.principal = Some(principal.clone());
+        witness.step("identity", || format!("`{}`, generation {}", principal.name(), principal.generation()));
+
+        let standing = case.snapshot.standing(tenant, &principal, &verified, leeway, case.now.wall);
+        let standing = seen(witness, "standing", standing)?;
+        witness.step("standing", || "stands".to_owned());
+
+        let held = case.snapshot.resource(tenant, &case.service.resource);
+        let Some((held, resource)) = held.and_then(|held| Some((held, held.value.as_deref()?))) else {
+            witness.step("resource", || format!("`{}` is unknown", case.service.resource));
+            return Err(Reason::PolicyDenied);
+        };
+        case.hygiene(&principal, &standing, resource, judgement, witness)?;
+        case.policy(&principal, &verified, held, judgement, witness)
+    }
+
+    fn verify(&self, case: &Case<'_>) -> Result<Verification, Reason> {
+        let presented = match &case.exchange.presentation {
+            Presentation::Nothing => return Err(Reason::CredentialMissing),
+            Presentation::Malformed => return Err(Reason::CredentialMalformed),
+            Presentation::One(presented) => presented,
+        };
+        let tenant = &case.service.tenant;
+        let rules = &case.exchange.rules;
+        let expected = Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew };
+        let issuers = |iss: &str| {
+            let held = case.snapshot.issuer_of(tenant, iss)?;
+            Some((held.name.clone(), held.value.as_deref()?))
+        };
+        verify(presented, &expected, &issuers, case.now.wall, &*self.cache, &self.fingerprint)
+    }
+}
+
+/// What one decision is about: one state, one request, one time.
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    service: &'a ServiceRef,
+    exchange: &'a Exchange,
+    now: Now,
+}
+
+impl Case<'_> {
+    fn hygiene(
+        &self,
+        principal: &Principal,
+        standing: &Standing,
+        resource: &Resource,
+        judgement: &mut Judgement,
+        witness: &mut impl Witness,
+    ) -> Result<(), Reason> {
+        let Some(cell) = self.snapshot.cell(&self.service.tenant) else {
+            return Err(Reason::StateAbsent);
+        };
+        let credential = standing.credential.as_ref().and_then(|held| held.value.as_deref());
+        let broken =
+            broken_rules(cell.policy.hygiene(), principal.identity(), credential, resource, self.now.wall);
+        for broken in broken {
+            if broken.mode == HygieneMode::Warn {
+                witness.step("hygiene", || format!("{} warns", broken.rule));
+                judgement.warnings.push(broken.rule);
+            } else if self.lift(broken.rule, principal, judgement, witness) {
+                continue;
+            } else {
+                witness.step("hygiene", || format!("{} denies", broken.rule));
+                return Err(broken.rule);
+            }
+        }
+        Ok(())
+    }
+
+    fn policy(
+        &self,
+        principal: &Principal,
+        verified: &Verified,
+        resource: &Held<Resource>,
+        judgement: &mut Judgement,
+        witness: &mut impl Witness,
+    ) -> Result<(), Reason> {
+        let Some(cell) = self.snapshot.cell(&self.service.tenant) else {
+            return Err(Reason::StateAbsent);
+        };
+        judgement.basis.policy_digest = Some(*cell.policy.digest());
+        let routes = resource.value.iter().flat_map(|resource| &resource.routes);
+        let Some(route) =
+            routes.clone().find(|route| route.matches(&self.exchange.method, &self.exchange.path))
+        else {
+            witness.step("route", || format!("no route of `{}` matches", resource.name));
+            return Err(Reason::PolicyDenied);
+        };
+        judgement.basis.route = Some(Arc::clone(route.path.text()));
+        witness.step("route", || {
+            format!(
+                "{}, requires {}",
+                route.path.text(),
+                route.requires.as_deref().unwrap_or("nothing named")
+            )
+        });
+        let question =
+            Question { principal, verified, resource, route, exchange: self.exchange, now: self.now };
+        let (answer, shadow) = cell.policy.ask(&question);
+        witness.step("policy", || {
+            let said = if answer.permits { "permits" } else { "denies" };
+            format!("{said}; determined by {:?}; errors {:?}", answer.determining, answer.errors)
+        });
+        if !answer.permits && answer.errors.is_empty() {
+            self.lift(Reason::PolicyDenied, principal, judgement, witness);
+        }
+        judgement.basis.answer = Some(answer);
+        judgement.basis.shadow = shadow;
+        Ok(())
+    }
+
+    /// Whether a live exception lifts `reason` here; notes which.
+    fn lift(
+        &self,
+        reason: Reason,
+        principal: &Principal,
+        judgement: &mut Judgement,
+        witness: &mut impl Witness,
+    ) -> bool {
+        let applies = |exception: &Exception| {
+            reason.may_be_lifted()
+                && self.now.wall < exception.expires
+                && exception.lifts.iter().any(|code| **code == *reason.code())
+                && exception.identities.contains(principal.name())
+                && (exception.resources.is_empty() || exception.resources.contains(&self.service.resource))
+        };
+        let exceptions = self.snapshot.exceptions(&self.service.tenant).iter();
+        let mut live = exceptions.filter(|held| held.value.as_deref().is_some_and(applies));
+        let Some(exception) = live.next() else { return false };
+        witness.step("exception", || format!("`{}` lifts {reason}", exception.name));
+        judgement.basis.lifted.push(reason);
+        if !judgement.basis.exceptions.contains(&exception.name) {
+            judgement.basis.exceptions.push(exception.name.clone());
+        }
+        true
+    }
+}
+
+fn seen<T>(witness: &mut impl Witness, step: &'static str, found: Result<T, Reason>) -> Result<T, Reason> {
+    if let Err(reason) = &found {
+        witness.step(step, || format!("refused: {reason}"));
+    }
+    found
+}

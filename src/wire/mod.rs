@@ -1,0 +1,12 @@
+//! Generated protobuf, and its conversion to and from the core.
+//!
+//! A conversion checks everything: what it returns upholds the core's invariants, and
+//! what it cannot read is an error that names the record and the field.
+
+pub mod state;
+
+/// Generated from `proto/portreeve/state/v1`.
+#[expect(missing_docs, clippy::all, reason = "generated code")]
+pub mod state_proto {
+    tonic::include_proto!("portreeve.state.v1");
+}

@@ -1,0 +1,194 @@
+//! Core to wire.
+
+use super::{Bytes, Timestamp, core, proto};
+
+fn text(value: Option<&std::sync::Arc<str>>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+fn micros(value: Option<Timestamp>) -> Option<i64> {
+    value.map(Timestamp::as_micros)
+}
+
+fn owner(value: &core::Owner) -> Option<proto::Owner> {
+    (*value != core::Owner::default()).then(|| proto::Owner {
+        team: text(value.team.as_ref()),
+        person: text(value.person.as_ref()),
+        contact: text(value.contact.as_ref()),
+    })
+}
+
+pub(super) fn identity(v: &core::Identity) -> proto::Identity {
+    proto::Identity {
+        r#type: match v.kind {
+            core::IdentityType::Workload => proto::IdentityType::Workload,
+            core::IdentityType::ServiceAccount => proto::IdentityType::ServiceAccount,
+            core::IdentityType::CiJob => proto::IdentityType::CiJob,
+            core::IdentityType::ApiClient => proto::IdentityType::ApiClient,
+            core::IdentityType::Agent => proto::IdentityType::Agent,
+        } as i32,
+        environment: v.environment.to_string(),
+        status: match v.status {
+            core::IdentityStatus::Pending => proto::IdentityStatus::Pending,
+            core::IdentityStatus::Active => proto::IdentityStatus::Active,
+            core::IdentityStatus::Suspended => proto::IdentityStatus::Suspended,
+            core::IdentityStatus::Retired => proto::IdentityStatus::Retired,
+        } as i32,
+        owner: owner(&v.owner),
+        ticket: text(v.ticket.as_ref()),
+        end_us: micros(v.end),
+        review_due_us: micros(v.review_due),
+        third_party: v.third_party,
+        risk: match v.risk {
+            None => proto::RiskLevel::Unspecified,
+            Some(core::RiskLevel::Low) => proto::RiskLevel::Low,
+            Some(core::RiskLevel::Medium) => proto::RiskLevel::Medium,
+            Some(core::RiskLevel::High) => proto::RiskLevel::High,
+        } as i32,
+        labels: v.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        entitlements: v.entitlements.iter().map(entitlement).collect(),
+        bindings: v
+            .bindings
+            .iter()
+            .map(|b| proto::Binding { issuer: b.issuer.to_string(), subject: b.subject.to_string() })
+            .collect(),
+        not_before_us: micros(v.not_before),
+    }
+}
+
+fn entitlement(v: &core::Entitlement) -> proto::Entitlement {
+    proto::Entitlement {
+        name: v.name.to_string(),
+        source: text(v.source.as_ref()),
+        granted_us: micros(v.granted),
+        expires_us: micros(v.expires),
+    }
+}
+
+pub(super) fn credential(v: &core::Credential) -> proto::Credential {
+    proto::Credential {
+        kind: match v.kind {
+            core::CredentialKind::SigningKey => proto::CredentialKind::SigningKey,
+        } as i32,
+        identity: v.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
+        fingerprint: Bytes::copy_from_slice(&v.fingerprint),
+        issued_us: micros(v.issued),
+        rotate_by_us: micros(v.rotate_by),
+        expires_us: micros(v.expires),
+        status: match v.status {
+            core::CredentialStatus::Active => proto::CredentialStatus::Active,
+            core::CredentialStatus::Revoked => proto::CredentialStatus::Revoked,
+        } as i32,
+        source: text(v.source.as_ref()),
+    }
+}
+
+pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
+    proto::Issuer {
+        iss: v.iss.to_string(),
+        profile: match v.profile {
+            core::TokenProfile::Generic => proto::TokenProfile::Generic,
+        } as i32,
+        algorithms: v.algorithms.iter().map(|a| a.as_str().to_owned()).collect(),
+        audiences: v.audiences.iter().map(ToString::to_string).collect(),
+        max_lifetime_s: v.max_lifetime_s,
+        jwks: Bytes::copy_from_slice(&v.jwks),
+    }
+}
+
+pub(super) fn revocation(v: &core::Revocation) -> proto::Revocation {
+    use proto::revocation::Target;
+    let token = |issuer: String, jti: String, digest: Bytes, expires: Timestamp| {
+        Target::Token(proto::RevokedToken {
+            issuer,
+            jti,
+            signing_input_digest: digest,
+            expires_us: expires.as_micros(),
+        })
+    };
+    let target = match &v.target {
+        core::RevocationTarget::TokenId { issuer, jti, expires } => {
+            token(issuer.to_string(), jti.to_string(), Bytes::new(), *expires)
+        }
+        core::RevocationTarget::TokenDigest { digest, expires } => {
+            token(String::new(), String::new(), Bytes::copy_from_slice(digest), *expires)
+        }
+        core::RevocationTarget::Credential(name) => {
+            Target::Credential(proto::RevokedCredential { credential: name.to_string() })
+        }
+        core::RevocationTarget::IssuedBefore { identity, not_before } => {
+            Target::IssuedBefore(proto::RevokedIssuedBefore {
+                identity: identity.to_string(),
+                not_before_us: not_before.as_micros(),
+            })
+        }
+        core::RevocationTarget::Identity { identity, generation } => {
+            Target::Identity(proto::RevokedIdentity {
+                identity: identity.to_string(),
+                generation: *generation,
+            })
+        }
+    };
+    proto::Revocation {
+        reason: v.reason.to_string(),
+        requested_by: v.requested_by.to_string(),
+        at_us: v.at.as_micros(),
+        target: Some(target),
+    }
+}
+
+fn rule(v: core::HygieneRule) -> Option<proto::HygieneRule> {
+    Some(proto::HygieneRule {
+        mode: match v.mode {
+            core::HygieneMode::Off => proto::HygieneMode::Off,
+            core::HygieneMode::Warn => proto::HygieneMode::Warn,
+            core::HygieneMode::Deny => proto::HygieneMode::Deny,
+        } as i32,
+        deny_from_us: micros(v.deny_from),
+    })
+}
+
+pub(super) fn policy_set(v: &core::PolicySet) -> proto::PolicySet {
+    proto::PolicySet {
+        cedar: v.cedar.to_string(),
+        mode: match v.mode {
+            core::PolicyMode::Enforce => proto::PolicyMode::Enforce,
+            core::PolicyMode::Shadow => proto::PolicyMode::Shadow,
+        } as i32,
+        hygiene: Some(proto::Hygiene {
+            ownerless: rule(v.hygiene.ownerless),
+            rotation_overdue: rule(v.hygiene.rotation_overdue),
+            review_lapsed: rule(v.hygiene.review_lapsed),
+            environment: rule(v.hygiene.environment),
+        }),
+    }
+}
+
+pub(super) fn exception(v: &core::Exception) -> proto::Exception {
+    proto::Exception {
+        identities: v.identities.iter().map(ToString::to_string).collect(),
+        resources: v.resources.iter().map(ToString::to_string).collect(),
+        lifts: v.lifts.iter().map(ToString::to_string).collect(),
+        reason: v.reason.to_string(),
+        ticket: text(v.ticket.as_ref()),
+        owner: owner(&v.owner),
+        approver: owner(&v.approver),
+        expires_us: v.expires.as_micros(),
+    }
+}
+
+pub(super) fn resource(v: &core::Resource) -> proto::Resource {
+    proto::Resource {
+        environment: v.environment.to_string(),
+        owner: owner(&v.owner),
+        routes: v
+            .routes
+            .iter()
+            .map(|route| proto::ResourceRoute {
+                methods: route.methods.iter().map(ToString::to_string).collect(),
+                path: route.path.text().to_string(),
+                requires: text(route.requires.as_ref()),
+            })
+            .collect(),
+    }
+}
