@@ -4,4 +4,5 @@
 
 pub mod core;
 pub mod pipeline;
+pub mod state;
 pub mod wire;

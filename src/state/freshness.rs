@@ -1,0 +1,126 @@
+//! When the state counts as fresh: our own ping, answered with a head that is applied here.
+//!
+//! INVARIANT (I6): the lease's time is that of the latest ping whose answer named only
+//! heads that are in force here. An answer may overtake its deltas; it then waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::core::id::Name;
+use crate::core::identity::{Lease, Snapshot};
+use crate::core::time::BootInstant;
+
+/// Most unanswered pings and uncovered answers kept.
+const KEPT_MAX: usize = 64;
+
+/// Follows pings and answers of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Freshness {
+    sent: VecDeque<(u64, BootInstant)>,
+    heads: BTreeMap<Name, u64>,
+    uncovered: VecDeque<Answer>,
+    next_nonce: u64,
+}
+
+#[derive(Debug)]
+struct Answer {
+    lease: Lease,
+    heads: BTreeMap<Name, u64>,
+}
+
+impl Freshness {
+    /// Notes that a ping is sent now, and gives its nonce.
+    pub(super) fn ping(&mut self, now: BootInstant) -> u64 {
+        self.next_nonce += 1;
+        keep(&mut self.sent, (self.next_nonce, now));
+        self.next_nonce
+    }
+
+    /// Takes an answer; heads it does not name are as in the answer before.
+    ///
+    /// An answer to a ping that was not sent here is ignored.
+    pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, u64)>, hub_time_us: u64) {
+        self.heads.extend(heads);
+        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == nonce) else { return };
+        let sent_at = self.sent.drain(..=at).next_back().map(|(_, sent_at)| sent_at);
+        let lease = Lease { fresh_at: sent_at, hub_time_us };
+        keep(&mut self.uncovered, Answer { lease, heads: self.heads.clone() });
+    }
+
+    /// The newest lease that the state now in force covers, if one newer than the last taken has become so.
+    pub(super) fn covered(&mut self, snapshot: &Snapshot) -> Option<Lease> {
+        let covers = |answer: &Answer| {
+            answer
+                .heads
+                .iter()
+                .all(|(cell, head)| snapshot.cell(cell).is_some_and(|held| held.revision >= *head))
+        };
+        let newest = self.uncovered.iter().rposition(covers)?;
+        self.uncovered.drain(..=newest).next_back().map(|answer| answer.lease)
+    }
+}
+
+fn keep<T>(queue: &mut VecDeque<T>, item: T) {
+    if queue.len() == KEPT_MAX {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::Epoch;
+    use crate::core::identity::{Batch, Keyer};
+
+    fn state(revision: u64) -> Snapshot {
+        let batch = Batch {
+            cell: cell(),
+            epoch: Epoch::from_bytes([1; 16]),
+            from_revision: 0,
+            to_revision: revision,
+            history_hash: [0; 32],
+            changes: Vec::new(),
+        };
+        Snapshot::empty(Keyer::new(1)).apply(&batch).unwrap()
+    }
+
+    fn cell() -> Name {
+        Name::parse("demo").unwrap()
+    }
+
+    fn at(us: u64) -> Option<BootInstant> {
+        Some(BootInstant::from_micros(us))
+    }
+
+    #[test]
+    fn an_answer_counts_only_once_its_head_is_in_force() {
+        let mut freshness = Freshness::default();
+        let nonce = freshness.ping(BootInstant::from_micros(10));
+        freshness.answered(nonce, vec![(cell(), 5)], 1);
+        assert_eq!(freshness.covered(&state(4)), None);
+        assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(10));
+        assert_eq!(freshness.covered(&state(5)), None, "taken once");
+    }
+
+    #[test]
+    fn heads_are_sparse_and_carry_over() {
+        let mut freshness = Freshness::default();
+        let first = freshness.ping(BootInstant::from_micros(10));
+        freshness.answered(first, vec![(cell(), 5)], 1);
+        let second = freshness.ping(BootInstant::from_micros(20));
+        freshness.answered(second, Vec::new(), 2);
+        assert_eq!(freshness.covered(&state(4)), None, "the second answer still means head 5");
+        assert_eq!(freshness.covered(&state(6)).unwrap().fresh_at, at(20), "the newest covered one counts");
+    }
+
+    #[test]
+    fn answers_to_strangers_pings_do_not_count() {
+        let mut freshness = Freshness::default();
+        freshness.answered(1, vec![(cell(), 0)], 1);
+        assert_eq!(freshness.covered(&state(1)), None);
+        let nonce = freshness.ping(BootInstant::from_micros(10));
+        freshness.answered(nonce, Vec::new(), 1);
+        freshness.answered(nonce, Vec::new(), 9);
+        assert_eq!(freshness.covered(&state(1)).unwrap().hub_time_us, 1, "each nonce once");
+    }
+}

@@ -1,0 +1,17 @@
+//! Keeping a snapshot current: the hub's client, its one writer, the last-known-good on disk.
+//!
+//! The writer is the only one that publishes. It acknowledges a change only once no
+//! decision can still read older state and the change is in the last-known-good.
+//! Deliberately absent: deciding anything, and any queue that requests wait on.
+
+mod applier;
+mod client;
+mod freshness;
+mod lkg;
+mod session;
+mod status;
+
+pub use applier::{AppliedBatch, Applier, Observer};
+pub use client::{ClientSettings, run};
+pub use lkg::{LastKnownGood, LkgError, Loaded};
+pub use status::StateStatus;
