@@ -103,9 +103,9 @@ impl Jitter {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        let low = BACKOFF_MIN.as_millis() as u64;
-        let high = (before.as_millis() as u64).saturating_mul(3).max(low + 1);
-        Duration::from_millis(low + self.0 % (high - low)).min(BACKOFF_MAX)
+        let spread = before.min(BACKOFF_MAX).as_nanos() * 3 - BACKOFF_MIN.as_nanos() + 1;
+        let over = u64::try_from(u128::from(self.0) % spread).unwrap_or(0);
+        (BACKOFF_MIN + Duration::from_nanos(over)).min(BACKOFF_MAX)
     }
 }
 

@@ -6,7 +6,12 @@
 pub mod state;
 
 /// Generated from `proto/portreeve/state/v1`.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/, where it is documented"
+)]
 pub mod state_proto {
     tonic::include_proto!("portreeve.state.v1");
 }

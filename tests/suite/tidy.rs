@@ -28,19 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["core"]),
     (
         "app",
-        &[
-            "core",
-            "pipeline",
-            "wire",
-            "pep",
-            "spool",
-            "state",
-            "sink",
-            "hub",
-            "config",
-            "admin",
-            "telemetry",
-        ],
+        &["core", "pipeline", "wire", "pep", "spool", "state", "sink", "hub", "config", "admin", "telemetry"],
     ),
     ("cli", &["app", "config", "spool", "wire", "core"]),
     ("main", &["cli", "app", "config"]),
@@ -71,24 +59,11 @@ const NOT_IN_CORE: &[(&str, &str)] = &[
 
 /// Crates whose types stay behind a border, and the path prefixes (below `src/`) they may appear in.
 const BORDERS: &[(&[&str], &[&str])] = &[
-    (
-        &["cedar_policy"],
-        &["core/policy/cedar.rs", "core/policy/cedar/"],
-    ),
+    (&["cedar_policy"], &["core/policy/cedar.rs", "core/policy/cedar/"]),
     (&["prost", "prost_types", "tonic_prost"], PROTOBUF_MAY),
+    (&["tonic", "tonic_health"], &["wire", "state", "hub", "pep", "app"]),
     (
-        &["tonic", "tonic_health"],
-        &["wire", "state", "hub", "pep", "app"],
-    ),
-    (
-        &[
-            "axum",
-            "hyper",
-            "hyper_util",
-            "http",
-            "http_body",
-            "http_body_util",
-        ],
+        &["axum", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
         &["pep", "hub", "admin", "cli"],
     ),
 ];
@@ -143,42 +118,24 @@ fn no_text_names_a_build_machine() {
             continue;
         };
         seen += 1;
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         complaints.extend(machine_paths(&name, &text));
     }
-    assert!(
-        seen > 10,
-        "only {seen} text files found under {}",
-        root.display()
-    );
+    assert!(seen > 10, "only {seen} text files found under {}", root.display());
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
 /// Applies one rule to every file of `src`, and fails with all complaints at once.
 fn hold(rule: fn(&Source) -> Vec<String>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files: Vec<PathBuf> = walk(&root)
-        .into_iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
-        .collect();
-    assert!(
-        files.len() > 10,
-        "only {} source files found under {}",
-        files.len(),
-        root.display()
-    );
+    let files: Vec<PathBuf> =
+        walk(&root).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")).collect();
+    assert!(files.len() > 10, "only {} source files found under {}", files.len(), root.display());
     let mut complaints = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).expect("source files are UTF-8");
-        let name = file
-            .strip_prefix(&root)
-            .expect("walked from the root")
-            .to_string_lossy()
-            .replace('\\', "/");
+        let name =
+            file.strip_prefix(&root).expect("walked from the root").to_string_lossy().replace('\\', "/");
         complaints.extend(rule(&Source::new(&name, &text)));
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
@@ -212,9 +169,8 @@ fn layering(file: &Source) -> Vec<String> {
         )];
     };
     let own_paths = file.own_paths();
-    let foreign = own_paths
-        .iter()
-        .filter(|(_, segments)| segments[0] != *room && !may.contains(&segments[0].as_str()));
+    let foreign =
+        own_paths.iter().filter(|(_, segments)| segments[0] != *room && !may.contains(&segments[0].as_str()));
     let mut complaints: Vec<String> = foreign
         .map(|(at, segments)| {
             let used = &segments[0];
@@ -250,21 +206,18 @@ fn purity(file: &Source) -> Vec<String> {
 
 fn borders(file: &Source) -> Vec<String> {
     let within = |places: &[&str]| {
-        places
-            .iter()
-            .any(|place| match file.name.strip_prefix(place) {
-                Some(rest) => place.contains('/') || rest.starts_with('/') || rest == ".rs",
-                None => false,
-            })
+        places.iter().any(|place| match file.name.strip_prefix(place) {
+            Some(rest) => place.contains('/') || rest.starts_with('/') || rest == ".rs",
+            None => false,
+        })
     };
     let mut complaints = Vec::new();
     for (crates, places) in BORDERS {
         for name in crates.iter().filter(|_| !within(places)) {
             for at in file.external(name) {
-                complaints.push(file.complain(
-                    at,
-                    &format!("`{name}` stays in {}: convert there", places.join(", ")),
-                ));
+                complaints.push(
+                    file.complain(at, &format!("`{name}` stays in {}: convert there", places.join(", "))),
+                );
             }
         }
     }
@@ -272,10 +225,7 @@ fn borders(file: &Source) -> Vec<String> {
         if segments.starts_with(&["wire".to_owned(), "proto".to_owned()]) && !within(PROTOBUF_MAY) {
             complaints.push(file.complain(
                 at,
-                &format!(
-                    "generated protobuf stays in {}: use the core type",
-                    PROTOBUF_MAY.join(", ")
-                ),
+                &format!("generated protobuf stays in {}: use the core type", PROTOBUF_MAY.join(", ")),
             ));
         }
     }
@@ -287,10 +237,7 @@ fn sizes(file: &Source) -> Vec<String> {
         return Vec::new();
     }
     let tests = file.test_spans();
-    let in_tests: usize = tests
-        .iter()
-        .map(|span| file.line(span.end) - file.line(span.start) + 1)
-        .sum();
+    let in_tests: usize = tests.iter().map(|span| file.line(span.end) - file.line(span.start) + 1).sum();
     let lines = file.text.lines().count().saturating_sub(in_tests);
     let mut complaints = Vec::new();
     if lines > FILE_LINES {
@@ -304,9 +251,7 @@ fn sizes(file: &Source) -> Vec<String> {
         if length > FUNCTION_LINES && !tests.iter().any(|test| test.contains(&span.start)) {
             complaints.push(file.complain(
                 span.start,
-                &format!(
-                    "`fn {name}` has {length} lines, at most {FUNCTION_LINES}: split it by step"
-                ),
+                &format!("`fn {name}` has {length} lines, at most {FUNCTION_LINES}: split it by step"),
             ));
         }
     }
@@ -317,35 +262,22 @@ fn manners(file: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     for part in file.name.trim_end_matches(".rs").split('/') {
         if EMPTY_NAMES.contains(&part) {
-            complaints.push(format!(
-                "src/{}: `{part}` says nothing; name the file for what it holds",
-                file.name
-            ));
+            complaints
+                .push(format!("src/{}: `{part}` says nothing; name the file for what it holds", file.name));
         }
     }
     for at in words(&file.text, "TODO") {
-        let owner = file.text[at + 4..]
-            .strip_prefix('(')
-            .and_then(|rest| rest.split_once(')'));
+        let owner = file.text[at + 4..].strip_prefix('(').and_then(|rest| rest.split_once(')'));
         let owned = owner.is_some_and(|(name, _)| {
-            !name.is_empty()
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_#.".contains(c))
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_#.".contains(c))
         });
         if !owned {
             complaints.push(file.complain(at, "a TODO has an owner: write `TODO(name): …`"));
         }
     }
     for (at, attribute) in file.attributes() {
-        if words(attribute, "allow")
-            .iter()
-            .any(|i| attribute[i + 5..].trim_start().starts_with('('))
-        {
-            complaints.push(file.complain(
-                at,
-                "`allow` is refused: write `#[expect(…, reason = \"…\")]`",
-            ));
+        if words(attribute, "allow").iter().any(|i| attribute[i + 5..].trim_start().starts_with('(')) {
+            complaints.push(file.complain(at, "`allow` is refused: write `#[expect(…, reason = \"…\")]`"));
         }
     }
     complaints
@@ -356,9 +288,8 @@ fn machine_paths(name: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     for (number, line) in text.lines().enumerate() {
         for needle in needles {
-            let is_root = |at: usize| {
-                !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}*".contains(c))
-            };
+            let is_root =
+                |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}*".contains(c));
             if line.match_indices(needle).any(|(at, _)| is_root(at)) {
                 complaints.push(format!(
                     "{name}:{}: `{needle}` is a path of one machine: make it relative",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Longest path, in bytes, before and after canonicalisation.
-pub const PATH_BYTES_MAX: usize = 8192;
+pub(super) const PATH_BYTES_MAX: usize = 8192;
 
 /// A request path in the one form that is judged and forwarded.
 ///
@@ -57,7 +57,7 @@ impl fmt::Display for CanonicalPath {
 /// Why a path is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PathError {
-    /// Longer than [`PATH_BYTES_MAX`].
+    /// Longer than 8192 bytes.
     #[error("the path is longer than 8192 bytes")]
     Long,
     /// Does not begin with `/`.

@@ -13,11 +13,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            text: text.to_owned(),
-            code: blank(text),
-        }
+        Self { name: name.to_owned(), text: text.to_owned(), code: blank(text) }
     }
 
     pub(super) fn room(&self) -> &str {
@@ -26,11 +22,7 @@ impl Source {
     }
 
     pub(super) fn line(&self, at: usize) -> usize {
-        self.text.as_bytes()[..at.min(self.text.len())]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1
+        self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count() + 1
     }
 
     pub(super) fn complain(&self, at: usize, what: &str) -> String {
@@ -46,12 +38,9 @@ impl Source {
         let code = &self.code;
         let is_root = |at: &usize| {
             let (before, after) = (code[..*at].trim_end(), code[at + name.len()..].trim_start());
-            let qualified = before.ends_with("::")
-                && !before
-                    .trim_end_matches("::")
-                    .ends_with([' ', '<', '(', '\n']);
-            let imported =
-                before.ends_with("use") && (after.starts_with(';') || after.starts_with("as "));
+            let qualified =
+                before.ends_with("::") && !before.trim_end_matches("::").ends_with([' ', '<', '(', '\n']);
+            let imported = before.ends_with("use") && (after.starts_with(';') || after.starts_with("as "));
             !qualified && (after.starts_with("::") || imported)
         };
         self.words(name).into_iter().filter(is_root).collect()
@@ -70,11 +59,7 @@ impl Source {
                 }
             }
         }
-        for at in self
-            .words("super")
-            .into_iter()
-            .filter(|at| !code[..*at].trim_end().ends_with("::"))
-        {
+        for at in self.words("super").into_iter().filter(|at| !code[..*at].trim_end().ends_with("::")) {
             let (mut climbed, mut next) = (0, at);
             while code[next..].starts_with("super") {
                 let Some(after) = after_separator(code, next + "super".len()) else {
@@ -92,15 +77,8 @@ impl Source {
     /// How many modules deep an offset lies below the crate root.
     fn depth(&self, at: usize) -> usize {
         let path = self.name.trim_end_matches(".rs").trim_end_matches("/mod");
-        let files = if matches!(path, "lib" | "main") {
-            0
-        } else {
-            path.split('/').count()
-        };
-        let inline = self
-            .words("mod")
-            .into_iter()
-            .filter(|m| *m < at && item_end(&self.code, *m) > at);
+        let files = if matches!(path, "lib" | "main") { 0 } else { path.split('/').count() };
+        let inline = self.words("mod").into_iter().filter(|m| *m < at && item_end(&self.code, *m) > at);
         files + inline.count()
     }
 
@@ -108,12 +86,9 @@ impl Source {
         let mut spans: Vec<Range<usize>> = Vec::new();
         for (at, attribute) in self.attributes() {
             let inner = attribute.replace("not(test)", "");
-            let is_test = (inner.starts_with("cfg(") && !words(&inner, "test").is_empty())
-                || attribute == "test";
-            if is_test
-                && !self.code[at..].starts_with("#!")
-                && !spans.iter().any(|span| span.contains(&at))
-            {
+            let is_test =
+                (inner.starts_with("cfg(") && !words(&inner, "test").is_empty()) || attribute == "test";
+            if is_test && !self.code[at..].starts_with("#!") && !spans.iter().any(|span| span.contains(&at)) {
                 spans.push(at..item_end(&self.code, at));
             }
         }
@@ -125,8 +100,7 @@ impl Source {
         let starts = self.code.match_indices('#').filter_map(|(at, _)| {
             let rest = self.code[at + 1..].trim_start_matches('!');
             let open = self.code.len() - rest.len();
-            rest.starts_with('[')
-                .then(|| (at, self.code[open + 1..closing(&self.code, open)].trim()))
+            rest.starts_with('[').then(|| (at, self.code[open + 1..closing(&self.code, open)].trim()))
         });
         starts.collect()
     }
@@ -136,8 +110,7 @@ impl Source {
         let named = self.words("fn").into_iter().filter_map(|at| {
             let name = ident(self.code[at + 2..].trim_start());
             let end = item_end(&self.code, at);
-            (!name.is_empty() && self.code[..=end].ends_with('}'))
-                .then(|| (name.to_owned(), at..end))
+            (!name.is_empty() && self.code[..=end].ends_with('}')).then(|| (name.to_owned(), at..end))
         });
         named.collect()
     }
@@ -151,11 +124,7 @@ fn blank(text: &str) -> String {
     while at < bytes.len() {
         let end = literal_end(text, at);
         if end > at {
-            out.extend(
-                text[at..end]
-                    .bytes()
-                    .map(|b| if b == b'\n' { '\n' } else { ' ' }),
-            );
+            out.extend(text[at..end].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }));
             at = end;
         } else {
             let c = text[at..].chars().next().expect("at a character boundary");
@@ -174,18 +143,14 @@ fn literal_end(text: &str, at: usize) -> usize {
         let hashes = rest.strip_prefix(prefix)?;
         let quoted = hashes.trim_start_matches('#');
         let count = hashes.len() - quoted.len();
-        quoted
-            .starts_with('"')
-            .then(|| (prefix.len() + count + 1, format!("\"{}", "#".repeat(count))))
+        quoted.starts_with('"').then(|| (prefix.len() + count + 1, format!("\"{}", "#".repeat(count))))
     });
     if rest.starts_with("//") {
         at + rest.find('\n').unwrap_or(rest.len())
     } else if rest.starts_with("/*") {
         at + block_comment(rest)
     } else if let Some((skip, close)) = raw.filter(|_| !in_word) {
-        at + rest[skip..]
-            .find(&close)
-            .map_or(rest.len(), |i| skip + i + close.len())
+        at + rest[skip..].find(&close).map_or(rest.len(), |i| skip + i + close.len())
     } else if rest.starts_with('"') {
         at + quoted(rest, b'"')
     } else if rest.starts_with("'\\") {
@@ -243,8 +208,7 @@ pub(super) fn words(text: &str, word: &str) -> Vec<usize> {
     let starts = text.match_indices(word).map(|(at, _)| at);
     let alone = starts.filter(|at| {
         let before = word.starts_with(is_word) && text[..*at].ends_with(is_word);
-        let after =
-            !prefix && word.ends_with(is_word) && text[at + word.len()..].starts_with(is_word);
+        let after = !prefix && word.ends_with(is_word) && text[at + word.len()..].starts_with(is_word);
         !before && !after
     });
     alone.collect()
@@ -261,16 +225,12 @@ fn expand(code: &str, at: usize, prefix: &[String], found: &mut Vec<(usize, Vec<
     if code[at..].starts_with('{') {
         let end = closing(code, at);
         let (mut depth, mut start) = (0_usize, at + 1);
-        for (offset, c) in code[at + 1..=end]
-            .char_indices()
-            .map(|(i, c)| (at + 1 + i, c))
-        {
+        for (offset, c) in code[at + 1..=end].char_indices().map(|(i, c)| (at + 1 + i, c)) {
             match c {
                 '{' => depth += 1,
                 '}' if depth > 0 => depth -= 1,
                 ',' | '}' if depth == 0 => {
-                    let item = start
-                        + (code[start..offset].len() - code[start..offset].trim_start().len());
+                    let item = start + (code[start..offset].len() - code[start..offset].trim_start().len());
                     if item < offset {
                         expand(code, item, prefix, found);
                     }
@@ -283,11 +243,7 @@ fn expand(code: &str, at: usize, prefix: &[String], found: &mut Vec<(usize, Vec<
     }
     let name = ident(&code[at..]);
     let mut path = prefix.to_vec();
-    path.push(if name.is_empty() {
-        "*".to_owned()
-    } else {
-        name.to_owned()
-    });
+    path.push(if name.is_empty() { "*".to_owned() } else { name.to_owned() });
     match after_separator(code, at + name.len()).filter(|_| !name.is_empty()) {
         Some(next) if code[next..].starts_with(|c| is_word(c) || c == '{') => {
             expand(code, next, &path, found)
@@ -329,12 +285,10 @@ fn item_end(code: &str, at: usize) -> usize {
 
 #[test]
 fn blanking_keeps_offsets_and_lifetimes() {
-    let text = "fn f<'a>(x: &'a str) { /* a /* b */ c */ g('\\'', '\"', b'x', \"\\\"{\", br##\"\"#\"##); } // é\nx";
+    let text =
+        "fn f<'a>(x: &'a str) { /* a /* b */ c */ g('\\'', '\"', b'x', \"\\\"{\", br##\"\"#\"##); } // é\nx";
     let code = blank(text);
     assert_eq!(code.len(), text.len());
     assert!(code.starts_with("fn f<'a>(x: &'a str) {") && code.ends_with("\nx"));
-    assert!(
-        !code.contains(['"', '\\', 'é']) && code.contains("} "),
-        "{code}"
-    );
+    assert!(!code.contains(['"', '\\', 'é']) && code.contains("} "), "{code}");
 }

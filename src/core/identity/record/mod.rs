@@ -1,0 +1,139 @@
+//! The records of identity state, as decisions read them.
+//!
+//! Every record belongs to a tenant and has a [`Name`] unique in it for its kind, a
+//! generation that only rises, and the revision of its last change. Times are wall
+//! clock; an absent time means "no such limit" unless its field says otherwise.
+
+mod credential;
+mod identity;
+mod issuer;
+mod policy;
+mod resource;
+mod revocation;
+
+use std::sync::Arc;
+
+use crate::core::id::{Epoch, Name};
+
+pub use credential::{Credential, CredentialKind, CredentialStatus};
+pub use identity::{Binding, Entitlement, Identity, IdentityStatus, IdentityType, Owner, RiskLevel};
+pub use issuer::{Issuer, TokenProfile};
+pub use policy::{Exception, Hygiene, HygieneMode, HygieneRule, PolicyMode, PolicySet};
+pub use resource::{Resource, ResourceRoute};
+pub use revocation::{Revocation, RevocationTarget};
+
+/// Which kind of record a change is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RecordKind {
+    /// [`Identity`].
+    Identity,
+    /// [`Credential`].
+    Credential,
+    /// [`Issuer`].
+    Issuer,
+    /// [`Revocation`].
+    Revocation,
+    /// [`PolicySet`].
+    PolicySet,
+    /// [`Exception`].
+    Exception,
+    /// [`Resource`].
+    Resource,
+}
+
+impl RecordKind {
+    /// Every kind, in the order in which a document set is applied.
+    pub const ALL: [Self; 7] = [
+        Self::Issuer,
+        Self::Resource,
+        Self::PolicySet,
+        Self::Identity,
+        Self::Credential,
+        Self::Exception,
+        Self::Revocation,
+    ];
+
+    /// The kind's name in files, addresses and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Credential => "credential",
+            Self::Issuer => "issuer",
+            Self::Revocation => "revocation",
+            Self::PolicySet => "policy",
+            Self::Exception => "exception",
+            Self::Resource => "resource",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// One record of any kind.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// An identity.
+    Identity(Arc<Identity>),
+    /// A credential.
+    Credential(Arc<Credential>),
+    /// An issuer.
+    Issuer(Arc<Issuer>),
+    /// A revocation.
+    Revocation(Arc<Revocation>),
+    /// A policy set.
+    PolicySet(Arc<PolicySet>),
+    /// An exception.
+    Exception(Arc<Exception>),
+    /// A resource.
+    Resource(Arc<Resource>),
+}
+
+impl Record {
+    /// Which kind it is.
+    pub const fn kind(&self) -> RecordKind {
+        match self {
+            Self::Identity(_) => RecordKind::Identity,
+            Self::Credential(_) => RecordKind::Credential,
+            Self::Issuer(_) => RecordKind::Issuer,
+            Self::Revocation(_) => RecordKind::Revocation,
+            Self::PolicySet(_) => RecordKind::PolicySet,
+            Self::Exception(_) => RecordKind::Exception,
+            Self::Resource(_) => RecordKind::Resource,
+        }
+    }
+}
+
+/// The latest value of one record, or its end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// Which kind of record.
+    pub kind: RecordKind,
+    /// Its name.
+    pub name: Name,
+    /// Its generation.
+    pub generation: u32,
+    /// The revision that made this value.
+    pub revision: u64,
+    /// The value; `None`: a tombstone.
+    pub record: Option<Record>,
+}
+
+/// Changes of one cell that become visible together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Batch {
+    /// The cell: a tenant.
+    pub cell: Name,
+    /// The lineage.
+    pub epoch: Epoch,
+    /// The cell's revision that this builds on.
+    pub from_revision: u64,
+    /// The cell's revision afterwards.
+    pub to_revision: u64,
+    /// History hash afterwards.
+    pub history_hash: [u8; 32],
+    /// The changes, at most one a record.
+    pub changes: Vec<Change>,
+}

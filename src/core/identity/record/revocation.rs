@@ -1,0 +1,56 @@
+//! Acts of taking away.
+
+use std::sync::Arc;
+
+use crate::core::id::Name;
+use crate::core::time::Timestamp;
+
+/// What a revocation takes away.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RevocationTarget {
+    /// One token, by issuer and `jti`.
+    TokenId {
+        /// The issuer record's name.
+        issuer: Name,
+        /// The token's `jti`.
+        jti: Arc<str>,
+        /// When the token ends of itself.
+        expires: Timestamp,
+    },
+    /// One token, by the SHA-256 of what was signed.
+    TokenDigest {
+        /// SHA-256 of the JWS signing input.
+        digest: [u8; 32],
+        /// When the token ends of itself.
+        expires: Timestamp,
+    },
+    /// One credential or key.
+    Credential(Name),
+    /// Everything of an identity issued before a time.
+    IssuedBefore {
+        /// The identity.
+        identity: Name,
+        /// Issue times before this are refused, and tokens without one.
+        not_before: Timestamp,
+    },
+    /// A whole identity: this generation and older ones, later tokens too.
+    Identity {
+        /// The identity.
+        identity: Name,
+        /// Its generation when it was revoked.
+        generation: u32,
+    },
+}
+
+/// One act of taking away; lifted only by a reinstatement that names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revocation {
+    /// What it takes away.
+    pub target: RevocationTarget,
+    /// Why.
+    pub reason: Arc<str>,
+    /// Who asked.
+    pub requested_by: Arc<str>,
+    /// When it was asked for.
+    pub at: Timestamp,
+}
