@@ -98,7 +98,7 @@ pub struct Loaded {
 impl LastKnownGood {
     /// Opens the folder and reads what it holds.
     ///
-    /// `boot_id` names the kernel's boot: a lease of another one is void.
+    /// `boot_id` names the kernel's boot: a lease of another one is void, and so is any when it is empty.
     ///
     /// # Errors
     /// [`LkgError::Io`] when the folder cannot be made or listed. Damaged files are no
@@ -129,7 +129,8 @@ impl LastKnownGood {
                 .cell(&position.cell)
                 .is_some_and(|held| (held.epoch, held.revision) >= (position.epoch, position.revision))
         };
-        let valid = covered.boot_id == boot_id
+        let valid = !boot_id.is_empty()
+            && covered.boot_id == boot_id
             && !covered.positions.is_empty()
             && covered.positions.iter().all(reaches);
         let lease = if valid { covered.lease } else { Lease::default() };

@@ -77,6 +77,7 @@ fn a_restart_begins_where_the_last_run_stood() {
     assert_eq!(loaded.snapshot.export(&name("demo")), state.export(&name("demo")));
     assert_eq!(loaded.lease.fresh_at, Some(BootInstant::from_micros(77)));
     assert_eq!(reopened(folder.path(), "boot-2").lease, Lease::default(), "a lease dies with its boot");
+    assert_eq!(reopened(folder.path(), "").lease, Lease::default(), "an unknown boot is no boot");
 }
 
 #[test]
