@@ -1,0 +1,3 @@
+//! A row per clause: section, input, expected reason.
+
+mod jwt;

@@ -1,0 +1,3 @@
+//! Fakes and makers shared by the suite.
+
+pub(crate) mod issuer;
