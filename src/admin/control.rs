@@ -34,7 +34,10 @@ pub struct ExplainRequest {
 
 impl std::fmt::Debug for ExplainRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExplainRequest").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("ExplainRequest")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,7 +133,8 @@ async fn explain(State(control): State<Control>, Json(request): Json<ExplainRequ
     match (control.explain)(request) {
         Ok(explanation) => Json(explanation).into_response(),
         Err(error) => {
-            let problem = serde_json::json!({ "title": "cannot be explained", "status": 400, "detail": error });
+            let problem =
+                serde_json::json!({ "title": "cannot be explained", "status": 400, "detail": error });
             (StatusCode::BAD_REQUEST, Json(problem)).into_response()
         }
     }

@@ -24,7 +24,11 @@ pub struct BindError {
 }
 
 impl Server {
-    pub(super) async fn bind(what: &'static str, address: SocketAddr, router: Router) -> Result<Self, BindError> {
+    pub(super) async fn bind(
+        what: &'static str,
+        address: SocketAddr,
+        router: Router,
+    ) -> Result<Self, BindError> {
         let listener =
             TcpListener::bind(address).await.map_err(|source| BindError { what, address, source })?;
         Ok(Self { listener, router })

@@ -1,4 +1,10 @@
 //! The one integration-test binary: a line a module says what belongs there.
 
+/// A row per clause: section, input, expected reason.
+mod conformance;
+/// The decision path over a hand-made state: data rows through one check.
+mod pipeline;
+/// Fakes and makers: issuer, clock, decision log, state.
+mod support;
 /// Layers, sizes, words: what a machine can check of the house rules.
 mod tidy;

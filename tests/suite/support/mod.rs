@@ -1,3 +1,6 @@
 //! Fakes and makers shared by the suite.
 
+pub(crate) mod clock;
+pub(crate) mod evidence;
 pub(crate) mod issuer;
+pub(crate) mod world;
