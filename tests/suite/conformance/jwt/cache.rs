@@ -1,8 +1,11 @@
 //! What is remembered of a token, and what is judged again (T30, T31).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use portreeve::core::credential::{Algorithm, Expected, FingerprintKey, Presented, Verification, verify};
+use portreeve::core::credential::{
+    Algorithm, Expected, FingerprintKey, Presented, TokenCache, Verification, Verified, verify,
+};
 use portreeve::core::identity::Issuer;
 use portreeve::core::policy::Reason;
 use portreeve::core::time::Timestamp;
@@ -122,6 +125,33 @@ fn tenants_and_routes_share_nothing() {
     let other = ask("globex", "orders").unwrap();
     assert!(!other.cached);
     assert_eq!(other.verified.tenant().as_str(), "globex");
+    assert_eq!(case.stored(), 2);
+}
+
+/// Answers every question with the same credential.
+struct Confused(Arc<Verified>);
+
+impl TokenCache for Confused {
+    fn lookup(&self, _: &[u8; 32]) -> Option<Arc<Verified>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn store(&self, _: [u8; 32], _: Arc<Verified>) {}
+}
+
+#[test]
+fn a_hit_of_another_tenant_is_not_believed() {
+    let case = Case::new();
+    let record = case.key.record();
+    let issuers = |_: &str| Some((name("here"), &record));
+    let (globex, audiences) = (name("globex"), ["orders".into()]);
+    let expected = Expected { tenant: &globex, audiences: &audiences, clock_skew: Duration::from_secs(30) };
+    let presented = Presented::bearer(case.token.as_bytes());
+    let (now, key) = (Timestamp::from_seconds(NOW), FingerprintKey::new([7; 32]));
+    let confused = Confused(case.ask("here", Some(&record), NOW).unwrap().verified);
+    let found = verify(&presented, &expected, &issuers, now, &confused, &key).unwrap();
+    assert!(!found.cached);
+    assert_eq!(found.verified.tenant(), &globex);
 }
 
 #[test]

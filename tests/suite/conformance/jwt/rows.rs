@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use portreeve::core::credential::{Algorithm, TOKEN_BYTES_MAX};
+use portreeve::core::credential::{Algorithm, Jws, JwsError, TOKEN_BYTES_MAX};
 use portreeve::core::policy::Reason::{self, *};
 use serde_json::{Value, json};
 
@@ -112,6 +112,12 @@ fn shape_and_size() {
         bad("T26 1 MB", "a".repeat(1_000_000)),
         bad("T5 16 KB signature", format!("{header}.{payload}.{}", "A".repeat(16 * 1024))),
     ]);
+}
+
+#[test]
+fn the_parser_bounds_its_input_itself() {
+    assert!(Jws::parse(sized(TOKEN_BYTES_MAX).as_bytes()).is_ok());
+    assert_eq!(Jws::parse(sized(TOKEN_BYTES_MAX + 1).as_bytes()).err(), Some(JwsError::Size));
 }
 
 /// The signature with one of its four unused last bits set (64 bytes leave four).
