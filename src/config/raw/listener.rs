@@ -1,0 +1,195 @@
+//! Front doors and their routes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::raw::shared::{DurationOrNeverText, DurationText, SizeText};
+
+/// A front door.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(tag = "kind", rename_all = "snake_case")]
+pub(in crate::config) enum Listener {
+    /// The reverse proxy: HTTP/1.1 and HTTP/2.
+    Proxy(ProxyListener),
+    /// Envoy's external authorization, gRPC.
+    ExtAuthz(ExtAuthzListener),
+}
+
+/// The reverse proxy: HTTP/1.1 and HTTP/2.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ProxyListener {
+    /// Its name in evidence and metrics, unique: `a-z`, `0-9`, `.`, `_`, `-`.
+    #[schemars(length(min = 1, max = 128))]
+    pub(in crate::config) name: String,
+    /// IP address and port.
+    pub(in crate::config) address: String,
+    /// Serve over TLS. Default: cleartext.
+    pub(in crate::config) tls: Option<Tls>,
+    /// Tried in this order; a request that none matches is refused. At least one.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) routes: Vec<Route>,
+    /// Most records a second of refusals before an identity is resolved; 1 to 1000000. What is beyond is counted.
+    #[serde(default = "unresolved_refusals_per_s")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) unresolved_refusals_per_s: u64,
+    /// Bounds of its connections.
+    #[serde(default)]
+    pub(in crate::config) limits: Limits,
+}
+
+/// Envoy's external authorization, gRPC.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ExtAuthzListener {
+    /// Its name in evidence and metrics, unique: `a-z`, `0-9`, `.`, `_`, `-`.
+    #[schemars(length(min = 1, max = 128))]
+    pub(in crate::config) name: String,
+    /// IP address and port.
+    pub(in crate::config) address: String,
+    /// Where a check names its service: `context_extensions.KEY`.
+    #[serde(default = "service_from")]
+    #[schemars(regex(pattern = r"^context_extensions\.[A-Za-z0-9_.-]+$"))]
+    pub(in crate::config) service_from: String,
+    /// How safe the record of each check must be before it is answered.
+    #[serde(default)]
+    pub(in crate::config) evidence: EvidenceModeName,
+    /// How old the identity state may be for each check.
+    #[serde(default)]
+    pub(in crate::config) staleness: Staleness,
+    /// Audiences a token must name one of, for each check. Default: those of `credentials`.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub(in crate::config) audiences: Option<Vec<String>>,
+    /// Most records a second of refusals before an identity is resolved; 1 to 1000000. What is beyond is counted.
+    #[serde(default = "unresolved_refusals_per_s")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) unresolved_refusals_per_s: u64,
+    /// Bounds of its connections.
+    #[serde(default)]
+    pub(in crate::config) limits: Limits,
+}
+
+fn service_from() -> String {
+    "context_extensions.service".to_owned()
+}
+
+const fn unresolved_refusals_per_s() -> u64 {
+    100
+}
+
+/// One certificate, and which certificates clients may show.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Tls {
+    /// A PEM file: the certificate, then its chain.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificate: String,
+    /// A PEM file: the private key.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) key: String,
+    /// A PEM file: who vouches for client certificates. Default: none is asked for.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) client_ca: Option<String>,
+    /// Whether a client must show one; only with `client_ca`. Default: `optional`.
+    pub(in crate::config) client_certificates: Option<ClientCertificates>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum ClientCertificates {
+    /// It may; one that does not verify ends the connection.
+    Optional,
+    /// It must.
+    Required,
+}
+
+/// A route: what it matches, whom it asks for, where it leads. Exactly one of `service` and `anonymous: true`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Route {
+    /// Which requests it is for.
+    pub(in crate::config) r#match: Match,
+    /// The protected service: `name`, or `tenant/name`.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) service: Option<String>,
+    /// Ask for no credential. Still recorded.
+    #[serde(default)]
+    pub(in crate::config) anonymous: bool,
+    /// The name of an upstream.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) upstream: String,
+    /// How safe the record must be before the request is forwarded.
+    #[serde(default)]
+    pub(in crate::config) evidence: EvidenceModeName,
+    /// How old the identity state may be; not with `anonymous`.
+    pub(in crate::config) staleness: Option<Staleness>,
+    /// Audiences a token must name one of; not with `anonymous`. Default: those of `credentials`.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub(in crate::config) audiences: Option<Vec<String>>,
+}
+
+/// Which requests a route is for.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Match {
+    /// The exact host, without a port. Default: any.
+    pub(in crate::config) host: Option<String>,
+    /// A path; a segment `*` stands for any one, a last `**` for any rest.
+    #[schemars(regex(pattern = "^/"))]
+    pub(in crate::config) path: String,
+    /// Methods, in upper case. Default: any.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) methods: Option<Vec<String>>,
+}
+
+/// How safe a record must be before the decision has its effect.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum EvidenceModeName {
+    /// On stable storage: survives a crash of the host.
+    Require,
+    /// With the kernel: survives a crash of the process.
+    #[default]
+    ProcessSafe,
+    /// Queued: survives nothing, and is counted as lost when there is no room.
+    BestEffort,
+}
+
+/// How old the identity state may be.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Staleness {
+    /// Older than this is marked and counted; 1s to `deny_after`. Default: 10s, or `deny_after` if that is less.
+    pub(in crate::config) warn_after: Option<DurationText>,
+    /// Older than this denies; 1s to 30d. `never`: it does not, and receipts list the route as waived. Default: 5m.
+    pub(in crate::config) deny_after: Option<DurationOrNeverText>,
+}
+
+/// Bounds of a listener's connections.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Limits {
+    /// Most open connections; 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) max_connections: u64,
+    /// Longest wait for the head of a request; 100ms to 10m.
+    pub(in crate::config) header_timeout: DurationText,
+    /// Most bytes of the head of a request; 8KiB to 1MiB.
+    pub(in crate::config) max_header_bytes: SizeText,
+    /// Most open HTTP/2 streams of one connection; 1 to 10000.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(in crate::config) max_concurrent_streams: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            header_timeout: "10s".into(),
+            max_header_bytes: "32KiB".into(),
+            max_concurrent_streams: 200,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The sections of an enforcement point.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::raw::listener::Listener;
+use crate::config::raw::shared::{DurationText, Log, Metrics, SizeText};
+
+/// The configuration of an enforcement point: `portreeve proxy --config FILE`.
+///
+/// A relative path is relative to the directory of the file. Any value may hold `${NAME}` or
+/// `${NAME:-default}`, an environment variable; `$$` is a dollar sign. The schema describes the value after that.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ProxyFile {
+    /// Which enforcement point this is and where it keeps its files.
+    pub(in crate::config) enforcement_point: EnforcementPoint,
+    /// The hub that identity state is streamed from.
+    pub(in crate::config) hub: HubClient,
+    /// Front doors; at least one.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) listeners: Vec<Listener>,
+    /// Servers that allowed requests are forwarded to, by name.
+    #[serde(default)]
+    pub(in crate::config) upstreams: BTreeMap<String, Upstream>,
+    /// Which credentials are looked for and accepted.
+    pub(in crate::config) credentials: Credentials,
+    /// What an upstream is told.
+    #[serde(default)]
+    pub(in crate::config) forward: Forward,
+    /// Records of decisions.
+    #[serde(default)]
+    pub(in crate::config) evidence: Evidence,
+    /// The local administration interface.
+    #[serde(default)]
+    pub(in crate::config) admin: Admin,
+    /// Health and metrics.
+    #[serde(default)]
+    pub(in crate::config) metrics: Metrics,
+    /// Diagnostics.
+    #[serde(default)]
+    pub(in crate::config) log: Log,
+    /// Threads that serve listeners; 1 to 1024. Default: the number of processor cores.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(in crate::config) workers: Option<u64>,
+    /// How long open exchanges may go on when the process is asked to end; 0s to 1h.
+    #[serde(default = "drain_timeout")]
+    pub(in crate::config) drain_timeout: DurationText,
+}
+
+fn drain_timeout() -> DurationText {
+    "25s".into()
+}
+
+/// Which enforcement point this is and where it keeps its files.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct EnforcementPoint {
+    /// Its name at the hub: `a-z`, `0-9`, `.`, `_`, `-`. Default: the host name in lower case.
+    #[schemars(length(min = 1, max = 128))]
+    pub(in crate::config) id: Option<String>,
+    /// The tenant of a service that is named without one.
+    #[serde(default = "tenant")]
+    #[schemars(length(min = 1, max = 128))]
+    pub(in crate::config) tenant: String,
+    /// The directory of its state, decision log and lease.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) data_dir: String,
+}
+
+fn tenant() -> String {
+    "default".to_owned()
+}
+
+/// The hub that identity state is streamed from.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct HubClient {
+    /// `http://host:port` of each hub, tried in this order; at least one. The host must be a loopback host.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) endpoints: Vec<String>,
+}
+
+/// A server that allowed requests are forwarded to.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Upstream {
+    /// `http://host:port`, without a path.
+    pub(in crate::config) url: String,
+    /// Longest wait for a connection; 10ms to 1m.
+    #[serde(default = "connect_timeout")]
+    pub(in crate::config) connect_timeout: DurationText,
+    /// Longest wait for the head of an answer; 10ms to 1h.
+    #[serde(default = "response_timeout")]
+    pub(in crate::config) response_timeout: DurationText,
+    /// Idle connections each worker keeps; 0 to 10000.
+    #[serde(default = "max_idle_per_worker")]
+    #[schemars(range(max = 10_000))]
+    pub(in crate::config) max_idle_per_worker: u64,
+    /// Speak HTTP/2 in cleartext, with prior knowledge; needed for gRPC.
+    #[serde(default)]
+    pub(in crate::config) http2: bool,
+}
+
+fn connect_timeout() -> DurationText {
+    "1s".into()
+}
+
+fn response_timeout() -> DurationText {
+    "30s".into()
+}
+
+const fn max_idle_per_worker() -> u64 {
+    64
+}
+
+/// Which credentials are looked for and accepted.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Credentials {
+    /// Where a credential is looked for.
+    #[serde(default = "carriers")]
+    #[schemars(length(min = 1, max = 1))]
+    pub(in crate::config) carriers: Vec<Carrier>,
+    /// Audiences a token must name one of; at least one.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub(in crate::config) audiences: Vec<String>,
+    /// Tolerated difference between an issuer's clock and ours; 0s to 60s.
+    #[serde(default = "clock_skew")]
+    pub(in crate::config) clock_skew: DurationText,
+}
+
+fn carriers() -> Vec<Carrier> {
+    vec![Carrier::Authorization]
+}
+
+fn clock_skew() -> DurationText {
+    "30s".into()
+}
+
+/// Where a credential is looked for.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum Carrier {
+    /// The `authorization` header, scheme `Bearer`.
+    Authorization,
+}
+
+/// What an upstream is told.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Forward {
+    /// Send `x-portreeve-identity`, `x-portreeve-tenant` and `x-portreeve-decision`.
+    pub(in crate::config) identity_headers: bool,
+    /// Send the credential on: the upstream could use it elsewhere.
+    pub(in crate::config) pass_credential: bool,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self { identity_headers: true, pass_credential: false }
+    }
+}
+
+/// Records of decisions.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Evidence {
+    /// The decision log on disk, below `data_dir`.
+    pub(in crate::config) spool: Spool,
+    /// Where records are sent from there; each at least once.
+    pub(in crate::config) sinks: Vec<Sink>,
+}
+
+/// The decision log on disk.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Spool {
+    /// Most bytes on disk; at least four segments, at most 16TiB.
+    pub(in crate::config) max_bytes: SizeText,
+    /// Bytes of one segment file; 1MiB to 1GiB.
+    pub(in crate::config) segment_bytes: SizeText,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { max_bytes: "1GiB".into(), segment_bytes: "64MiB".into() }
+    }
+}
+
+/// Where records are sent.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(tag = "kind", rename_all = "snake_case")]
+pub(in crate::config) enum Sink {
+    /// A file of JSON lines.
+    File(FileSink),
+    /// Standard output, as JSON lines.
+    Stdout(StdoutSink),
+}
+
+/// A file of JSON lines.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct FileSink {
+    /// The file; appended to.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) path: String,
+}
+
+/// Standard output, as JSON lines.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct StdoutSink {}
+
+/// The local administration interface.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Admin {
+    /// IP address and port; loopback only.
+    pub(in crate::config) address: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:7403".to_owned() }
+    }
+}

@@ -1,0 +1,245 @@
+//! Front doors, as run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::error::quoted;
+use crate::config::key::Key;
+use crate::config::raw::listener as raw;
+use crate::config::run::check::Check;
+use crate::config::run::route::{self, Defaults, Route};
+use crate::core::evidence::Door;
+use crate::core::policy::RouteRules;
+
+/// A front door.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// Its name in evidence and metrics.
+    pub name: Arc<str>,
+    /// Where it listens; port 0: any free one.
+    pub address: SocketAddr,
+    /// Bounds of its connections.
+    pub limits: Limits,
+    /// Most records a second of refusals before an identity is resolved; 1 to 1,000,000.
+    pub unresolved_refusals_per_s: u32,
+    /// What it speaks.
+    pub kind: ListenerKind,
+}
+
+impl Listener {
+    /// The kind of door, as the core names it.
+    pub const fn door(&self) -> Door {
+        match self.kind {
+            ListenerKind::Proxy(_) => Door::Proxy,
+            ListenerKind::ExtAuthz(_) => Door::ExtAuthz,
+        }
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenerKind {
+    /// The reverse proxy: HTTP/1.1 and HTTP/2.
+    Proxy(ProxyListener),
+    /// Envoy's external authorization, gRPC.
+    ExtAuthz(ExtAuthzListener),
+}
+
+/// The reverse proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyListener {
+    /// Its certificate; `None`: cleartext.
+    pub tls: Option<Tls>,
+    /// Tried in this order; at least one.
+    pub routes: Arc<[Route]>,
+}
+
+/// Envoy's external authorization.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExtAuthzListener {
+    /// The key of the context extensions under which a check names its service.
+    pub service_key: Arc<str>,
+    /// The rules of every check; its upstream is empty.
+    pub rules: Arc<RouteRules>,
+}
+
+/// One certificate, and which certificates clients may show. Files are PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// The certificate, then its chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// Whose client certificates are accepted; `None`: none is asked for.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Whose client certificates are accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificates {
+    /// Who vouches for them.
+    pub ca: PathBuf,
+    /// Whether a client must show one.
+    pub required: bool,
+}
+
+/// Bounds of a listener's connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Most open connections; 1 to 1,000,000.
+    pub max_connections: usize,
+    /// Longest wait for the head of a request; 100 ms to 10 min.
+    pub header_timeout: Duration,
+    /// Most bytes of the head of a request; 8 KiB to 1 MiB.
+    pub max_header_bytes: u32,
+    /// Most open HTTP/2 streams of one connection; 1 to 10,000.
+    pub max_concurrent_streams: u32,
+}
+
+pub(super) fn listeners(
+    check: &mut Check<'_>,
+    raw: &[raw::Listener],
+    defaults: &Defaults<'_>,
+) -> Option<Vec<Listener>> {
+    let key = Key::root().field("listeners");
+    if raw.is_empty() {
+        check.refuse(
+            &key,
+            "an empty list",
+            "at least one listener",
+            "add one of kind `proxy` or `ext_authz`",
+        );
+        return None;
+    }
+    unique_names(check, &key, raw);
+    // All are judged before the first that failed ends the collecting.
+    let judged: Vec<_> =
+        raw.iter().enumerate().map(|(index, raw)| listener(check, &key.item(index), raw, defaults)).collect();
+    judged.into_iter().collect()
+}
+
+fn unique_names(check: &mut Check<'_>, key: &Key, raw: &[raw::Listener]) {
+    let name = |raw: &'_ raw::Listener| match raw {
+        raw::Listener::Proxy(raw) => raw.name.clone(),
+        raw::Listener::ExtAuthz(raw) => raw.name.clone(),
+    };
+    let names: Vec<String> = raw.iter().map(name).collect();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(first) = names.iter().take(index).position(|other| other == name) {
+            let line = check.line(&key.item(first).field("name"));
+            let found = format!("{}, the name of the listener on line {line}", quoted(name));
+            check.refuse(&key.item(index).field("name"), found, "a name of its own", "choose another name");
+        }
+    }
+}
+
+fn listener(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::Listener,
+    defaults: &Defaults<'_>,
+) -> Option<Listener> {
+    let (name, address, budget, limits) = match raw {
+        raw::Listener::Proxy(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
+        raw::Listener::ExtAuthz(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
+    };
+    let name = check.name(&key.field("name"), name);
+    let address = check.address(&key.field("address"), address);
+    let budget = check.number(&key.field("unresolved_refusals_per_s"), budget, 1..=1_000_000);
+    let limits = self::limits(check, &key.field("limits"), limits);
+    let kind = match raw {
+        raw::Listener::Proxy(raw) => proxy(check, key, raw, defaults).map(ListenerKind::Proxy),
+        raw::Listener::ExtAuthz(raw) => ext_authz(check, key, raw, defaults).map(ListenerKind::ExtAuthz),
+    };
+    let clear = !matches!(raw, raw::Listener::Proxy(raw::ProxyListener { tls: Some(_), .. }));
+    if clear && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+        check.warn(
+            &key.field("address"),
+            "credentials cross the network in clear: not a loopback address, and no TLS",
+        );
+    }
+    Some(Listener {
+        name: Arc::from(name?.as_str()),
+        address: address?,
+        limits: limits?,
+        unresolved_refusals_per_s: budget?,
+        kind: kind?,
+    })
+}
+
+fn proxy(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::ProxyListener,
+    defaults: &Defaults<'_>,
+) -> Option<ProxyListener> {
+    let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
+    let routes = route::routes(check, &key.field("routes"), &raw.routes, defaults);
+    let tls = match tls {
+        Some(tls) => Some(tls?),
+        None => None,
+    };
+    Some(ProxyListener { tls, routes: routes? })
+}
+
+fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
+    let certificate = check.path(&key.field("certificate"), &raw.certificate);
+    let private = check.path(&key.field("key"), &raw.key);
+    let ca = raw.client_ca.as_ref().map(|ca| check.path(&key.field("client_ca"), ca));
+    if raw.client_certificates.is_some() && ca.is_none() {
+        let expected = "`client_ca` beside it, which says who vouches for client certificates";
+        check.refuse(
+            &key.field("client_certificates"),
+            "no `client_ca`",
+            expected,
+            "add `client_ca`, or remove the key",
+        );
+    }
+    let required = raw.client_certificates == Some(raw::ClientCertificates::Required);
+    let clients = match ca {
+        Some(ca) => Some(ClientCertificates { ca: ca?, required }),
+        None => None,
+    };
+    Some(Tls { certificate: certificate?, key: private?, clients })
+}
+
+fn ext_authz(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::ExtAuthzListener,
+    defaults: &Defaults<'_>,
+) -> Option<ExtAuthzListener> {
+    let service_key = service_key(check, &key.field("service_from"), &raw.service_from);
+    let rules = route::check_rules(check, key, raw, defaults);
+    Some(ExtAuthzListener { service_key: service_key?, rules: Arc::new(rules?) })
+}
+
+fn service_key(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Arc<str>> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let service_key = text
+        .strip_prefix("context_extensions.")
+        .filter(|name| !name.is_empty() && name.bytes().all(inner))
+        .map(Arc::from);
+    if service_key.is_none() {
+        let expected = "`context_extensions.KEY` with a key of letters, digits, `_`, `.`, `-`";
+        check.refuse(key, quoted(text), expected, "write `context_extensions.service`");
+    }
+    service_key
+}
+
+fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits) -> Option<Limits> {
+    let wait = Duration::from_millis(100)..=Duration::from_secs(600);
+    let connections = check.number(&key.field("max_connections"), raw.max_connections, 1..=1_000_000);
+    let header_timeout = check.duration(&key.field("header_timeout"), &raw.header_timeout, &wait);
+    let header_bytes =
+        check.size(&key.field("max_header_bytes"), &raw.max_header_bytes, &(8 << 10..=1 << 20));
+    let streams = check.number(&key.field("max_concurrent_streams"), raw.max_concurrent_streams, 1..=10_000);
+    Some(Limits {
+        max_connections: connections?,
+        header_timeout: header_timeout?,
+        max_header_bytes: u32::try_from(header_bytes?).ok()?,
+        max_concurrent_streams: streams?,
+    })
+}

@@ -1,0 +1,13 @@
+//! What runs: a raw file, judged section by section.
+//!
+//! A function here returns what it understood, or `None` after it has told the
+//! [`Check`] why not; it goes on, so that one run finds everything.
+
+pub(super) mod check;
+pub(super) mod evidence;
+pub(super) mod hub;
+pub(super) mod listener;
+pub(super) mod proxy;
+pub(super) mod route;
+pub(super) mod shared;
+pub(super) mod upstream;

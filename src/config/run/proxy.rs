@@ -1,0 +1,214 @@
+//! The configuration of an enforcement point, as run.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::endpoint::Endpoint;
+use crate::config::error::quoted;
+use crate::config::key::Key;
+use crate::config::raw::proxy as raw;
+use crate::config::run::check::Check;
+use crate::config::run::evidence::{self, Evidence};
+use crate::config::run::listener::{self, Listener};
+use crate::config::run::route::Defaults;
+use crate::config::run::shared::{self, Log};
+use crate::config::run::upstream::{self, Forward, Upstream};
+use crate::core::id::Name;
+
+/// The configuration of an enforcement point, as run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyConfig {
+    /// Which enforcement point this is and where it keeps its files.
+    pub enforcement_point: EnforcementPoint,
+    /// The hubs that identity state is streamed from, in the order they are tried; at least one, each on loopback.
+    pub hubs: Vec<Endpoint>,
+    /// Front doors; at least one, names and addresses unique.
+    pub listeners: Vec<Listener>,
+    /// Servers that allowed requests are forwarded to, by name.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Which credentials are looked for and accepted.
+    pub credentials: Credentials,
+    /// What an upstream is told.
+    pub forward: Forward,
+    /// Records of decisions.
+    pub evidence: Evidence,
+    /// Where the administration interface is served; a loopback address.
+    pub admin: SocketAddr,
+    /// Where health and metrics are served.
+    pub metrics: SocketAddr,
+    /// Diagnostics.
+    pub log: Log,
+    /// Threads that serve listeners; 1 to 1024.
+    pub workers: usize,
+    /// How long open exchanges may go on when the process is asked to end; 0 s to 1 h.
+    pub drain_timeout: Duration,
+}
+
+/// Which enforcement point this is and where it keeps its files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EnforcementPoint {
+    /// Its name at the hub.
+    pub id: Name,
+    /// The tenant of a service that is named without one.
+    pub tenant: Name,
+    /// The directory of its state, decision log and lease.
+    pub data_dir: PathBuf,
+}
+
+/// Which credentials are looked for and accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Credentials {
+    /// Where a credential is looked for; at least one place.
+    pub carriers: Vec<Carrier>,
+    /// Audiences a token must name one of, where a route has none of its own; at least one.
+    pub audiences: Arc<[Arc<str>]>,
+    /// Tolerated difference between an issuer's clock and ours; 0 s to 60 s.
+    pub clock_skew: Duration,
+}
+
+/// Where a credential is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// The `authorization` header, scheme `Bearer`.
+    Authorization,
+}
+
+const WORKERS_MAX: usize = 1024;
+
+pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFile) -> Option<ProxyConfig> {
+    let root = Key::root();
+    let enforcement_point = enforcement_point(check, &raw.enforcement_point);
+    let hubs = hubs(check, &raw.hub.endpoints);
+    let credentials = credentials(check, &raw.credentials);
+    let upstreams = upstream::upstreams(check, &raw.upstreams);
+    let defaults = Defaults {
+        tenant: enforcement_point.as_ref().map(|point| point.tenant.clone()),
+        audiences: credentials.as_ref().map(|known| Arc::clone(&known.audiences)),
+        clock_skew: credentials.as_ref().map(|known| known.clock_skew),
+        upstreams: raw.upstreams.keys().map(String::as_str).collect(),
+    };
+    let listeners = listener::listeners(check, &raw.listeners, &defaults);
+    let forward = upstream::forward(check, &raw.forward);
+    let evidence = evidence::evidence(check, &raw.evidence);
+    let reason = "whoever reaches it sees the identity state";
+    let admin = check.loopback(&root.field("admin").field("address"), &raw.admin.address, reason);
+    let metrics = shared::metrics(check, &raw.metrics);
+    let workers = workers(check, raw.workers);
+    let drain = Duration::ZERO..=Duration::from_secs(3600);
+    let drain_timeout = check.duration(&root.field("drain_timeout"), &raw.drain_timeout, &drain);
+    Some(ProxyConfig {
+        enforcement_point: enforcement_point?,
+        hubs: hubs?,
+        listeners: listeners?,
+        upstreams: upstreams?,
+        credentials: credentials?,
+        forward,
+        evidence: evidence?,
+        admin: admin?,
+        metrics: metrics?,
+        log: shared::log(&raw.log),
+        workers: workers?,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+fn enforcement_point(check: &mut Check<'_>, raw: &raw::EnforcementPoint) -> Option<EnforcementPoint> {
+    let key = Key::root().field("enforcement_point");
+    let id = match &raw.id {
+        Some(id) => check.name(&key.field("id"), id),
+        None => {
+            let host_name = check.environment.host_name.to_ascii_lowercase();
+            let id = Name::parse(&host_name).ok();
+            if id.is_none() {
+                let found = format!("nothing, and the host name {}, which is no name", quoted(&host_name));
+                check.refuse(&key.field("id"), found, "a name", "add `id: NAME`");
+            }
+            id
+        }
+    };
+    let tenant = check.name(&key.field("tenant"), &raw.tenant);
+    let data_dir = check.path(&key.field("data_dir"), &raw.data_dir);
+    Some(EnforcementPoint { id: id?, tenant: tenant?, data_dir: data_dir? })
+}
+
+fn hubs(check: &mut Check<'_>, raw: &[String]) -> Option<Vec<Endpoint>> {
+    let key = Key::root().field("hub").field("endpoints");
+    if raw.is_empty() {
+        check.refuse(
+            &key,
+            "an empty list",
+            "at least one",
+            "add `http://127.0.0.1:7410`, where the hub listens",
+        );
+        return None;
+    }
+    let mut known: Vec<Option<Endpoint>> = Vec::new();
+    for (index, text) in raw.iter().enumerate() {
+        let key = key.item(index);
+        let hub = upstream::endpoint(check, &key, text);
+        if let Some(hub) = hub.as_ref().filter(|hub| !hub.is_loopback()) {
+            let expected = "a loopback host, because mutual TLS to the hub is not built in yet and identity state \
+                            must not cross a network in clear";
+            let remedy = format!(
+                "run the hub on this host, or reach it by a TLS tunnel that ends at 127.0.0.1:{}",
+                hub.port()
+            );
+            check.refuse(&key, quoted(text), expected, remedy);
+        }
+        if hub.is_some() && known.contains(&hub) {
+            check.refuse(
+                &key,
+                format!("{} a second time", quoted(text)),
+                "each hub once",
+                "remove one of the two",
+            );
+        }
+        known.push(hub);
+    }
+    known.into_iter().collect()
+}
+
+fn credentials(check: &mut Check<'_>, raw: &raw::Credentials) -> Option<Credentials> {
+    let key = Key::root().field("credentials");
+    let carriers: Vec<Carrier> = raw
+        .carriers
+        .iter()
+        .map(|carrier| match carrier {
+            raw::Carrier::Authorization => Carrier::Authorization,
+        })
+        .collect();
+    if carriers.len() != 1 {
+        let found = if carriers.is_empty() { "an empty list" } else { "the same carrier a second time" };
+        check.refuse(&key.field("carriers"), found, "`[authorization]`", "write that, or remove the key");
+    }
+    let audiences = audiences(check, &key.field("audiences"), &raw.audiences);
+    let skew = Duration::ZERO..=Duration::from_secs(60);
+    let clock_skew = check.duration(&key.field("clock_skew"), &raw.clock_skew, &skew);
+    Some(Credentials { carriers, audiences: audiences?, clock_skew: clock_skew? })
+}
+
+/// Audiences: at least one, none empty.
+pub(super) fn audiences(check: &mut Check<'_>, key: &Key, raw: &[String]) -> Option<Arc<[Arc<str>]>> {
+    if raw.is_empty() {
+        let remedy = "name an audience that tokens for this proxy carry";
+        check.refuse(key, "an empty list", "at least one audience", remedy);
+        return None;
+    }
+    let empty: Vec<usize> =
+        (0..raw.len()).filter(|index| raw.get(*index).is_some_and(String::is_empty)).collect();
+    for index in &empty {
+        check.refuse(&key.item(*index), "an empty text", "an audience", "name it, or remove the item");
+    }
+    empty.is_empty().then(|| raw.iter().map(|audience| Arc::from(audience.as_str())).collect())
+}
+
+fn workers(check: &mut Check<'_>, raw: Option<u64>) -> Option<usize> {
+    match raw {
+        Some(workers) => check.number(&Key::root().field("workers"), workers, 1..=WORKERS_MAX),
+        None => Some(check.environment.cores.clamp(1, WORKERS_MAX)),
+    }
+}
