@@ -1,5 +1,7 @@
 //! The one integration-test binary: a line a module says what belongs there.
 
+/// Configuration files: samples, refusals with their exact messages, bounds, schema.
+mod config;
 /// A row per clause: section, input, expected reason.
 mod conformance;
 /// The decision path over a hand-made state: data rows through one check.
