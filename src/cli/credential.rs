@@ -1,0 +1,119 @@
+//! `portreeve credential`: credentials as the hub knows them, never the secret.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::failure::Failure;
+use crate::cli::print::{Column, Printer};
+use crate::cli::records::{self, Spec, set};
+use crate::cli::revoke::{self, HowArgs};
+use crate::cli::target::HubTarget;
+use crate::cli::value::When;
+use crate::core::id::Name;
+use crate::core::identity::{CredentialKind, RecordKind};
+
+/// Arguments of `credential`.
+#[derive(Args, Clone, Debug)]
+pub struct CredentialArgs {
+    /// The hub.
+    #[command(flatten)]
+    pub hub: HubTarget,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CredentialAction,
+}
+
+/// What can be done with credentials.
+#[derive(Subcommand, Clone, Debug)]
+pub enum CredentialAction {
+    /// Print all.
+    List,
+    /// Print one.
+    Show {
+        /// Its name.
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
+    /// Make one known.
+    Create(CreateArgs),
+    /// Revoke one; the same as `revoke credential`.
+    Revoke {
+        /// Its name.
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+        /// Why, and whether to wait.
+        #[command(flatten)]
+        how: HowArgs,
+    },
+}
+
+/// Arguments of `credential create`.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// Its name: unique in the tenant, never reused.
+    #[arg(value_parser = Name::parse)]
+    pub name: Name,
+    /// What kind of credential.
+    #[arg(long, value_parser = PossibleValuesParser::new(CredentialKind::ALL.map(CredentialKind::as_str)))]
+    pub kind: String,
+    /// What it is recognised by; for a signing key its RFC 7638 thumbprint.
+    #[arg(long)]
+    pub fingerprint: String,
+    /// The one identity it belongs to.
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub identity: Option<Name>,
+    /// When it was made.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub issued: Option<When>,
+    /// When it is to be replaced.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub rotate_by: Option<When>,
+    /// From when on it no longer works.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub expires: Option<When>,
+    /// The platform it comes from.
+    #[arg(long)]
+    pub source: Option<String>,
+}
+
+const KIND: RecordKind = RecordKind::Credential;
+
+const COLUMNS: [Column; 7] = [
+    ("NAME", &["/name"]),
+    ("KIND", &["/spec/kind"]),
+    ("IDENTITY", &["/spec/identity"]),
+    ("STATUS", &["/spec/status"]),
+    ("ROTATE BY", &["/spec/rotate_by"]),
+    ("EXPIRES", &["/spec/expires"]),
+    ("REVISION", &["/revision"]),
+];
+
+/// Does what `args` ask.
+///
+/// # Errors
+/// A [`Failure`] that says why not.
+pub async fn run(args: CredentialArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
+    let cx = &mut args.hub.context(out)?;
+    match args.action {
+        CredentialAction::List => records::list(cx, KIND, &COLUMNS).await,
+        CredentialAction::Show { name } => records::show(cx, KIND, &name).await,
+        CredentialAction::Create(args) => records::create(cx, KIND, &args.name, created(&args)).await,
+        CredentialAction::Revoke { name, how } => {
+            let target = json!({ "credential": name.as_str() });
+            revoke::revoke(cx, target, &format!("credential `{name}`"), &how).await
+        }
+    }
+}
+
+fn created(args: &CreateArgs) -> Spec {
+    let mut spec = Spec::new();
+    set(&mut spec, "kind", Some(&args.kind));
+    set(&mut spec, "fingerprint", Some(&args.fingerprint));
+    set(&mut spec, "identity", args.identity.as_ref());
+    set(&mut spec, "issued", args.issued);
+    set(&mut spec, "rotate_by", args.rotate_by);
+    set(&mut spec, "expires", args.expires);
+    set(&mut spec, "source", args.source.as_ref());
+    spec
+}
