@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::client::warnings;
 use crate::cli::document;
 use crate::cli::failure::Failure;
 use crate::cli::print::{Printer, Table, cell};
@@ -36,7 +37,12 @@ pub async fn run(args: ApplyArgs, out: &mut Printer<'_>) -> Result<(), Failure> 
     }
     let body: Vec<Value> = documents.iter().map(document::Document::to_json).collect();
     let path = if args.dry_run { "/v1/apply?dry_run=true" } else { "/v1/apply" };
-    let reply = cx.client.post(path, &json!({ "documents": body })).await?;
+    let reply = cx.client.post(path, &json!({ "documents": body })).await;
+    let reply =
+        reply.map_err(|error| Failure::from(error).map_details(|line| document::placed(line, &documents)))?;
+    for warning in warnings(&reply) {
+        cx.out.note(format_args!("warning: {}", document::placed(&warning, &documents)));
+    }
     if cx.out.is_json() {
         return Ok(cx.out.json(&reply)?);
     }

@@ -135,8 +135,7 @@ impl Problem {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => format!("the answer was {status}"),
         };
-        let errors = value.get("errors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        Self { text, errors: errors.iter().map(error_line).collect() }
+        Self { text, errors: fault_lines(&value, "errors") }
     }
 }
 
@@ -144,6 +143,16 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// What an answer of success warns of, a line each.
+pub fn warnings(answer: &Value) -> Vec<String> {
+    fault_lines(answer, "warnings")
+}
+
+fn fault_lines(value: &Value, field: &str) -> Vec<String> {
+    let faults = value.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    faults.iter().map(error_line).collect()
 }
 
 fn error_line(error: &Value) -> String {

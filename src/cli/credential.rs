@@ -27,17 +27,17 @@ pub struct CredentialArgs {
 /// What can be done with credentials.
 #[derive(Subcommand, Clone, Debug)]
 pub enum CredentialAction {
-    /// Print all.
+    /// Print all credentials.
     List,
-    /// Print one.
+    /// Print a credential.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make one known.
+    /// Make a credential known.
     Create(CreateArgs),
-    /// Revoke one; the same as `revoke credential`.
+    /// Revoke a credential; the same as `revoke credential`.
     Revoke {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -57,7 +57,7 @@ pub struct CreateArgs {
     /// What kind of credential.
     #[arg(long, value_parser = PossibleValuesParser::new(CredentialKind::ALL.map(CredentialKind::as_str)))]
     pub kind: String,
-    /// What it is recognised by; for a signing key its RFC 7638 thumbprint.
+    /// What it is recognised by: a signing key's RFC 7638 thumbprint, SHA-256 in base64url.
     #[arg(long)]
     pub fingerprint: String,
     /// The one identity it belongs to.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::failure::Failure;
+use crate::cli::print::plain;
 use crate::cli::value::{read_jwks, read_text, relative_to};
 use crate::core::id::Name;
 use crate::core::identity::RecordKind;
@@ -165,7 +166,8 @@ impl Written {
 
 fn parse_yaml(text: &str, file: &Path) -> Result<Vec<(Written, Place)>, DocumentError> {
     let mut bytes = text.as_bytes();
-    let documents = serde_saphyr::read::<_, serde_saphyr::Spanned<Written>>(&mut bytes);
+    let documents =
+        serde_saphyr::read_with_options::<_, serde_saphyr::Spanned<Written>>(&mut bytes, yaml_options());
     let place = |index: usize, line: u64| Place {
         file: file.to_owned(),
         number: index + 1,
@@ -176,18 +178,34 @@ fn parse_yaml(text: &str, file: &Path) -> Result<Vec<(Written, Place)>, Document
         Err(error) => {
             let error = error.without_snippet();
             let line = error.location().map_or(0, |location| location.line());
-            let why = crate::cli::print::plain(&error.to_string());
+            let said = error.to_string();
+            // The place is said once, in front.
+            let why = said.rsplit_once(" at line ").map_or(said.as_str(), |(why, _)| why);
+            let why = plain(why);
             Err(DocumentError { place: place(index, line), why })
         }
     });
     read.collect()
 }
 
+/// The reader's own bounds, wide enough for a file of [`DOCUMENTS_MAX`] records.
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: DOCUMENTS_MAX,
+            max_events: 16_000_000,
+            max_nodes: 8_000_000,
+        },
+    }
+}
+
 fn parse_json(text: &str, file: &Path) -> Result<Vec<(Written, Place)>, DocumentError> {
     let place = |number, line| Place { file: file.to_owned(), number, line };
     let fault = |number, error: &serde_json::Error| {
         let line = u64::try_from(error.line()).ok().filter(|line| *line > 0);
-        DocumentError { place: place(number, line), why: error.to_string() }
+        let said = error.to_string();
+        let why = said.rsplit_once(" at line ").map_or(said.as_str(), |(why, _)| why);
+        DocumentError { place: place(number, line), why: plain(why) }
     };
     if !text.trim_start().starts_with('[') {
         let written = serde_json::from_str(text).map_err(|error| fault(1, &error))?;
@@ -199,6 +217,21 @@ fn parse_json(text: &str, file: &Path) -> Result<Vec<(Written, Place)>, Document
         Ok((written, place(index + 1, None)))
     };
     list.into_iter().enumerate().map(read).collect()
+}
+
+/// A fault that the hub found, with the document's place instead of its number in the request.
+///
+/// The hub counts from 0: `documents[2].spec.type: …`.
+pub fn placed(line: &str, documents: &[Document]) -> String {
+    let rest = line.strip_prefix("documents[").and_then(|rest| rest.split_once(']'));
+    let found = rest.and_then(|(index, rest)| Some((documents.get(index.parse::<usize>().ok()?)?, rest)));
+    match found {
+        Some((document, rest)) => {
+            let (kind, name) = (document.kind.as_str(), &document.name);
+            format!("{} ({kind} `{name}`): {}", document.place, rest.trim_start_matches(['.', ':', ' ']))
+        }
+        None => line.to_owned(),
+    }
 }
 
 /// Two documents for one record would leave the outcome to their order.

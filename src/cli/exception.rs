@@ -25,17 +25,17 @@ pub struct ExceptionArgs {
 /// What can be done with exceptions.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ExceptionAction {
-    /// Print all.
+    /// Print all exceptions.
     List,
-    /// Print one.
+    /// Print an exception.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make one.
+    /// Make an exception.
     Create(Box<CreateArgs>),
-    /// End one before its time.
+    /// End an exception before its time.
     Delete {
         /// Its name.
         #[arg(value_parser = Name::parse)]

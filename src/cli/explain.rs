@@ -57,7 +57,7 @@ pub async fn run(args: ExplainArgs, out: &mut Printer<'_>) -> Result<(), Failure
         (None, None) => None,
     };
     let client = Client::new(&args.admin, "is the enforcement point running? --admin, PORTREEVE_ADMIN")?;
-    if !client.is_local() {
+    if token.is_some() && !client.is_local() {
         out.note("warning: the token is sent without encryption to another machine");
     }
     let question = json!({

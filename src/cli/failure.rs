@@ -63,6 +63,13 @@ impl Failure {
         self
     }
 
+    /// The same with every line of detail made anew.
+    #[must_use]
+    pub fn map_details(mut self, with: impl Fn(&str) -> String) -> Self {
+        self.details.iter_mut().for_each(|line| *line = with(line));
+        self
+    }
+
     /// The one line, without what comes before and after it.
     pub fn message(&self) -> &str {
         &self.message

@@ -26,15 +26,15 @@ pub struct IdentityArgs {
 /// What can be done with identities.
 #[derive(Subcommand, Clone, Debug)]
 pub enum IdentityAction {
-    /// Print all.
+    /// Print all identities.
     List,
-    /// Print one.
+    /// Print an identity.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make one.
+    /// Make an identity.
     Create(Box<CreateArgs>),
     /// Give an entitlement, or change when it ends.
     Grant(GrantArgs),
@@ -46,13 +46,13 @@ pub enum IdentityAction {
         /// Which.
         entitlement: String,
     },
-    /// Stop it for now.
+    /// Stop an identity for now.
     Suspend(StatusArgs),
-    /// Let it act again, or for the first time.
+    /// Let an identity act again, or for the first time.
     Resume(StatusArgs),
-    /// End it for good.
+    /// End an identity for good.
     Retire(StatusArgs),
-    /// Change some of its fields.
+    /// Change some fields of an identity.
     Set(SetArgs),
 }
 

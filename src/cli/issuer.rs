@@ -27,17 +27,17 @@ pub struct IssuerArgs {
 /// What can be done with issuers.
 #[derive(Subcommand, Clone, Debug)]
 pub enum IssuerAction {
-    /// Print all.
+    /// Print all issuers.
     List,
-    /// Print one.
+    /// Print an issuer.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make one.
+    /// Make an issuer.
     Create(CreateArgs),
-    /// Replace its keys.
+    /// Replace an issuer's keys.
     SetKeys {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -46,7 +46,7 @@ pub enum IssuerAction {
         #[arg(long, value_name = "FILE")]
         jwks: PathBuf,
     },
-    /// End one: its tokens are refused from then on.
+    /// End an issuer: its tokens are refused from then on.
     Delete {
         /// Its name.
         #[arg(value_parser = Name::parse)]

@@ -28,9 +28,9 @@ pub struct PolicyArgs {
 /// What can be done with policy sets.
 #[derive(Subcommand, Clone, Debug)]
 pub enum PolicyAction {
-    /// Print all.
+    /// Print all policy sets.
     List,
-    /// Print one.
+    /// Print a policy set.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -39,7 +39,7 @@ pub enum PolicyAction {
         #[arg(long)]
         text: bool,
     },
-    /// Make one.
+    /// Make a policy set.
     Create {
         /// Its name: unique in the tenant, never reused.
         #[arg(value_parser = Name::parse)]
@@ -51,7 +51,7 @@ pub enum PolicyAction {
         #[arg(long, default_value = "enforce", value_parser = modes())]
         mode: String,
     },
-    /// Replace its Cedar text.
+    /// Replace a policy set's Cedar text.
     Update {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -60,19 +60,19 @@ pub enum PolicyAction {
         #[arg(long, value_name = "FILE")]
         cedar: PathBuf,
     },
-    /// Let it decide.
+    /// Let a policy set decide.
     Enforce {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Evaluate and report it only.
+    /// Let a policy set be evaluated and reported only.
     Shadow {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// End one.
+    /// End a policy set.
     Delete {
         /// Its name.
         #[arg(value_parser = Name::parse)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::query_value;
+use crate::cli::client::{query_value, warnings};
 use crate::cli::failure::Failure;
 use crate::cli::print::{Column, Table, cell};
 use crate::cli::target::Context;
@@ -139,6 +139,9 @@ pub fn report(
     done: &str,
     reply: &Value,
 ) -> Result<(), Failure> {
+    for warning in warnings(reply) {
+        cx.out.note(format_args!("warning: {warning}"));
+    }
     if cx.out.is_json() {
         return Ok(cx.out.json(reply)?);
     }

@@ -26,15 +26,15 @@ pub struct ResourceArgs {
 /// What can be done with resources.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ResourceAction {
-    /// Print all.
+    /// Print all resources.
     List,
-    /// Print one.
+    /// Print a resource.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make one.
+    /// Make a resource.
     Create {
         /// Its name: unique in the tenant, never reused.
         #[arg(value_parser = Name::parse)]
@@ -43,7 +43,7 @@ pub enum ResourceAction {
         #[arg(short = 'f', long = "file", value_name = "SPEC")]
         file: PathBuf,
     },
-    /// End one.
+    /// End a resource.
     Delete {
         /// Its name.
         #[arg(value_parser = Name::parse)]

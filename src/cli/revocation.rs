@@ -23,9 +23,9 @@ pub struct RevocationArgs {
 /// What can be done with revocations.
 #[derive(Subcommand, Clone, Debug)]
 pub enum RevocationAction {
-    /// Print all.
+    /// Print all revocations.
     List,
-    /// Print one.
+    /// Print a revocation.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]

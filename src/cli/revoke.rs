@@ -169,7 +169,7 @@ fn token_target(args: &TokenArgs) -> Result<(Value, String), Failure> {
     }
 }
 
-/// SHA-256 of what was signed, in hexadecimal, and the token's `exp`, both unverified: the
+/// SHA-256 of what was signed, in base64url, and the token's `exp`, both unverified: the
 /// signature covers `exp`, so a token that any issuer vouches for carries its true one.
 fn digest_of(file: &Path) -> Result<(String, When), Failure> {
     let token = read_secret(file)?;
@@ -181,7 +181,7 @@ fn digest_of(file: &Path) -> Result<(String, When), Failure> {
     let seconds = claims.get("exp").and_then(whole_seconds).ok_or_else(|| fault("it has no number `exp`"))?;
     let expires = When::from_seconds(seconds).map_err(|_| fault("its `exp` is out of range"))?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, signed.as_bytes());
-    Ok((digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(), expires))
+    Ok((URL_SAFE_NO_PAD.encode(digest), expires))
 }
 
 /// A NumericDate may have a fraction (RFC 7519 §2); the revocation must outlive it.
@@ -208,7 +208,7 @@ mod tests {
         let file = file_with("eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTUwMDAwMDAuNX0.c2ln\n");
         let (digest, expires) = digest_of(file.path()).expect("a token");
         assert_eq!(expires.to_string(), "2026-11-18T11:06:41Z");
-        assert_eq!(digest.len(), 64);
+        assert_eq!(digest.len(), 43, "32 bytes in base64url");
         let other = file_with("eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTUwMDAwMDAuNX0.b3RoZXI");
         assert_eq!(digest_of(other.path()).expect("a token").0, digest, "the signature is not part of it");
     }

@@ -227,7 +227,8 @@ fn a_change_is_tried_again_once_on_a_conflict() {
 #[test]
 fn a_shown_record_can_be_applied_again() {
     let record = r#"{"kind":"identity","tenant":"demo","name":"ledger","generation":1,"revision":4,
-        "spec":{"type":"workload","end":"2027-05-01T00:00:00Z","entitlements":[{"name":"orders:read"}]}}"#;
+        "spec":{"type":"workload","end":"2027-05-01T00:00:00Z","entitlements":[{"name":"orders:read"}],
+        "labels":{"a":"true","b":"012","c":"null","d":"a: b # c","e":"two\nlines\n","f":""},"third_party":false}}"#;
     let applied = r#"{"tenants":[{"tenant":"demo","revision":4,"changes":[
         {"kind":"identity","name":"ledger","action":"unchanged"}]}]}"#;
     let hub = Script::new(&[(200, record), (200, applied)]);

@@ -100,3 +100,23 @@ fn what_cannot_be_read_is_named() {
         assert_eq!(failure.exit().code(), 3);
     }
 }
+
+#[test]
+fn a_fault_of_the_hub_is_placed_in_the_file() {
+    let text = "kind: identity\nname: a\nspec: {}\n---\nkind: identity\nname: b\nspec: {}\n";
+    let documents = parse(text, Path::new("r.yaml"), &tenant()).expect("documents");
+    for (line, expected) in [
+        ("documents[1].spec.type: missing", "r.yaml: document 2, line 5 (identity `b`): spec.type: missing"),
+        ("documents[1]: no", "r.yaml: document 2, line 5 (identity `b`): no"),
+        ("documents[2].spec: no", "documents[2].spec: no"),
+        ("something else", "something else"),
+    ] {
+        assert_eq!(placed(line, &documents), expected);
+    }
+}
+
+#[test]
+fn many_documents_fit_in_one_file() {
+    let text: String = (0..5000).map(|n| format!("---\nkind: identity\nname: n{n}\nspec: {{}}\n")).collect();
+    assert_eq!(parse(&text, Path::new("r.yaml"), &tenant()).map(|d| d.len()), Ok(5000));
+}
