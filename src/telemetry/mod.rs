@@ -1,0 +1,6 @@
+//! What operators see: metrics and logs.
+//!
+//! Decision records are neither: they have their own log and their own path.
+
+pub mod logging;
+pub mod metrics;
