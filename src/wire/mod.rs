@@ -3,6 +3,7 @@
 //! A conversion checks everything: what it returns upholds the core's invariants, and
 //! what it cannot read is an error that names the record and the field.
 
+pub mod ext_authz;
 pub mod state;
 
 /// Generated from `proto/portreeve/state/v1`.
