@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod config;
 pub mod core;
+pub mod pep;
 pub mod pipeline;
 pub mod state;
+pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,223 @@
+//! Envoy's external authorization over gRPC: the same decision, the effect is Envoy's.
+//!
+//! Deliberately absent: `error_response`. What cannot be decided is an explicit deny, so
+//! that no fail-open setting of Envoy applies.
+
+mod answer;
+mod attributes;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::codegen::Service as _;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use self::answer::Answer;
+use crate::core::evidence::{Decision, Door, EvidenceMode, ExchangeFacts};
+use crate::core::id::Name;
+use crate::core::policy::{Reason, RouteRules};
+use crate::pep::extract::MethodNames;
+use crate::pep::forward::ForwardSettings;
+use crate::pep::http::refuse;
+use crate::pep::serve::Front;
+use crate::pipeline::Pipeline;
+use crate::telemetry::metrics::{ListenerMetrics, Metrics};
+use crate::wire::ext_authz::authorization_server::{Authorization, AuthorizationServer};
+use crate::wire::ext_authz::{CheckRequest, CheckResponse};
+
+/// An ext_authz door as configured.
+#[derive(Clone, Debug)]
+pub struct ExtAuthzSettings {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The key of `context_extensions` that names the service, as `name` or `tenant/name`.
+    pub service_key: Arc<str>,
+    /// The tenant of a service named without one; `None`: such a name is refused.
+    pub default_tenant: Option<Name>,
+    /// How requests are judged; `upstream` is empty.
+    pub rules: Arc<RouteRules>,
+    /// What the upstream is told.
+    pub forward: ForwardSettings,
+}
+
+/// Envoy's external authorization behind one listener.
+#[derive(Debug)]
+pub struct ExtAuthzDoor {
+    shared: Arc<Shared>,
+    health: HealthReporter,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: ExtAuthzSettings,
+    pipeline: Arc<Pipeline>,
+    metrics: Arc<ListenerMetrics>,
+    methods: MethodNames,
+}
+
+impl ExtAuthzDoor {
+    /// Joins configuration and decision path. Its health begins as not serving.
+    pub fn new(settings: ExtAuthzSettings, pipeline: Arc<Pipeline>, metrics: &Metrics) -> Self {
+        let metrics = metrics.listener(&settings.listener, Door::ExtAuthz);
+        let shared = Arc::new(Shared { settings, pipeline, metrics, methods: MethodNames::default() });
+        let health = HealthReporter::new();
+        // INVARIANT: nobody else has the reporter yet, so its lock is free and this does not wait.
+        if Serves(health.clone()).set(false).now_or_never().is_none() {
+            tracing::error!("health could not be set at start");
+        }
+        Self { shared, health }
+    }
+
+    /// Sets what `grpc.health.v1.Health` answers.
+    pub fn serves(&self) -> Serves {
+        Serves(self.health.clone())
+    }
+}
+
+/// Sets what `grpc.health.v1.Health` answers, for `""` and for the authorization service.
+#[derive(Clone, Debug)]
+pub struct Serves(HealthReporter);
+
+impl Serves {
+    /// SERVING or NOT_SERVING.
+    pub async fn set(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in ["", SERVICE] {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}
+
+const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+
+/// Largest request, in bytes.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+impl Front for ExtAuthzDoor {
+    type Worker = CheckService;
+    type Service = CheckService;
+    type Body = tonic::body::Body;
+
+    const HTTP1: bool = false;
+
+    fn worker(&self) -> CheckService {
+        let checker = Checker(Arc::clone(&self.shared));
+        let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone()));
+        CheckService {
+            checks: AuthorizationServer::new(checker).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            health: health.max_decoding_message_size(MESSAGE_BYTES_MAX),
+        }
+    }
+
+    fn service(worker: &CheckService, _: SocketAddr) -> CheckService {
+        worker.clone()
+    }
+
+    fn metrics(&self) -> &Arc<ListenerMetrics> {
+        &self.shared.metrics
+    }
+}
+
+/// Answers the calls of one connection.
+#[derive(Clone, Debug)]
+pub struct CheckService {
+    checks: AuthorizationServer<Checker>,
+    health: HealthServer<HealthService>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for CheckService {
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if request.uri().path().starts_with(HEALTH_PREFIX) {
+            self.health.clone().call(request)
+        } else {
+            self.checks.clone().call(request)
+        }
+    }
+}
+
+/// Judges one call at a time.
+#[derive(Clone, Debug)]
+struct Checker(Arc<Shared>);
+
+#[tonic::async_trait]
+impl Authorization for Checker {
+    async fn check(
+        &self,
+        request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+        let begun = Instant::now();
+        let question = attributes::read(request.into_inner());
+        let facts = question.facts(&self.0.settings.listener, &self.0.methods);
+        let judged = AssertUnwindSafe(self.judge(facts.clone(), &question, begun)).catch_unwind().await;
+        let answer = match judged {
+            Ok(answer) => answer,
+            Err(_) => self.fault(facts, begun).await,
+        };
+        // No answer at all is an error to Envoy; nothing here leads to it.
+        let answer = answer.ok_or_else(|| tonic::Status::internal("no decision"))?;
+        Ok(tonic::Response::new(answer.into_response()))
+    }
+}
+
+impl Checker {
+    async fn judge(
+        &self,
+        facts: ExchangeFacts,
+        question: &attributes::Asked,
+        begun: Instant,
+    ) -> Option<Answer> {
+        let Shared { settings, pipeline, metrics, .. } = &*self.0;
+        let elapsed = || begun.elapsed().as_secs_f64();
+        let admitted = question.admit(&facts, settings);
+        let mode =
+            admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |admitted| admitted.rules.evidence);
+        let pending = match pipeline.reserve(mode, facts) {
+            Ok(pending) => pending,
+            Err(denied) => {
+                metrics.denied(denied.reason(), elapsed());
+                return Some(Answer::deny(denied));
+            }
+        };
+        let committed = match &admitted {
+            Ok(exchange) => pipeline.check(pending, exchange),
+            Err(reason) => pipeline.refuse(pending, *reason),
+        };
+        let outcome = match (committed.await, &admitted) {
+            (Decision::Deny(denied), _) => Err(denied),
+            (Decision::Allow(allowed), Ok(exchange)) => pipeline.release(allowed, exchange),
+            (Decision::Allow(_), Err(_)) => return None,
+        };
+        Some(match outcome {
+            Ok(released) => {
+                metrics.allowed(released.verdict().warnings(), elapsed());
+                Answer::allow(released, settings.forward, question.own_headers())
+            }
+            Err(denied) => {
+                metrics.denied(denied.reason(), elapsed());
+                Answer::deny(denied)
+            }
+        })
+    }
+
+    async fn fault(&self, facts: ExchangeFacts, begun: Instant) -> Option<Answer> {
+        tracing::error!(listener = %self.0.settings.listener, "a check met a fault and was refused");
+        let denied = refuse(&self.0.pipeline, facts, Reason::Internal).await?;
+        self.0.metrics.denied(denied.reason(), begun.elapsed().as_secs_f64());
+        Some(Answer::deny(denied))
+    }
+}

@@ -1,0 +1,131 @@
+//! From Envoy's attributes to the question put to the pipeline, by the proxy's own rules.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::core::evidence::{Door, ExchangeFacts};
+use crate::core::id::Name;
+use crate::core::policy::{Exchange, Reason, ServiceRef};
+use crate::pep::ext_authz::ExtAuthzSettings;
+use crate::pep::extract::{self, Comma, MethodNames};
+use crate::pep::headers::{self, Standing};
+use crate::wire::ext_authz::attribute_context::HttpRequest;
+use crate::wire::ext_authz::base::address::Address;
+use crate::wire::ext_authz::{AttributeContext, CheckRequest};
+
+/// A call, its headers read.
+pub(super) struct Asked {
+    attributes: AttributeContext,
+    http: HttpRequest,
+    headers: Result<HeaderMap, Reason>,
+}
+
+/// Reads a call.
+pub(super) fn read(call: CheckRequest) -> Asked {
+    let mut attributes = call.attributes.unwrap_or_default();
+    let mut http = attributes.request.take().and_then(|request| request.http).unwrap_or_default();
+    let headers = header_map(&mut http);
+    Asked { attributes, http, headers }
+}
+
+impl Asked {
+    /// What is known of the request, whatever becomes of it.
+    pub(super) fn facts(&self, listener: &Arc<str>, methods: &MethodNames) -> ExchangeFacts {
+        let none = HeaderMap::new();
+        let headers = self.headers.as_ref().unwrap_or(&none);
+        extract::facts(listener, Door::ExtAuthz, methods.of(&self.http.method), self.peer(), headers)
+    }
+
+    /// The question.
+    ///
+    /// A missing or malformed service leaves it without one: the pipeline refuses that as `policy.denied`.
+    ///
+    /// # Errors
+    /// `request.ambiguous`, `request.limit` or `request.credentials`.
+    pub(super) fn admit(
+        &self,
+        facts: &ExchangeFacts,
+        settings: &ExtAuthzSettings,
+    ) -> Result<Exchange, Reason> {
+        let headers = self.headers.as_ref().map_err(|reason| *reason)?;
+        if http::Method::from_bytes(self.http.method.as_bytes()).is_err() || self.http.method == "CONNECT" {
+            return Err(Reason::RequestAmbiguous);
+        }
+        self.check_host(headers)?;
+        headers::screen_request(&mut headers.clone())?;
+        let (path, _) = extract::split_target(&self.http.path)?;
+        let presentation = extract::presentation(headers, Comma::Duplicate)?;
+        Ok(Exchange {
+            listener: Arc::clone(&facts.listener),
+            door: facts.door,
+            method: Arc::clone(&facts.method),
+            path,
+            service: self.service(settings),
+            rules: Arc::clone(&settings.rules),
+            presentation,
+            peer: facts.peer,
+            trace_id: facts.trace_id,
+        })
+    }
+
+    /// Headers in our name that the caller sent, exactly spelled.
+    pub(super) fn own_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let names = self.headers.iter().flat_map(HeaderMap::keys);
+        names.filter(|name| headers::standing(name.as_str()) == Standing::Own)
+    }
+
+    /// The host is not asked which service it is; it must only be one, and well formed.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Reason> {
+        let host = self.http.host.as_bytes();
+        let mut lines = headers.get_all(header::HOST).iter();
+        let agrees = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(host);
+        if lines.next().is_some_and(|line| !agrees(line)) || lines.next().is_some() {
+            return Err(Reason::RequestAmbiguous);
+        }
+        if host.is_empty() { Ok(()) } else { extract::host_name(host).map(drop) }
+    }
+
+    fn service(&self, settings: &ExtAuthzSettings) -> Option<ServiceRef> {
+        let named = self.attributes.context_extensions.get(&*settings.service_key)?;
+        let (tenant, resource) = match named.split_once('/') {
+            Some((tenant, resource)) => (Name::parse(tenant).ok()?, resource),
+            None => (settings.default_tenant.clone()?, named.as_str()),
+        };
+        Some(ServiceRef { tenant, resource: Name::parse(resource).ok()? })
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        let address = self.attributes.source.as_ref()?.address.as_ref()?.address.as_ref()?;
+        match address {
+            Address::SocketAddress(socket) => Some(socket.address.parse::<IpAddr>().ok()?.to_canonical()),
+            Address::Pipe(_) => None,
+        }
+    }
+}
+
+/// Joins both shapes in which headers come. Pseudo-headers have fields of their own.
+fn header_map(http: &mut HttpRequest) -> Result<HeaderMap, Reason> {
+    let joined = std::mem::take(&mut http.headers);
+    let apart = http.header_map.take().unwrap_or_default().headers;
+    let mut headers = HeaderMap::with_capacity(joined.len() + apart.len());
+    for (name, value) in joined {
+        append(&mut headers, &name, value.into_bytes())?;
+    }
+    for line in apart {
+        let value = if line.raw_value.is_empty() { line.value.into_bytes() } else { line.raw_value.to_vec() };
+        append(&mut headers, &line.key, value)?;
+    }
+    Ok(headers)
+}
+
+fn append(headers: &mut HeaderMap, name: &str, value: Vec<u8>) -> Result<(), Reason> {
+    if name.starts_with(':') {
+        return Ok(());
+    }
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Reason::RequestAmbiguous)?;
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reason::RequestAmbiguous)?;
+    headers.try_append(name, value).map_err(|_| Reason::RequestLimit)?;
+    Ok(())
+}

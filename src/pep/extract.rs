@@ -1,0 +1,266 @@
+//! From a request's head to the question put to the pipeline. Parsed once; what can be
+//! read in two ways is refused, and the upstream receives the form that was judged.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Uri};
+use http::{Method, Version};
+
+use crate::core::credential::Presented;
+use crate::core::evidence::{Door, ExchangeFacts};
+use crate::core::policy::{CanonicalPath, Exchange, PathError, Presentation, Reason};
+use crate::pep::headers;
+use crate::pep::routes::Routes;
+
+/// A request that can be judged, and what is needed to forward it as judged.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// The question.
+    pub(crate) exchange: Exchange,
+    /// The target in the form that was judged.
+    pub(crate) target: PathAndQuery,
+    /// The host as sent.
+    pub(crate) host: HeaderValue,
+}
+
+/// What a front door knows of a request, whatever becomes of it.
+pub(crate) fn facts(
+    listener: &Arc<str>,
+    door: Door,
+    method: Arc<str>,
+    peer: Option<IpAddr>,
+    headers: &HeaderMap,
+) -> ExchangeFacts {
+    ExchangeFacts { listener: Arc::clone(listener), door, method, peer, trace_id: trace_id(headers) }
+}
+
+/// Reads a request to the proxy, taking from its headers what a caller may not say.
+///
+/// # Errors
+/// `request.ambiguous`, `request.limit` or `request.credentials`; `policy.denied` when no route matches.
+pub(crate) fn admit(parts: &mut Parts, facts: &ExchangeFacts, routes: &Routes) -> Result<Admitted, Reason> {
+    if parts.method == Method::CONNECT {
+        return Err(Reason::RequestAmbiguous);
+    }
+    framing(&parts.headers)?;
+    headers::screen_request(&mut parts.headers)?;
+    let host = authority(parts)?;
+    let name = host_name(host.as_bytes())?.into_owned();
+    let raw = parts.uri.path_and_query().ok_or(Reason::RequestAmbiguous)?;
+    let (path, query) = split_target(raw.as_str())?;
+    let target = judged_target(raw, &path, query)?;
+    let presentation = presentation(&parts.headers, Comma::Malformed)?;
+    let route = routes.find(&name, &facts.method, &path).ok_or(Reason::PolicyDenied)?;
+    let exchange = Exchange {
+        listener: Arc::clone(&facts.listener),
+        door: facts.door,
+        method: Arc::clone(&facts.method),
+        path,
+        service: route.service.clone(),
+        rules: Arc::clone(&route.rules),
+        presentation,
+        peer: facts.peer,
+        trace_id: facts.trace_id,
+    };
+    Ok(Admitted { exchange, target, host })
+}
+
+/// How long the body is must be said in one way.
+///
+/// # Standard
+/// RFC 9112 §6.1 and §6.3, stricter: `chunked` is the only transfer coding.
+fn framing(headers: &HeaderMap) -> Result<(), Reason> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let sound = match (codings.next(), lengths.next()) {
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (None, Some(length)) => length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty(),
+        (None, None) => true,
+        (Some(_), Some(_)) => false,
+    };
+    let single = codings.next().is_none() && lengths.next().is_none();
+    if sound && single { Ok(()) } else { Err(Reason::RequestAmbiguous) }
+}
+
+/// The one host a request names, as sent.
+///
+/// # Standard
+/// RFC 9112 §3.2 and RFC 9113 §8.3.1, stricter: an authority in the target must equal `Host`.
+fn authority(parts: &Parts) -> Result<HeaderValue, Reason> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    let lone = hosts.next().is_none();
+    let scheme = parts.uri.scheme_str().is_none_or(|scheme| matches!(scheme, "http" | "https"));
+    let agreed = match (host, parts.uri.authority()) {
+        (Some(host), Some(target)) if same(host, target) => Some(host.clone()),
+        (Some(host), None) => Some(host.clone()),
+        (None, Some(target)) if parts.version == Version::HTTP_2 => {
+            HeaderValue::from_str(target.as_str()).ok()
+        }
+        _ => None,
+    };
+    agreed.filter(|_| lone && scheme).ok_or(Reason::RequestAmbiguous)
+}
+
+fn same(host: &HeaderValue, target: &Authority) -> bool {
+    host.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes())
+}
+
+/// The host's name in lower case, its port left out.
+///
+/// # Errors
+/// [`Reason::RequestAmbiguous`] for anything but a name or address, and a port of digits.
+pub(crate) fn host_name(host: &[u8]) -> Result<Cow<'_, str>, Reason> {
+    let host = std::str::from_utf8(host).map_err(|_| Reason::RequestAmbiguous)?;
+    let end = match host.strip_prefix('[') {
+        Some(rest) => rest.find(']').map(|at| at + 2),
+        None => Some(host.find(':').unwrap_or(host.len())),
+    };
+    let (name, port) = end.and_then(|end| host.split_at_checked(end)).ok_or(Reason::RequestAmbiguous)?;
+    let literal = name.starts_with('[');
+    let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let known = if literal {
+        name.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        !name.is_empty() && name.bytes().all(named)
+    };
+    let digits = port.strip_prefix(':').map_or(port.is_empty(), |port| {
+        (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())
+    });
+    if !known || !digits {
+        return Err(Reason::RequestAmbiguous);
+    }
+    let upper = name.bytes().any(|b| b.is_ascii_uppercase());
+    Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
+}
+
+/// Splits a target at its first `?` into the judged path and the query as sent.
+///
+/// # Errors
+/// [`Reason::RequestLimit`] for a path over its limit, [`Reason::RequestAmbiguous`] for all else.
+pub(crate) fn split_target(raw: &str) -> Result<(CanonicalPath, Option<&str>), Reason> {
+    let (path, query) = raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
+    if query.is_some_and(|query| !query.bytes().all(plain)) {
+        return Err(Reason::RequestAmbiguous);
+    }
+    match CanonicalPath::parse(path) {
+        Ok(path) => Ok((path, query)),
+        Err(PathError::Long) => Err(Reason::RequestLimit),
+        Err(_) => Err(Reason::RequestAmbiguous),
+    }
+}
+
+/// The target to forward: the judged path, the query byte for byte.
+fn judged_target(
+    raw: &PathAndQuery,
+    path: &CanonicalPath,
+    query: Option<&str>,
+) -> Result<PathAndQuery, Reason> {
+    if raw.path() == path.as_str() {
+        return Ok(raw.clone());
+    }
+    let text = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_string(),
+    };
+    PathAndQuery::try_from(text).map_err(|_| Reason::RequestAmbiguous)
+}
+
+/// What a comma in a credential means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Comma {
+    /// No token has one.
+    Malformed,
+    /// Two lines were joined.
+    Duplicate,
+}
+
+/// Finds the credential in `authorization`.
+///
+/// # Errors
+/// [`Reason::RequestCredentials`] when there are two.
+///
+/// # Standard
+/// RFC 6750 §2.1; the scheme in any case, then one space, then a `token68`.
+pub(crate) fn presentation(headers: &HeaderMap, comma: Comma) -> Result<Presentation, Reason> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(line) = lines.next() else { return Ok(Presentation::Nothing) };
+    let joined = comma == Comma::Duplicate && line.as_bytes().contains(&b',');
+    if joined || lines.next().is_some() {
+        return Err(Reason::RequestCredentials);
+    }
+    Ok(match line.as_bytes().split_at_checked(BEARER.len()) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) && is_token68(token) => {
+            Presentation::One(Presented::bearer(token))
+        }
+        _ => Presentation::Malformed,
+    })
+}
+
+const BEARER: &[u8] = b"Bearer ";
+
+fn is_token68(token: &[u8]) -> bool {
+    let padding = token.iter().rev().take_while(|b| **b == b'=').count();
+    let (text, _) = token.split_at(token.len() - padding);
+    let known = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+    !text.is_empty() && text.iter().all(known)
+}
+
+/// The trace id of a `traceparent`; zero when there is none, two, or a malformed one.
+///
+/// # Standard
+/// W3C Trace Context §3.2.
+pub(crate) fn trace_id(headers: &HeaderMap) -> [u8; 16] {
+    let mut lines = headers.get_all("traceparent").iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => parse_traceparent(line.as_bytes()).unwrap_or_default(),
+        _ => [0; 16],
+    }
+}
+
+fn parse_traceparent(line: &[u8]) -> Option<[u8; 16]> {
+    let mut parts = line.split(|b| *b == b'-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lower = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
+    let first = version == b"00" && parts.next().is_none();
+    let later = version != b"00" && version != b"ff";
+    if !lengths || !(first || later) || ![version, trace, parent, flags].iter().all(|part| lower(part)) {
+        return None;
+    }
+    let number = u128::from_str_radix(std::str::from_utf8(trace).ok()?, 16).ok()?;
+    Some(number.to_be_bytes())
+}
+
+/// Methods as shared text, so that the usual ones cost no allocation.
+#[derive(Debug)]
+pub(crate) struct MethodNames([Arc<str>; 8]);
+
+impl Default for MethodNames {
+    fn default() -> Self {
+        Self(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"].map(Arc::from))
+    }
+}
+
+impl MethodNames {
+    /// The method as text.
+    pub(crate) fn of(&self, method: &str) -> Arc<str> {
+        let known = self.0.iter().find(|name| ***name == *method);
+        known.map_or_else(|| Arc::from(method), Arc::clone)
+    }
+}
+
+/// The address of a forwarded request: origin form, or absolute for HTTP/2.
+pub(crate) fn forwarded_uri(target: &PathAndQuery, host: Option<&HeaderValue>) -> Option<Uri> {
+    let Some(host) = host else { return Some(Uri::from(target.clone())) };
+    let authority = Authority::try_from(host.as_bytes()).ok()?;
+    Uri::builder().scheme("http").authority(authority).path_and_query(target.clone()).build().ok()
+}
+
+#[cfg(test)]
+mod tests;

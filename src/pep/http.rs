@@ -1,0 +1,260 @@
+//! The reverse proxy: one request from head to answer.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use crate::core::evidence::{Decision, Denied, Door, EvidenceMode, ExchangeFacts};
+use crate::core::policy::Reason;
+use crate::pep::body::Body;
+use crate::pep::extract::{self, MethodNames};
+use crate::pep::forward::{ForwardSettings, Outgoing, Stopped, forward};
+use crate::pep::respond::Refusal;
+use crate::pep::routes::Routes;
+use crate::pep::serve::Front;
+use crate::pep::upstream::{UpstreamSettings, Upstreams};
+use crate::pipeline::Pipeline;
+use crate::telemetry::metrics::{ListenerMetrics, Metrics, UpstreamFailure};
+
+/// A proxy door as configured.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// Its routes.
+    pub routes: Routes,
+    /// The upstreams that routes name.
+    pub upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
+    /// What upstreams are told.
+    pub forward: ForwardSettings,
+}
+
+/// A route names an upstream that is not configured.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "listener `{listener}`: a route names the upstream `{upstream}`, which is not configured; expected one of {known:?}"
+)]
+pub struct UnknownUpstream {
+    listener: Arc<str>,
+    upstream: Arc<str>,
+    known: Vec<Arc<str>>,
+}
+
+/// The reverse proxy behind one listener.
+#[derive(Debug)]
+pub struct ProxyDoor {
+    shared: Arc<Shared>,
+    upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Shared {
+    listener: Arc<str>,
+    routes: Routes,
+    forward: ForwardSettings,
+    pipeline: Arc<Pipeline>,
+    metrics: Arc<ListenerMetrics>,
+    methods: MethodNames,
+}
+
+impl ProxyDoor {
+    /// Joins configuration and decision path.
+    ///
+    /// # Errors
+    /// [`UnknownUpstream`] when a route's upstream is not configured.
+    pub fn new(
+        settings: ProxySettings,
+        pipeline: Arc<Pipeline>,
+        metrics: &Metrics,
+    ) -> Result<Self, UnknownUpstream> {
+        let unknown = settings.routes.upstreams().find(|name| !settings.upstreams.contains_key(*name));
+        if let Some(upstream) = unknown {
+            return Err(UnknownUpstream {
+                listener: settings.listener,
+                upstream: Arc::clone(upstream),
+                known: settings.upstreams.into_keys().collect(),
+            });
+        }
+        let shared = Arc::new(Shared {
+            metrics: metrics.listener(&settings.listener, Door::Proxy),
+            listener: settings.listener,
+            routes: settings.routes,
+            forward: settings.forward,
+            pipeline,
+            methods: MethodNames::default(),
+        });
+        Ok(Self { shared, upstreams: settings.upstreams, metrics: metrics.clone() })
+    }
+}
+
+impl Front for ProxyDoor {
+    type Worker = Arc<ProxyWorker>;
+    type Service = ProxyService;
+    type Body = Body;
+
+    fn worker(&self) -> Self::Worker {
+        let upstreams = Upstreams::new(&self.upstreams, &self.metrics);
+        Arc::new(ProxyWorker { shared: Arc::clone(&self.shared), upstreams })
+    }
+
+    fn service(worker: &Self::Worker, peer: SocketAddr) -> ProxyService {
+        ProxyService { worker: Arc::clone(worker), peer: peer.ip().to_canonical() }
+    }
+
+    fn metrics(&self) -> &Arc<ListenerMetrics> {
+        &self.shared.metrics
+    }
+}
+
+/// One worker's share of a proxy.
+#[derive(Debug)]
+pub struct ProxyWorker {
+    shared: Arc<Shared>,
+    upstreams: Upstreams,
+}
+
+/// Answers the requests of one connection.
+#[derive(Clone, Debug)]
+pub struct ProxyService {
+    worker: Arc<ProxyWorker>,
+    peer: IpAddr,
+}
+
+impl hyper::service::Service<Request<Incoming>> for ProxyService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let worker = Arc::clone(&self.worker);
+        let peer = self.peer;
+        Box::pin(async move { Ok(worker.answer(peer, request).await) })
+    }
+}
+
+impl ProxyWorker {
+    /// Answers one request; a panic refuses it and is recorded.
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let begun = Instant::now();
+        let bodiless = request.method() == Method::HEAD;
+        let close = request.version() < Version::HTTP_2;
+        let method = self.shared.methods.of(request.method().as_str());
+        let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), request.headers());
+        let again = facts.clone();
+        let handled = AssertUnwindSafe(self.handle(facts, request, begun)).catch_unwind().await;
+        let outcome = match handled {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Refused(self.fault(again).await),
+        };
+        match outcome {
+            Outcome::Answered(response) => response,
+            Outcome::Refused(Some(denied)) => {
+                let reason = denied.reason();
+                self.shared.metrics.denied(reason, begun.elapsed().as_secs_f64());
+                let mut response = Refusal::of(denied).into_response(bodiless);
+                if close && reason == Reason::RequestAmbiguous {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
+            Outcome::Refused(None) => bare(StatusCode::INTERNAL_SERVER_ERROR),
+            Outcome::Failed(refusal) => refusal.into_response(bodiless),
+        }
+    }
+
+    /// Admit, reserve, decide, commit, look once more, forward.
+    async fn handle(&self, facts: ExchangeFacts, request: Request<Incoming>, begun: Instant) -> Outcome {
+        let shared = &*self.shared;
+        let (mut parts, body) = request.into_parts();
+        let admitted = extract::admit(&mut parts, &facts, &shared.routes);
+        let mode = admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |a| a.exchange.rules.evidence);
+        let pending = match shared.pipeline.reserve(mode, facts) {
+            Ok(pending) => pending,
+            Err(denied) => return Outcome::Refused(Some(denied)),
+        };
+        let (admitted, committed) = match admitted {
+            Ok(admitted) => {
+                let committed = shared.pipeline.check(pending, &admitted.exchange);
+                (Some(admitted), committed)
+            }
+            Err(reason) => (None, shared.pipeline.refuse(pending, reason)),
+        };
+        match (committed.await, admitted) {
+            (Decision::Deny(denied), _) => Outcome::Refused(Some(denied)),
+            (Decision::Allow(allowed), Some(admitted)) => {
+                let warnings = allowed.verdict().warnings().to_vec();
+                let decided = begun.elapsed().as_secs_f64();
+                let look = |allowed| shared.pipeline.release(allowed, &admitted.exchange);
+                let outgoing = Outgoing { parts, body, admitted: &admitted };
+                let forwarded = forward(allowed, look, &self.upstreams, shared.forward, outgoing).await;
+                if !matches!(forwarded, Err(Stopped::Denied(_))) {
+                    shared.metrics.allowed(&warnings, decided);
+                }
+                forwarded.into()
+            }
+            // A refusal is never an allow; were it one, nothing could be forwarded.
+            (Decision::Allow(allowed), None) => {
+                Outcome::Failed(Refusal::failed(StatusCode::INTERNAL_SERVER_ERROR, allowed.id()))
+            }
+        }
+    }
+
+    /// Records a fault of ours.
+    async fn fault(&self, facts: ExchangeFacts) -> Option<Denied> {
+        tracing::error!(listener = %self.shared.listener, "a request met a fault and was refused");
+        refuse(&self.shared.pipeline, facts, Reason::Internal).await
+    }
+}
+
+/// Refuses on record; `None` only if a refusal came back as an allow, which it cannot.
+pub(crate) async fn refuse(pipeline: &Pipeline, facts: ExchangeFacts, reason: Reason) -> Option<Denied> {
+    let pending = match pipeline.reserve(EvidenceMode::default(), facts) {
+        Ok(pending) => pending,
+        Err(denied) => return Some(denied),
+    };
+    match pipeline.refuse(pending, reason).await {
+        Decision::Deny(denied) => Some(denied),
+        Decision::Allow(_) => None,
+    }
+}
+
+enum Outcome {
+    Answered(Response<Body>),
+    Refused(Option<Denied>),
+    Failed(Refusal),
+}
+
+impl From<Result<Response<Body>, Stopped>> for Outcome {
+    fn from(forwarded: Result<Response<Body>, Stopped>) -> Self {
+        match forwarded {
+            Ok(response) => Self::Answered(response),
+            Err(Stopped::Denied(denied)) => Self::Refused(Some(denied)),
+            Err(Stopped::Failed(id, kind)) => Self::Failed(Refusal::failed(failure_status(kind), id)),
+        }
+    }
+}
+
+fn failure_status(kind: UpstreamFailure) -> StatusCode {
+    match kind {
+        UpstreamFailure::Connect => StatusCode::SERVICE_UNAVAILABLE,
+        UpstreamFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamFailure::Reset | UpstreamFailure::Invalid => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn bare(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,365 @@
+//! Listeners: an address, its workers, their sockets and their end.
+//!
+//! Each worker is a thread with a runtime and a socket of its own (`SO_REUSEPORT`): a
+//! connection stays on the core that accepted it. All sockets are bound before any
+//! worker starts, so that a port in use is an error at start.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::pep::serve::{self, Front, Serving};
+use crate::pep::tls::{self, TlsError, TlsSettings};
+use crate::telemetry::metrics::ListenerMetrics;
+
+/// A listener as configured.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Its name in evidence, metrics and messages.
+    pub name: Arc<str>,
+    /// Where it listens; port 0 takes any free port.
+    pub address: SocketAddr,
+    /// How many workers serve it; at least 1.
+    pub workers: usize,
+    /// TLS, or clear text.
+    pub tls: Option<TlsSettings>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds of a listener and its connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Open connections, over all workers.
+    pub connections_max: usize,
+    /// Longest time for a TLS handshake, for the first bytes, and for each head over HTTP/1.
+    pub head_timeout: Duration,
+    /// Largest head over HTTP/1, in bytes.
+    pub head_bytes_max: usize,
+    /// Largest header list over HTTP/2, in bytes.
+    pub header_list_bytes_max: u32,
+    /// Streams open at once on an HTTP/2 connection.
+    pub streams_max: u32,
+    /// How long exchanges under way may take to end when the listener stops.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            head_timeout: Duration::from_secs(10),
+            head_bytes_max: 64 * 1024,
+            header_list_bytes_max: 32 * 1024,
+            streams_max: 200,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Why a listener cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be taken.
+    #[error("listener `{listener}` cannot listen on {address}: {source}; {remedy}")]
+    Address {
+        /// The listener.
+        listener: Arc<str>,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Its TLS files cannot be used.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// The listener.
+        listener: Arc<str>,
+        /// Why.
+        source: Box<TlsError>,
+    },
+}
+
+/// A listener's sockets, bound, not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    settings: ListenerSettings,
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Bound {
+    /// Binds a socket for each worker and reads the TLS files.
+    ///
+    /// # Errors
+    /// [`BindError`] when the address is taken or the files cannot be used.
+    pub fn bind(settings: ListenerSettings) -> Result<Self, BindError> {
+        let tls = settings.tls.as_ref().map(tls::server_config).transpose();
+        let tls = tls.map_err(|source| BindError::Tls {
+            listener: Arc::clone(&settings.name),
+            source: Box::new(source),
+        })?;
+        let (address, sockets) = sockets(&settings).map_err(|source| BindError::Address {
+            listener: Arc::clone(&settings.name),
+            address: settings.address,
+            remedy: remedy(&source),
+            source,
+        })?;
+        Ok(Self { settings, address, sockets, tls })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts its workers.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue; workers started before stop again.
+    pub fn start<F: Front>(self, front: &F) -> io::Result<Running> {
+        let shared = Arc::new(Shared {
+            name: Arc::clone(&self.settings.name),
+            open: AtomicUsize::new(0),
+            limits: self.settings.limits,
+            metrics: Arc::clone(front.metrics()),
+            tls: self.tls.map(tokio_rustls::TlsAcceptor::from),
+        });
+        let stop = CancellationToken::new();
+        let mut running = Running { address: self.address, stop: stop.clone(), workers: Vec::new() };
+        for (index, socket) in self.sockets.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .event_interval(EVENT_INTERVAL)
+                .build()?;
+            let serving = Serving::<F>::new(front.worker(), &shared.limits);
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            let (done, unfinished) = oneshot::channel();
+            let thread = std::thread::Builder::new().name(format!("{}-{index}", shared.name));
+            let thread = thread.spawn(move || {
+                let left = runtime.block_on(work(socket, &shared, &serving, &stop));
+                runtime.shutdown_background();
+                if done.send(left).is_err() {
+                    tracing::debug!("nobody waits for this worker's end");
+                }
+            })?;
+            running.workers.push(Worker { thread, unfinished });
+        }
+        Ok(running)
+    }
+}
+
+/// Polls of tasks between looks at the event queue; measured, see docs.
+const EVENT_INTERVAL: u32 = 256;
+
+/// What the workers of a listener share.
+struct Shared {
+    name: Arc<str>,
+    open: AtomicUsize,
+    limits: Limits,
+    metrics: Arc<ListenerMetrics>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// A listener at work. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    thread: JoinHandle<()>,
+    unfinished: oneshot::Receiver<usize>,
+}
+
+/// How a listener ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drained {
+    /// Connections that were cut because their exchanges outlasted the drain timeout.
+    pub cut: usize,
+    /// Workers that had ended before they were told to.
+    pub lost: usize,
+}
+
+impl Running {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets exchanges under way finish up to the drain timeout, and ends.
+    pub async fn stop(mut self) -> Drained {
+        self.stop.cancel();
+        let mut drained = Drained::default();
+        for worker in std::mem::take(&mut self.workers) {
+            match worker.unfinished.await {
+                Ok(cut) => drained.cut += cut,
+                Err(_) => drained.lost += 1,
+            }
+            // The worker has said its last word: its thread is about to end.
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        drained
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Accepts until told to stop, then drains; gives the number of connections cut.
+async fn work<F: Front>(
+    socket: TcpListener,
+    shared: &Arc<Shared>,
+    serving: &Serving<F>,
+    stop: &CancellationToken,
+) -> usize {
+    let connections = TaskTracker::new();
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => accept(&socket, shared, serving, stop, &connections).await,
+        Err(error) => {
+            tracing::error!(%error, listener = %shared.name, "listener cannot watch its socket");
+        }
+    }
+    connections.close();
+    if tokio::time::timeout(shared.limits.drain_timeout, connections.wait()).await.is_err() {
+        tracing::warn!(listener = %shared.name, cut = connections.len(), "drain timeout is over");
+    }
+    connections.len()
+}
+
+async fn accept<F: Front>(
+    socket: &tokio::net::TcpListener,
+    shared: &Arc<Shared>,
+    serving: &Serving<F>,
+    stop: &CancellationToken,
+    connections: &TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(place) = Place::take(shared) else { continue };
+                let serving = serving.clone();
+                let stop = stop.clone();
+                connections.spawn(async move { connection(stream, peer, place, serving, stop).await });
+            }
+            Err(error) if is_the_connections(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, listener = %shared.name, "accept failed, backing off");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Whether a failed accept concerns the one connection only.
+fn is_the_connections(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+async fn connection<F: Front>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    serving: Serving<F>,
+    stop: CancellationToken,
+) {
+    let limit = place.0.limits.head_timeout;
+    let outcome = match &place.0.tls {
+        None => serve::clear(stream, peer, &serving, limit, &stop).await,
+        Some(tls) => serve::encrypted(stream, peer, tls, &serving, limit, &stop).await,
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, listener = %place.0.name, "connection ended");
+    }
+}
+
+/// A connection's place among those a listener may have.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.limits.connections_max {
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+            shared.metrics.connection_refused();
+            return None;
+        }
+        shared.metrics.connections().inc();
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections().dec();
+    }
+}
+
+fn sockets(settings: &ListenerSettings) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // Sockets with SO_REUSEPORT would share the port with another process of ours without a
+    // word; one without it does not.
+    if settings.address.port() != 0 {
+        drop(socket(settings.address, false)?);
+    }
+    let first = socket(settings.address, true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..settings.workers {
+        sockets.push(socket(address, true)?);
+    }
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connections the system keeps waiting, per worker.
+const BACKLOG: i32 = 4096;
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop the process that has the port, or choose another `address`",
+        io::ErrorKind::AddrNotAvailable => "choose an `address` that this host has",
+        io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
+        _ => "check `address`",
+    }
+}

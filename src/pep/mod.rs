@@ -1,0 +1,33 @@
+//! The enforcement point's front doors: they wait, and never decide.
+//!
+//! A request comes in by a [`Bound`] listener, is read by `extract`, judged by the
+//! pipeline, and leaves by `forward` or is refused by `respond`. Settings come as plain
+//! structs: where they are written is not this room's business.
+//!
+//! Deliberately absent: protocol upgrades, registration of open exchanges, live reload.
+
+mod body;
+mod cache;
+mod ext_authz;
+mod extract;
+mod forward;
+mod headers;
+mod http;
+mod listener;
+mod respond;
+mod routes;
+mod serve;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod upstream;
+
+pub use cache::{ENTRIES_MAX, VerifiedTokens};
+pub use ext_authz::{ExtAuthzDoor, ExtAuthzSettings, Serves};
+pub use forward::ForwardSettings;
+pub use http::{ProxyDoor, ProxySettings, UnknownUpstream};
+pub use listener::{BindError, Bound, Drained, Limits, ListenerSettings, Running};
+pub use routes::{Route, Routes};
+pub use serve::Front;
+pub use tls::{ClientCertificates, TlsError, TlsSettings};
+pub use upstream::UpstreamSettings;

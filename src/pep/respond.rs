@@ -1,0 +1,162 @@
+//! Refusals: what a caller is told, and what not.
+//!
+//! All 401s look the same, whatever the credential lacks. Texts are fixed per status.
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::core::evidence::Denied;
+use crate::core::id::DecisionId;
+use crate::core::policy::{Reason, ReasonClass};
+use crate::pep::body::Body;
+use crate::pep::headers;
+
+/// An answer that is not an upstream's: status, headers and a problem document (RFC 9457).
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: String,
+}
+
+impl Refusal {
+    /// The answer to a refused request.
+    ///
+    /// # Standard
+    /// RFC 6750 §3 for `WWW-Authenticate`.
+    pub(crate) fn of(denied: Denied) -> Self {
+        let (id, reason) = (denied.id(), denied.reason());
+        let told = (reason.class() != ReasonClass::Credential).then_some(reason);
+        let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut refusal = Self::new(status, id, told);
+        let challenge = match reason {
+            Reason::CredentialMissing => Some(r#"Bearer realm="portreeve""#),
+            Reason::PolicyDenied => Some(r#"Bearer error="insufficient_scope""#),
+            _ if reason.class() == ReasonClass::Credential => {
+                Some(r#"Bearer realm="portreeve", error="invalid_token""#)
+            }
+            _ => None,
+        };
+        if let Some(challenge) = challenge {
+            refusal.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        }
+        refusal
+    }
+
+    /// The answer to an allowed request that an upstream failed, or to a fault.
+    pub(crate) fn failed(status: StatusCode, id: DecisionId) -> Self {
+        Self::new(status, id, None)
+    }
+
+    fn new(status: StatusCode, id: DecisionId, reason: Option<Reason>) -> Self {
+        let decision = id.to_string();
+        let title = status.canonical_reason().unwrap_or("Error");
+        let mut body = format!(
+            r#"{{"type":"about:blank","title":"{title}","status":{},"decision":"{decision}""#,
+            status.as_u16()
+        );
+        let mut headers = vec![
+            (header::CONTENT_TYPE, const { HeaderValue::from_static("application/problem+json") }),
+            (header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") }),
+            (headers::DECISION, headers::value(decision)),
+        ];
+        if let Some(reason) = reason {
+            body.push_str(&format!(r#","reason":"{reason}""#));
+            headers.push((headers::REASON, HeaderValue::from_static(reason.code())));
+        }
+        body.push('}');
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.push((header::RETRY_AFTER, const { HeaderValue::from_static("1") }));
+        }
+        Self { status, headers, body }
+    }
+
+    /// The status.
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// The body's text.
+    pub(crate) fn into_body(self) -> String {
+        self.body
+    }
+
+    /// As an HTTP answer; `bodiless` for a HEAD request.
+    pub(crate) fn into_response(self, bodiless: bool) -> Response<Body> {
+        let body = if bodiless { Body::empty() } else { Body::text(self.body) };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::evidence::{Decision, EvidenceMode, Pending};
+    use crate::core::policy::Verdict;
+    use crate::pep::testing;
+
+    fn refusal(reason: Reason) -> Refusal {
+        let log = testing::log();
+        let pending = Pending::reserve(&log, EvidenceMode::default(), testing::facts()).unwrap();
+        let committed = pending.commit(Verdict::refuse(reason, Default::default()), Arc::from(""));
+        let decision = futures_util::FutureExt::now_or_never(committed);
+        let Some(Decision::Deny(denied)) = decision else { panic!("{reason} is no refusal") };
+        Refusal::of(denied)
+    }
+
+    fn header(refusal: &Refusal, name: &HeaderName) -> Option<String> {
+        let mut found = refusal.headers.iter().filter(|(held, _)| held == name);
+        let value = found.next().map(|(_, value)| value.to_str().unwrap().to_owned());
+        assert!(found.next().is_none(), "{name} twice");
+        value
+    }
+
+    #[test]
+    fn each_reason_has_its_answer() {
+        for reason in Reason::ALL {
+            let refusal = refusal(*reason);
+            let status = refusal.status().as_u16();
+            assert_eq!(status, reason.status(), "{reason}");
+            let told = (status != 401).then(|| reason.code().to_owned());
+            assert_eq!(header(&refusal, &headers::REASON), told, "{reason}");
+            assert!(header(&refusal, &headers::DECISION).is_some(), "{reason}");
+            assert_eq!(header(&refusal, &header::CACHE_CONTROL).as_deref(), Some("no-store"));
+            let wait = header(&refusal, &header::RETRY_AFTER);
+            assert_eq!(wait.as_deref(), (status == 503).then_some("1"), "{reason}");
+            let challenge = header(&refusal, &header::WWW_AUTHENTICATE);
+            let expected = match reason {
+                Reason::CredentialMissing => Some(r#"Bearer realm="portreeve""#),
+                Reason::PolicyDenied => Some(r#"Bearer error="insufficient_scope""#),
+                _ if status == 401 => Some(r#"Bearer realm="portreeve", error="invalid_token""#),
+                _ => None,
+            };
+            assert_eq!(challenge.as_deref(), expected, "{reason}");
+            let body: serde_json::Value = serde_json::from_str(&refusal.into_body()).unwrap();
+            assert_eq!(body["status"], status, "{reason}");
+            assert_eq!(body.get("reason").is_some(), status != 401, "{reason}");
+        }
+    }
+
+    #[test]
+    fn unauthorized_answers_are_equal_to_the_byte() {
+        let answers = Reason::ALL.iter().filter(|reason| reason.status() == 401).map(|reason| {
+            let id = refusal(*reason);
+            let decision = header(&id, &headers::DECISION).unwrap();
+            id.into_body().replace(&decision, "")
+        });
+        let distinct: std::collections::BTreeSet<String> = answers.collect();
+        assert_eq!(distinct.len(), 1, "{distinct:?}");
+    }
+}

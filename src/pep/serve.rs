@@ -1,0 +1,169 @@
+//! One connection: which HTTP it speaks, its limits, its end.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::pep::listener::Limits;
+use crate::telemetry::metrics::ListenerMetrics;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A kind of front door: what a listener serves. Implemented by the doors of this room.
+pub trait Front: 'static {
+    /// What one worker needs, connections to upstreams for example.
+    type Worker: Clone + Send + Sync + 'static;
+    /// Answers the requests of one connection.
+    type Service: Service<
+            Request<Incoming>,
+            Response = Response<Self::Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Send
+        + 'static;
+    /// Answers' bodies.
+    type Body: Body<Data: Send, Error: Into<Failure>> + Send + 'static;
+
+    /// Whether HTTP/1 is served beside HTTP/2.
+    const HTTP1: bool = true;
+
+    /// Makes a worker's share.
+    fn worker(&self) -> Self::Worker;
+
+    /// Makes a connection's service.
+    fn service(worker: &Self::Worker, peer: SocketAddr) -> Self::Service;
+
+    /// Its counters.
+    fn metrics(&self) -> &Arc<ListenerMetrics>;
+}
+
+/// What every connection of a worker is served with.
+pub(crate) struct Serving<F: Front> {
+    worker: F::Worker,
+    http1: Arc<Builder<TokioExecutor>>,
+    http2: Arc<Builder<TokioExecutor>>,
+}
+
+impl<F: Front> Clone for Serving<F> {
+    fn clone(&self) -> Self {
+        Self { worker: self.worker.clone(), http1: Arc::clone(&self.http1), http2: Arc::clone(&self.http2) }
+    }
+}
+
+impl<F: Front> Serving<F> {
+    /// Sets the limits of connections.
+    pub(crate) fn new(worker: F::Worker, limits: &Limits) -> Self {
+        let mut http1 = Builder::new(TokioExecutor::new());
+        http1
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size(limits.head_bytes_max)
+            .writev(false);
+        let mut http2 = Builder::new(TokioExecutor::new());
+        http2
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .max_concurrent_streams(limits.streams_max)
+            .max_header_list_size(limits.header_list_bytes_max)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(20)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20);
+        Self { worker, http1: Arc::new(http1.http1_only()), http2: Arc::new(http2.http2_only()) }
+    }
+
+    async fn run<I>(
+        &self,
+        io: I,
+        peer: SocketAddr,
+        http2: bool,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if !http2 && !F::HTTP1 {
+            return Err("this listener speaks HTTP/2 only".into());
+        }
+        let builder = if http2 { &self.http2 } else { &self.http1 };
+        let connection = builder.serve_connection(TokioIo::new(io), F::service(&self.worker, peer));
+        tokio::pin!(connection);
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            () = stop.cancelled() => {}
+        }
+        // HTTP/1: `Connection: close` on the answer under way. HTTP/2: GOAWAY.
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    }
+}
+
+/// Serves a connection in clear text: HTTP/1, or HTTP/2 by prior knowledge.
+pub(crate) async fn clear<F: Front>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    serving: &Serving<F>,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let sniffed = tokio::select! {
+        biased;
+        sniffed = tokio::time::timeout(limit, begins_with_preface(&stream)) => sniffed,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let http2 = sniffed??;
+    serving.run(stream, peer, http2, stop).await
+}
+
+/// Serves a connection over TLS; ALPN chooses.
+pub(crate) async fn encrypted<F: Front>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+    serving: &Serving<F>,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let stream = tokio::select! {
+        biased;
+        accepted = tokio::time::timeout(limit, tls.accept(stream)) => accepted??,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    serving.run(stream, peer, http2, stop).await
+}
+
+/// Looks at the first bytes, which stay unread, for the preface of HTTP/2 (RFC 9113 §3.4).
+async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        let (given, _) = first.split_at(seen);
+        if seen == PREFACE.len() || seen == 0 || !PREFACE.starts_with(given) {
+            return Ok(given == PREFACE);
+        }
+        // The bytes seen stay readable, so readiness says nothing about more of them.
+        tokio::time::sleep(SNIFF_PAUSE).await;
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Pause between looks at a preface that arrives in pieces.
+const SNIFF_PAUSE: Duration = Duration::from_millis(5);

@@ -1,0 +1,288 @@
+//! Connections to upstreams, kept per worker: no lock is ever contended, and a request
+//! leaves by the core it came in on.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use crate::core::evidence::Released;
+use crate::pep::body::Upload;
+use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
+
+/// Where allowed requests go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpstreamSettings {
+    /// Name or address.
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+    /// Speaks HTTP/2 without TLS by prior knowledge (gRPC); else HTTP/1.1.
+    pub http2: bool,
+    /// Longest time to reach it, name resolution included.
+    pub connect_timeout: Duration,
+    /// Longest silence between the request, or a piece of its body, and the answer's head.
+    pub response_timeout: Duration,
+    /// Idle connections kept, per worker.
+    pub idle_max: usize,
+}
+
+impl UpstreamSettings {
+    /// An HTTP/1.1 upstream with default times: 1 s to connect, 30 s to answer, 256 idle connections.
+    pub const fn new(host: Arc<str>, port: u16) -> Self {
+        Self {
+            host,
+            port,
+            http2: false,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(30),
+            idle_max: 256,
+        }
+    }
+}
+
+/// One worker's connections to all upstreams.
+#[derive(Debug)]
+pub(crate) struct Upstreams(HashMap<Arc<str>, Upstream>);
+
+impl Upstreams {
+    /// Begins without connections.
+    pub(crate) fn new<'a>(
+        settings: impl IntoIterator<Item = (&'a Arc<str>, &'a UpstreamSettings)>,
+        metrics: &Metrics,
+    ) -> Self {
+        let upstream = |(name, settings): (&'a Arc<str>, &'a UpstreamSettings)| {
+            let pool = Arc::new(Pool { idle: Mutex::new(Vec::new()), max: settings.idle_max });
+            let metrics = metrics.upstream(name);
+            let upstream = Upstream { settings: settings.clone(), metrics, pool, shared: Mutex::new(None) };
+            (Arc::clone(name), upstream)
+        };
+        Self(settings.into_iter().map(upstream).collect())
+    }
+
+    /// The upstream a decision names.
+    pub(crate) fn of(&self, released: &Released) -> Option<&Upstream> {
+        self.0.get(released.upstream())
+    }
+}
+
+/// One upstream, as one worker sees it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    settings: UpstreamSettings,
+    metrics: UpstreamMetrics,
+    pool: Arc<Pool>,
+    shared: Mutex<Option<http2::SendRequest<Upload>>>,
+}
+
+impl Upstream {
+    /// Its settings.
+    pub(crate) const fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Its counters.
+    pub(crate) const fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
+    /// A connection that is open already, the last used first.
+    pub(crate) fn open(&self) -> Option<Connection> {
+        if self.settings.http2 {
+            let shared = self.shared.lock().clone();
+            return shared.filter(|sender| !sender.is_closed()).map(Connection::Http2);
+        }
+        self.pool.take().map(Connection::Http1)
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> Option<Connection> {
+        let connecting = tokio::time::timeout(self.settings.connect_timeout, self.handshake());
+        match connecting.await {
+            Ok(Ok(connection)) => Some(connection),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, upstream.host = %self.settings.host, "upstream cannot be reached");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Where `connection` goes when the answer's body has ended; `None` for a shared one.
+    pub(crate) fn returning(&self, connection: Connection) -> Option<Returning> {
+        match connection {
+            Connection::Http1(sender) => Some(Returning { pool: Arc::clone(&self.pool), sender }),
+            Connection::Http2(_) => None,
+        }
+    }
+
+    async fn handshake(&self) -> Result<Connection, ConnectError> {
+        let stream = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
+        stream.set_nodelay(true)?;
+        let io = TokioIo::new(stream);
+        // The tasks that drive connections belong to the worker's runtime and end with it.
+        if self.settings.http2 {
+            let (sender, connection) = http2_client().handshake(io).await?;
+            tokio::spawn(async move { log_end(connection.await) });
+            *self.shared.lock() = Some(sender.clone());
+            return Ok(Connection::Http2(sender));
+        }
+        let (sender, connection) =
+            http1::Builder::new().writev(false).max_buf_size(HEAD_BYTES_MAX).handshake(io).await?;
+        tokio::spawn(async move { log_end(connection.await) });
+        Ok(Connection::Http1(sender))
+    }
+}
+
+/// Largest head of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+fn http2_client() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .max_header_list_size(32 * 1024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        // One caller's cancellations must not end a connection that others share.
+        .max_local_error_reset_streams(10_000);
+    builder
+}
+
+fn log_end(outcome: hyper::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "upstream connection ended");
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// A connection to an upstream.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    /// For one exchange at a time.
+    Http1(http1::SendRequest<Upload>),
+    /// One of several handles of a shared connection.
+    Http2(http2::SendRequest<Upload>),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The connection was dead before anything was sent: proof and request are given back.
+    Unsent(Box<(Released, Request<Upload>)>),
+    /// Something may have been sent.
+    Failed(UpstreamFailure),
+}
+
+impl Connection {
+    /// Sends a request. This is the effect an allow stands for, and it takes the proof.
+    pub(crate) async fn send(
+        &mut self,
+        released: Released,
+        request: Request<Upload>,
+        silence: Duration,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let progress = request.body().progress().cloned();
+        let answer = async {
+            match self {
+                Self::Http1(sender) => sender.try_send_request(request).await,
+                Self::Http2(sender) => sender.try_send_request(request).await,
+            }
+        };
+        tokio::pin!(answer);
+        let mut seen = 0;
+        loop {
+            match tokio::time::timeout(silence, answer.as_mut()).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(mut error)) => {
+                    return Err(match error.take_message() {
+                        Some(request) => Unanswered::Unsent(Box::new((released, request))),
+                        None => {
+                            tracing::debug!(error = %error.error(), "upstream gave no answer");
+                            Unanswered::Failed(UpstreamFailure::Reset)
+                        }
+                    });
+                }
+                Err(_) => match progress.as_ref().map(|progress| progress.frames()) {
+                    Some(frames) if frames > seen => seen = frames,
+                    _ => return Err(Unanswered::Failed(UpstreamFailure::Timeout)),
+                },
+            }
+        }
+    }
+}
+
+/// A connection that is in use until a body ends.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    pool: Arc<Pool>,
+    sender: http1::SendRequest<Upload>,
+}
+
+impl Returning {
+    /// Puts the connection back, at once if it can take a request, else when it can.
+    pub(crate) fn give_back(self) {
+        let Self { pool, mut sender } = self;
+        if sender.is_ready() {
+            pool.put(sender);
+        } else if !sender.is_closed() {
+            tokio::spawn(async move {
+                let ready = poll_fn(|context| sender.poll_ready(context));
+                if let Ok(Ok(())) = tokio::time::timeout(SETTLE, ready).await {
+                    pool.put(sender);
+                }
+            });
+        }
+    }
+}
+
+/// How long a connection may take to be ready for the next request.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Longest time a connection stays idle.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Idle connections, last in, first out: the warmest is used, the coldest age and go.
+#[derive(Debug)]
+struct Pool {
+    idle: Mutex<Vec<(Instant, http1::SendRequest<Upload>)>>,
+    max: usize,
+}
+
+impl Pool {
+    fn take(&self) -> Option<http1::SendRequest<Upload>> {
+        let mut idle = self.idle.lock();
+        while let Some((since, sender)) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < IDLE {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, sender: http1::SendRequest<Upload>) {
+        let mut idle = self.idle.lock();
+        let aged = idle.iter().take_while(|(since, sender)| since.elapsed() >= IDLE || sender.is_closed());
+        let aged = aged.count();
+        idle.drain(..aged);
+        if idle.len() < self.max {
+            idle.push((Instant::now(), sender));
+        }
+    }
+}
