@@ -207,7 +207,9 @@ impl Allowed {
     /// [`Denied`] when it does not; the withdrawal is on record.
     pub fn release(self, standing: Option<(Reason, Withdrawal)>) -> Result<Released, Denied> {
         match standing {
-            None => Ok(Released { id: self.id, verdict: self.verdict, upstream: self.upstream }),
+            None => {
+                Ok(Released { id: self.id, verdict: self.verdict, upstream: self.upstream, log: self.log })
+            }
             Some((reason, withdrawal)) => {
                 self.log.withdrawn(&withdrawal);
                 Err(Denied { id: self.id, reason, verdict: self.verdict })
@@ -220,7 +222,7 @@ impl Allowed {
 ///
 /// ```compile_fail,E0451
 /// use portreeve::core::evidence::Released;
-/// let forged = Released { id: todo!(), verdict: todo!(), upstream: "".into() };
+/// let forged = Released { id: todo!(), verdict: todo!(), upstream: "".into(), log: todo!() };
 /// ```
 #[derive(Debug)]
 #[must_use]
@@ -228,6 +230,7 @@ pub struct Released {
     id: DecisionId,
     verdict: Arc<Verdict>,
     upstream: Arc<str>,
+    log: Arc<dyn EvidenceLog>,
 }
 
 impl Released {
@@ -244,6 +247,11 @@ impl Released {
     /// Where it may go.
     pub fn upstream(&self) -> &str {
         &self.upstream
+    }
+
+    /// Goes back to before the last look, when nothing has been sent: the next try looks again.
+    pub fn unsent(self) -> Allowed {
+        Allowed { id: self.id, verdict: self.verdict, upstream: self.upstream, log: self.log }
     }
 }
 
