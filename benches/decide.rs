@@ -16,7 +16,7 @@ use portreeve::core::id::{DecisionId, LogId, Place};
 use portreeve::core::policy::{Exchange, Verdict};
 use portreeve::pipeline::Pipeline;
 
-use support::world::{MapCache, World, facts, identity};
+use support::world::{MapCache, MapMemory, World, facts, identity};
 
 #[path = "../tests/suite/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the test suite, which uses the rest")]
@@ -67,6 +67,7 @@ fn decide(criterion: &mut Criterion) {
         world.clock.clone(),
         Arc::new(NullLog),
         Arc::new(MapCache::default()),
+        Arc::new(MapMemory::default()),
         FingerprintKey::new([9; 32]),
     );
     let token = world.token(&world.claims("ledger"));

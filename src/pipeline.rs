@@ -14,7 +14,8 @@ use crate::core::identity::{
     Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
 };
 use crate::core::policy::{
-    Basis, Exchange, Judgement, Presentation, Question, Reason, ServiceRef, Verdict, broken_rules,
+    Basis, Exchange, Judgement, PolicyMemory, Presentation, Question, Reason, ServiceRef, Verdict,
+    broken_rules,
 };
 use crate::core::time::{Clock, Now};
 
@@ -54,6 +55,7 @@ pub struct Pipeline {
     clock: Arc<dyn Clock>,
     evidence: Arc<dyn EvidenceLog>,
     cache: Arc<dyn TokenCache>,
+    memory: Arc<dyn PolicyMemory>,
     fingerprint: FingerprintKey,
 }
 
@@ -70,9 +72,10 @@ impl Pipeline {
         clock: Arc<dyn Clock>,
         evidence: Arc<dyn EvidenceLog>,
         cache: Arc<dyn TokenCache>,
+        memory: Arc<dyn PolicyMemory>,
         fingerprint: FingerprintKey,
     ) -> Self {
-        Self { state, clock, evidence, cache, fingerprint }
+        Self { state, clock, evidence, cache, memory, fingerprint }
     }
 
     /// Reserves evidence for a request, before anything is decided about it.
@@ -217,7 +220,7 @@ impl Pipeline {
             return Err(Reason::PolicyDenied);
         };
         case.hygiene(&principal, &standing, resource, judgement, witness)?;
-        case.policy(&principal, &verified, held, judgement, witness)
+        case.policy(&principal, &verified, held, &*self.memory, judgement, witness)
     }
 
     fn verify(&self, case: &Case<'_>) -> Result<Verification, Reason> {
@@ -279,6 +282,7 @@ impl Case<'_> {
         principal: &Principal,
         verified: &Verified,
         resource: &Held<Resource>,
+        memory: &dyn PolicyMemory,
         judgement: &mut Judgement,
         witness: &mut impl Witness,
     ) -> Result<(), Reason> {
@@ -303,7 +307,8 @@ impl Case<'_> {
         });
         let question =
             Question { principal, verified, resource, route, exchange: self.exchange, now: self.now };
-        let (answer, shadow) = cell.policy.ask(&question);
+        let remembered = cell.policy.answer(&question, cell.epoch, memory);
+        let answer = Arc::clone(&remembered.answer);
         witness.step("policy", || {
             let said = if answer.permits { "permits" } else { "denies" };
             format!("{said}; determined by {:?}; errors {:?}", answer.determining, answer.errors)
@@ -312,7 +317,7 @@ impl Case<'_> {
             self.lift(Reason::PolicyDenied, principal, judgement, witness);
         }
         judgement.basis.answer = Some(answer);
-        judgement.basis.shadow = shadow;
+        judgement.basis.shadow.clone_from(&remembered.shadow);
         Ok(())
     }
 

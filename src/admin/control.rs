@@ -100,7 +100,7 @@ impl Control {
     ///
     /// # Errors
     /// [`BindError`] when the address is taken or not this machine's.
-    pub async fn bind(self, address: SocketAddr) -> Result<Server, BindError> {
+    pub fn bind(self, address: SocketAddr) -> Result<Server, BindError> {
         let router = Router::new()
             .route("/config_dump", get(|State(c): State<Self>| async move { Json((c.config)()) }))
             .route("/state", get(|State(c): State<Self>| async move { Json((c.state)()) }))
@@ -108,7 +108,7 @@ impl Control {
             .route("/explain", post(explain))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self);
-        Server::bind("admin", address, router).await
+        Server::bind("admin", address, router)
     }
 }
 

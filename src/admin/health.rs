@@ -43,14 +43,14 @@ impl Health {
     ///
     /// # Errors
     /// [`BindError`] when the address is taken or not this machine's.
-    pub async fn bind(self, address: SocketAddr) -> Result<Server, BindError> {
+    pub fn bind(self, address: SocketAddr) -> Result<Server, BindError> {
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(self);
-        Server::bind("health and metrics", address, router).await
+        Server::bind("health and metrics", address, router)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Binding first, serving later: a taken port is an error at start.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// A bound server.
@@ -24,13 +23,10 @@ pub struct BindError {
 }
 
 impl Server {
-    pub(super) async fn bind(
-        what: &'static str,
-        address: SocketAddr,
-        router: Router,
-    ) -> Result<Self, BindError> {
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| BindError { what, address, source })?;
+    pub(super) fn bind(what: &'static str, address: SocketAddr, router: Router) -> Result<Self, BindError> {
+        let fault = |source| BindError { what, address, source };
+        let listener = TcpListener::bind(address).map_err(fault)?;
+        listener.set_nonblocking(true).map_err(fault)?;
         Ok(Self { listener, router })
     }
 
@@ -47,6 +43,7 @@ impl Server {
     /// # Errors
     /// What the operating system says of the listening socket.
     pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
-        axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        axum::serve(listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }

@@ -1,6 +1,7 @@
-//! The memory of verified tokens.
+//! Two bounded memories: of verified tokens, and of what policies answered.
 //!
-//! It spares cryptography and nothing else: what is found here is judged again each time.
+//! The first spares cryptography and nothing else: what is found there is judged again each
+//! time. The second spares asking the same question of the same policies twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use crate::core::credential::{TokenCache, Verified};
+use crate::core::policy::{PolicyMemory, Remembered};
 use crate::telemetry::metrics::CacheMetrics;
 
 /// Entries kept by default.
@@ -71,5 +73,34 @@ impl TokenCache for VerifiedTokens {
 
     fn store(&self, key: [u8; 32], verified: Arc<Verified>) {
         self.entries.insert(key, verified);
+    }
+}
+
+/// Answers kept by default.
+pub const ANSWERS_MAX: u64 = 50_000;
+
+/// A bounded cache of policy answers, keyed by everything the policies could read.
+pub struct PolicyAnswers(Cache<[u8; 32], Arc<Remembered>>);
+
+impl fmt::Debug for PolicyAnswers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyAnswers").field("entries", &self.0.entry_count()).finish()
+    }
+}
+
+impl PolicyAnswers {
+    /// Begins empty; keeps at most `entries_max`.
+    pub fn new(entries_max: u64) -> Self {
+        Self(Cache::new(entries_max))
+    }
+}
+
+impl PolicyMemory for PolicyAnswers {
+    fn lookup(&self, key: &[u8; 32]) -> Option<Arc<Remembered>> {
+        self.0.get(key)
+    }
+
+    fn store(&self, key: [u8; 32], answer: Arc<Remembered>) {
+        self.0.insert(key, answer);
     }
 }

@@ -22,7 +22,7 @@ mod testing;
 mod tls;
 mod upstream;
 
-pub use cache::{ENTRIES_MAX, VerifiedTokens};
+pub use cache::{ANSWERS_MAX, ENTRIES_MAX, PolicyAnswers, VerifiedTokens};
 pub use ext_authz::{ExtAuthzDoor, ExtAuthzSettings, Serves};
 pub use forward::ForwardSettings;
 pub use http::{ProxyDoor, ProxySettings, UnknownUpstream};

@@ -494,3 +494,31 @@ fn without_state_everything_is_refused() {
     let exchange = world.exchange(Some(&token), "GET", "/orders/1");
     assert_eq!(world.decide(&exchange), Some(Reason::StateAbsent));
 }
+
+#[test]
+fn a_remembered_answer_ends_with_what_it_rested_on() {
+    let world = World::new();
+    let mut brief = identity("brief");
+    brief.entitlements[0].expires = Some(later(60));
+    world.put_identity("brief", 1, brief.clone());
+    assert_eq!(world.read_orders("brief"), None);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.read_orders("brief"), Some(Reason::PolicyDenied), "its entitlement ended");
+
+    brief.entitlements[0].expires = None;
+    world.put_identity("brief", 1, brief.clone());
+    assert_eq!(world.read_orders("brief"), None, "its record changed");
+    brief.entitlements.clear();
+    world.put_identity("brief", 1, brief);
+    assert_eq!(world.read_orders("brief"), Some(Reason::PolicyDenied), "its record changed again");
+
+    assert_eq!(world.read_orders("ledger"), None);
+    let forbid = r#"forbid(principal, action, resource) when { context.path == "/orders/2" };"#;
+    world.put(vec![("extra", 1, policy(forbid, PolicyMode::Enforce, Hygiene::default()))]);
+    let token = world.token(&world.claims("ledger"));
+    for (path, expected) in
+        [("/orders/1", None), ("/orders/2", Some(Reason::PolicyDenied)), ("/orders/1", None)]
+    {
+        assert_eq!(world.decide(&world.exchange(Some(&token), "GET", path)), expected, "{path}");
+    }
+}

@@ -41,6 +41,11 @@ impl Principal {
         self.caller.held.generation
     }
 
+    /// The revision of its record's last change.
+    pub fn revision(&self) -> u64 {
+        self.caller.held.revision
+    }
+
     /// The identity.
     pub fn identity(&self) -> &Identity {
         &self.caller.identity

@@ -79,12 +79,13 @@ struct Compiled {
     reads: Reads,
 }
 
-/// Which costly attributes the policies can read.
+/// Which attributes the policies can read, of those that cost or change.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reads {
-    now: bool,
-    source_ip: bool,
-    credential: bool,
+pub(super) struct Reads {
+    pub(super) now: bool,
+    pub(super) path: bool,
+    pub(super) source_ip: bool,
+    pub(super) credential: bool,
     labels: bool,
 }
 
@@ -92,13 +93,14 @@ impl Reads {
     fn union(self, other: Self) -> Self {
         Self {
             now: self.now || other.now,
+            path: self.path || other.path,
             source_ip: self.source_ip || other.source_ip,
             credential: self.credential || other.credential,
             labels: self.labels || other.labels,
         }
     }
 
-    const ALL: Self = Self { now: true, source_ip: true, credential: true, labels: true };
+    const ALL: Self = Self { now: true, path: true, source_ip: true, credential: true, labels: true };
 }
 
 /// Names parsed once.
@@ -106,8 +108,8 @@ impl Reads {
 struct Vocabulary {
     identity: EntityTypeName,
     resource: EntityTypeName,
-    actions: BTreeMap<&'static str, EntityUid>,
-    action_entities: Vec<Entity>,
+    /// By method: the action with the groups it belongs to.
+    actions: BTreeMap<&'static str, Entity>,
 }
 
 /// One question to the policies.
@@ -167,10 +169,14 @@ impl TenantPolicy {
         &self.digest
     }
 
+    /// What the enforced and shadow policies can read.
+    pub(super) fn reads(&self) -> Reads {
+        self.shadows.iter().fold(self.enforced.reads, |reads, (_, set)| reads.union(set.reads))
+    }
+
     /// Asks the enforced policies and then the shadow sets.
-    pub(crate) fn ask(&self, question: &Question<'_>) -> (Answer, Vec<ShadowOutcome>) {
-        let reads = self.shadows.iter().fold(self.enforced.reads, |r, (_, set)| r.union(set.reads));
-        let prepared = match self.prepare(question, reads) {
+    pub(super) fn ask(&self, question: &Question<'_>) -> (Answer, Vec<ShadowOutcome>) {
+        let prepared = match self.prepare(question, self.reads()) {
             Ok(prepared) => prepared,
             Err(detail) => {
                 return (Answer { errors: vec![Arc::from(detail)], ..Answer::default() }, Vec::new());
@@ -201,10 +207,9 @@ impl TenantPolicy {
         let identity = identity_entity(principal.clone(), question.principal, question.now.wall, reads)
             .map_err(|e| text(&e))?;
         let target = resource_entity(resource.clone(), question.resource).map_err(|e| text(&e))?;
-        let entities = words.action_entities.iter().cloned().chain([identity, target]);
-        let entities = Entities::from_entities(entities, None).map_err(|e| text(&e))?;
-        let request =
-            Request::new(principal, action.clone(), resource, context, None).map_err(|e| text(&e))?;
+        let entities =
+            Entities::from_entities([action.clone(), identity, target], None).map_err(|e| text(&e))?;
+        let request = Request::new(principal, action.uid(), resource, context, None).map_err(|e| text(&e))?;
         Ok((request, entities))
     }
 }
@@ -231,18 +236,16 @@ impl Compiled {
 impl Vocabulary {
     fn new(schema: &Schema) -> Result<Self, String> {
         let kind = |name| EntityTypeName::from_str(name).map_err(|e| e.to_string());
-        let action = kind("Portreeve::Action")?;
-        let actions = NAMED_METHODS
-            .into_iter()
-            .chain(["OTHER"])
-            .map(|method| (method, EntityUid::from_type_name_and_id(action.clone(), EntityId::new(method))));
-        let actions = actions.collect();
-        let action_entities = schema.action_entities().map_err(|e| e.to_string())?.iter().cloned().collect();
+        // Each action as the schema defines it, with the groups above it.
+        let all = schema.action_entities().map_err(|e| e.to_string())?;
+        let action = |method: &'static str| {
+            let found = all.iter().find(|action| action.uid().id().unescaped() == method);
+            found.cloned().map(|action| (method, action)).ok_or_else(|| format!("no action {method}"))
+        };
         Ok(Self {
             identity: kind("Portreeve::Identity")?,
             resource: kind("Portreeve::Resource")?,
-            actions,
-            action_entities,
+            actions: NAMED_METHODS.into_iter().chain(["OTHER"]).map(action).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -351,6 +354,7 @@ fn walk(node: &serde_json::Value, reads: &mut Reads) {
 fn note(attribute: &serde_json::Value, reads: &mut Reads) {
     match attribute.as_str() {
         Some("now") => reads.now = true,
+        Some("path") => reads.path = true,
         Some("sourceIp") => reads.source_ip = true,
         Some("credential") => reads.credential = true,
         Some(_) => {}

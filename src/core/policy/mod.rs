@@ -4,6 +4,7 @@
 
 mod cedar;
 mod hygiene;
+mod memory;
 mod path;
 mod reason;
 mod request;
@@ -12,6 +13,7 @@ mod verdict;
 pub(crate) use cedar::Question;
 pub use cedar::{Answer, DEFAULT_POLICY, PolicyError, SCHEMA, ShadowOutcome, TenantPolicy};
 pub use hygiene::{Broken, broken_rules};
+pub use memory::{PolicyMemory, Remembered};
 pub use path::{CanonicalPath, PathError, PathPattern, PatternError};
 pub use reason::{Reason, ReasonClass};
 pub use request::{Exchange, Presentation, RouteRules, ServiceRef, Staleness};

@@ -55,7 +55,7 @@ pub struct Basis {
     /// The resolved caller.
     pub principal: Option<Principal>,
     /// What the policies said.
-    pub answer: Option<Answer>,
+    pub answer: Option<Arc<Answer>>,
     /// Digest of the tenant's policies and hygiene rules.
     pub policy_digest: Option<[u8; 32]>,
     /// The exceptions that lifted something.

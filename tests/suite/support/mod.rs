@@ -2,5 +2,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod evidence;
+pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod world;

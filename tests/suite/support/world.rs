@@ -13,8 +13,8 @@ use portreeve::core::identity::{
     Owner, PolicyMode, PolicySet, Record, Resource, ResourceRoute, Snapshot, SnapshotCell,
 };
 use portreeve::core::policy::{
-    CanonicalPath, DEFAULT_POLICY, Exchange, PathPattern, Presentation, Reason, RouteRules, ServiceRef,
-    Staleness,
+    CanonicalPath, DEFAULT_POLICY, Exchange, PathPattern, PolicyMemory, Presentation, Reason, Remembered,
+    RouteRules, ServiceRef, Staleness,
 };
 use portreeve::core::time::Clock as _;
 use portreeve::pipeline::Pipeline;
@@ -40,6 +40,20 @@ impl TokenCache for MapCache {
 
     fn store(&self, key: [u8; 32], verified: Arc<Verified>) {
         self.0.lock().unwrap().insert(key, verified);
+    }
+}
+
+/// Remembers policy answers without bound.
+#[derive(Default)]
+pub(crate) struct MapMemory(Mutex<HashMap<[u8; 32], Arc<Remembered>>>);
+
+impl PolicyMemory for MapMemory {
+    fn lookup(&self, key: &[u8; 32]) -> Option<Arc<Remembered>> {
+        self.0.lock().unwrap().get(key).cloned()
+    }
+
+    fn store(&self, key: [u8; 32], answer: Arc<Remembered>) {
+        self.0.lock().unwrap().insert(key, answer);
     }
 }
 
@@ -127,6 +141,7 @@ impl World {
             clock.clone(),
             Arc::clone(&log) as Arc<dyn EvidenceLog>,
             Arc::new(MapCache::default()),
+            Arc::new(MapMemory::default()),
             FingerprintKey::new([9; 32]),
         );
         let world = Self { issuer, clock, log, state, pipeline };
@@ -247,4 +262,9 @@ pub(crate) fn facts(exchange: &Exchange) -> ExchangeFacts {
 /// Waits for a future that needs no runtime.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Waits for a future that does input and output.
+pub(crate) fn block_on_io<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
