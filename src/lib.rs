@@ -7,6 +7,8 @@ pub mod config;
 pub mod core;
 pub mod pep;
 pub mod pipeline;
+pub mod sink;
+pub mod spool;
 pub mod state;
 pub mod telemetry;
 pub mod wire;

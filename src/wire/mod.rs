@@ -3,6 +3,7 @@
 //! A conversion checks everything: what it returns upholds the core's invariants, and
 //! what it cannot read is an error that names the record and the field.
 
+pub mod evidence;
 pub mod ext_authz;
 pub mod state;
 
@@ -15,4 +16,10 @@ pub mod state;
 )]
 pub mod state_proto {
     tonic::include_proto!("portreeve.state.v1");
+}
+
+/// Generated from `proto/portreeve/evidence/v1`.
+#[expect(missing_docs, clippy::large_enum_variant, reason = "generated from proto/, where it is documented")]
+pub mod evidence_proto {
+    tonic::include_proto!("portreeve.evidence.v1");
 }
