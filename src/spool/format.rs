@@ -138,6 +138,7 @@ pub struct BlockBuffer {
     bytes: Vec<u8>,
     first_seq: u64,
     count: u16,
+    finished: bool,
 }
 
 impl BlockBuffer {
@@ -147,6 +148,7 @@ impl BlockBuffer {
         self.bytes.resize(BLOCK_HEADER_BYTES, 0);
         self.first_seq = first_seq;
         self.count = 0;
+        self.finished = false;
     }
 
     /// How many records it holds.
@@ -178,8 +180,12 @@ impl BlockBuffer {
         self.count += 1;
     }
 
-    /// Fills in the header, pads, and gives what to write.
+    /// Fills in the header, pads, and gives what to write. The second time gives the same.
     pub fn finish(&mut self, log: LogId) -> &[u8] {
+        if self.finished {
+            return &self.bytes;
+        }
+        self.finished = true;
         // INVARIANT: `fits` keeps the payload within 65,536 bytes.
         let length = u32::try_from(self.bytes.len() - BLOCK_HEADER_BYTES).unwrap_or(u32::MAX);
         let end = self.bytes.len();
