@@ -75,6 +75,11 @@ impl LogReader {
         self.next_seq
     }
 
+    /// The log and the sequence number that come next.
+    pub const fn place(&self) -> (LogId, u64) {
+        (self.log, self.next_seq)
+    }
+
     /// Reads on. `below`: of a live log, how far it is written; nothing beyond is looked at.
     ///
     /// # Errors
