@@ -3,6 +3,7 @@
 //! The map of the crate; ARCHITECTURE.md explains it, docs/life-of-a-request.md follows one request.
 
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod core;
 pub mod pep;

@@ -117,8 +117,7 @@ fn slot(generation: u64, (log, next_seq): Delivered) -> [u8; SLOT_BYTES] {
 }
 
 fn parse(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Delivered)> {
-    let whole = slot.starts_with(MAGIC)
-        && slot[60..] == crc32c::crc32c(&slot[..60]).to_le_bytes();
+    let whole = slot.starts_with(MAGIC) && slot[60..] == crc32c::crc32c(&slot[..60]).to_le_bytes();
     whole.then_some(())?;
     let log = LogId::from_bytes(slot[16..32].try_into().ok()?);
     let generation = u64::from_le_bytes(slot[8..16].try_into().ok()?);

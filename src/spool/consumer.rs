@@ -70,9 +70,7 @@ impl Consumers {
     /// Waits until more than `seen` is written, a wait is interrupted, or time is up.
     pub(crate) fn wait(&self, seen: Woken, at_most: Duration) -> Woken {
         let mut inner = self.inner.lock();
-        let same = |inner: &mut Inner| {
-            inner.written <= seen.written && inner.interrupts == seen.interrupts
-        };
+        let same = |inner: &mut Inner| inner.written <= seen.written && inner.interrupts == seen.interrupts;
         _ = self.changed.wait_while_for(&mut inner, same, at_most);
         Woken { written: inner.written, interrupts: inner.interrupts }
     }

@@ -218,8 +218,7 @@ impl Core {
 
     /// Whether the queue still takes refusals without a slot: up to twice its bound.
     fn keeps_refusals(&self, state: &State) -> bool {
-        state.health == Health::Running
-            && self.pending() < self.limits.pending_records_max.saturating_mul(2)
+        state.health == Health::Running && self.pending() < self.limits.pending_records_max.saturating_mul(2)
     }
 
     fn settle(&self, mode: EvidenceMode, sequence: u64) -> Settlement {

@@ -142,13 +142,7 @@ impl SpoolLog {
     }
 
     /// Notes that a change came into force here: no decision can read older state any more.
-    pub fn note_in_force(
-        &self,
-        cell: &str,
-        position: Position,
-        revocations: &[Arc<str>],
-        purged: u64,
-    ) {
+    pub fn note_in_force(&self, cell: &str, position: Position, revocations: &[Arc<str>], purged: u64) {
         self.core.note_in_force(cell, position, revocations, purged);
     }
 

@@ -59,8 +59,7 @@ impl LogReader {
     /// # Errors
     /// [`SpoolError::NoLog`] when it has no segment; [`SpoolError::Io`].
     pub fn open(spool: &Path, log: LogId, from: u64) -> Result<Self, SpoolError> {
-        let mut this =
-            Self { spool: spool.to_path_buf(), log, next_seq: from, current: None };
+        let mut this = Self { spool: spool.to_path_buf(), log, next_seq: from, current: None };
         let found = segments(spool, log)?;
         let holding = found.iter().rfind(|segment| segment.first_seq <= from);
         let Some(begin) = holding.or(found.first()) else {

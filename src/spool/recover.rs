@@ -83,11 +83,7 @@ pub(crate) fn lock(spool: &Path) -> Result<File, SpoolError> {
 }
 
 /// Finds what earlier processes left, and begins a log.
-pub(crate) fn begin(
-    options: &SpoolOptions,
-    spool: &Path,
-    lock: File,
-) -> Result<(Core, Opened), SpoolError> {
+pub(crate) fn begin(options: &SpoolOptions, spool: &Path, lock: File) -> Result<(Core, Opened), SpoolError> {
     let (max_bytes, segment_bytes) = (options.max_bytes, options.segment_bytes);
     if max_bytes / 4 < segment_bytes || segment_bytes < 8 * HEADER_BYTES as u64 {
         return Err(SpoolError::Budget { max_bytes, segment_bytes });
@@ -118,11 +114,7 @@ pub(crate) fn begin(
         incarnation: options.incarnation,
         boot_id: options.boot_id,
         spool: spool.to_path_buf(),
-        limits: Limits {
-            max_bytes,
-            segment_bytes,
-            pending_records_max: options.pending_records_max,
-        },
+        limits: Limits { max_bytes, segment_bytes, pending_records_max: options.pending_records_max },
         clock: Arc::clone(&options.clock),
         io: Arc::clone(&options.io),
         state: State::new(id, Refusals::new(options.refusals_per_second, now)),
@@ -148,20 +140,13 @@ fn examine<'a>(
     log: LogId,
     options: &SpoolOptions,
 ) -> Result<Predecessor, SpoolError> {
-    let mut about = Predecessor {
-        log,
-        size: 0,
-        closed: false,
-        torn_bytes: 0,
-        damage: Vec::new(),
-        lost_at_most: 0,
-    };
+    let mut about =
+        Predecessor { log, size: 0, closed: false, torn_bytes: 0, damage: Vec::new(), lost_at_most: 0 };
     let mut bounds = None;
     for segment in found.rev() {
         let path = &segment.path;
         let mut scanner = Scanner::open(path, log).map_err(SpoolError::io("open", path))?;
-        let any = scan_to_end(&mut scanner, segment, &mut about)
-            .map_err(SpoolError::io("read", path))?;
+        let any = scan_to_end(&mut scanner, segment, &mut about).map_err(SpoolError::io("read", path))?;
         about.torn_bytes += scanner.torn_bytes().map_err(SpoolError::io("read", path))?;
         about.size = about.size.max(segment.first_seq);
         if bounds.is_none() {
@@ -187,11 +172,7 @@ fn examine<'a>(
     Ok(about)
 }
 
-fn scan_to_end(
-    scanner: &mut Scanner,
-    segment: &Found,
-    about: &mut Predecessor,
-) -> std::io::Result<bool> {
+fn scan_to_end(scanner: &mut Scanner, segment: &Found, about: &mut Predecessor) -> std::io::Result<bool> {
     let mut any = false;
     loop {
         match scanner.next(segment.first_seq)? {
@@ -220,8 +201,7 @@ fn start(
     core.io.sync_dir(&core.spool).map_err(SpoolError::io("sync", &core.spool))?;
     let prepared = Prepared::create(&*core.io, &dir, core.limits.segment_bytes, false)
         .map_err(SpoolError::io("make a segment in", &dir))?;
-    core.begin(&mut core.writer.lock(), prepared, 0)
-        .map_err(SpoolError::io("begin a segment in", &dir))?;
+    core.begin(&mut core.writer.lock(), prepared, 0).map_err(SpoolError::io("begin a segment in", &dir))?;
     let opening = Opening {
         spoke_id: &options.spoke_id,
         incarnation: &options.incarnation,

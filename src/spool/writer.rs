@@ -92,11 +92,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_block(
-        &self,
-        writer: &mut Writer,
-        block: &mut BlockBuffer,
-    ) -> Result<Arc<Segment>, Fault> {
+    fn write_block(&self, writer: &mut Writer, block: &mut BlockBuffer) -> Result<Arc<Segment>, Fault> {
         let first_seq = block.end_seq() - u64::from(block.count());
         let bytes = block.finish(self.id);
         let length = bytes.len() as u64;

@@ -40,16 +40,9 @@ pub const RECORD_BYTES_MAX: usize = 64 * 1024 - 16;
 pub const ROLLED_UP_GROUPS_MAX: usize = 40;
 
 /// Writes a decision.
-pub fn decision(
-    out: &mut Vec<u8>,
-    now: Now,
-    mode: EvidenceMode,
-    facts: &ExchangeFacts,
-    verdict: &Verdict,
-) {
+pub fn decision(out: &mut Vec<u8>, now: Now, mode: EvidenceMode, facts: &ExchangeFacts, verdict: &Verdict) {
     let basis = verdict.basis();
-    let mut actors =
-        basis.principal.iter().flat_map(|principal| principal.actors()).map(Name::as_str);
+    let mut actors = basis.principal.iter().flat_map(|principal| principal.actors()).map(Name::as_str);
     let fields = DecisionFields {
         effect: verdict.effect(),
         reason: verdict.reason_code(),
@@ -358,4 +351,3 @@ fn put_shadow(out: &mut Vec<u8>, outcome: &ShadowOutcome) {
         text(out, 2, effect.as_str());
     });
 }
-

@@ -1,0 +1,103 @@
+//! Metrics that are read when asked for: state, stream, spool.
+
+use std::sync::Arc;
+
+use prometheus::{Gauge, IntGauge, Opts, Registry};
+
+use crate::core::identity::{SnapshotCell, SnapshotStats};
+use crate::core::time::Clock;
+use crate::spool::SpoolLog;
+use crate::state::StateStatus;
+
+/// The gauges of an enforcement point, and what they are read from.
+pub(super) struct Gauges {
+    state: Arc<SnapshotCell>,
+    status: Arc<StateStatus>,
+    log: Arc<SpoolLog>,
+    clock: Arc<dyn Clock>,
+    age: Gauge,
+    whole: Vec<(IntGauge, Reading)>,
+}
+
+type Reading = fn(&Sources<'_>) -> u64;
+
+struct Sources<'a> {
+    revision: u64,
+    records: SnapshotStats,
+    status: &'a StateStatus,
+    spool: crate::spool::Stats,
+}
+
+/// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
+const READINGS: [(&str, &str, Reading); 18] = [
+    ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
+    ("portreeve_state_identities", "Identities held, tombstones included.", |s| s.records.identities as u64),
+    ("portreeve_state_revocations", "Revocations held, tombstones included.", |s| {
+        s.records.revocations as u64
+    }),
+    ("portreeve_state_connected", "1 while a hub's stream is open.", |s| u64::from(s.status.connected())),
+    ("portreeve_state_changes_applied_total", "Changes applied since start.", |s| s.status.changes_applied()),
+    ("portreeve_state_batches_refused_total", "Batches refused since start.", |s| s.status.batches_refused()),
+    ("portreeve_state_resyncs_total", "Cells replaced by a snapshot since start.", |s| s.status.resyncs()),
+    ("portreeve_state_connections_total", "State streams opened since start.", |s| s.status.connections()),
+    ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
+    ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
+    ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),
+    ("portreeve_evidence_lost_total", "Decisions lost, and counted.", |s| s.spool.counts.lost),
+    ("portreeve_evidence_abandoned_total", "Requests that went away before a verdict.", |s| {
+        s.spool.counts.abandoned
+    }),
+    ("portreeve_evidence_spool_bytes", "Bytes of all logs on disk.", |s| s.spool.disk_bytes),
+    ("portreeve_evidence_suspect_segments_total", "Segments given up after a failed write or sync.", |s| {
+        s.spool.suspect_segments
+    }),
+    (
+        "portreeve_evidence_expired_segments_total",
+        "Segments removed for room, no sink being configured.",
+        |s| s.spool.expired_segments,
+    ),
+    ("portreeve_evidence_stalled", "1 while nothing can be written.", |s| u64::from(s.spool.stalled)),
+    ("portreeve_evidence_failed", "1 when the log can write nothing more.", |s| u64::from(s.spool.failed)),
+];
+
+impl Gauges {
+    /// Registers the families.
+    pub(super) fn register(
+        registry: &Registry,
+        state: Arc<SnapshotCell>,
+        status: Arc<StateStatus>,
+        log: Arc<SpoolLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, prometheus::Error> {
+        let age = Gauge::with_opts(Opts::new(
+            "portreeve_state_age_seconds",
+            "Age of the state in force; +Inf when no hub has confirmed it.",
+        ))?;
+        registry.register(Box::new(age.clone()))?;
+        let mut whole = Vec::new();
+        for (name, help, reading) in READINGS {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            whole.push((gauge, reading));
+        }
+        Ok(Self { state, status, log, clock, age, whole })
+    }
+
+    /// Brings every gauge up to date.
+    pub(super) fn refresh(&self) {
+        let now = self.clock.now().boot;
+        let age = self.state.lease().fresh_at.and_then(|at| now.since(at));
+        self.age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        let snapshot = self.state.load();
+        let sources = Sources {
+            revision: snapshot.position().revision,
+            records: snapshot.stats(),
+            status: &self.status,
+            spool: self.log.stats(),
+        };
+        drop(snapshot);
+        for (gauge, reading) in &self.whole {
+            gauge.set(i64::try_from(reading(&sources)).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The composition root: the only room that knows every other.
+//!
+//! A file a role. Everything is opened and bound before anything runs, so that what
+//! cannot work is an error at start; everything that runs has an owner that can end it.
+
+pub mod clock;
+pub mod explain;
+pub mod gauges;
+pub mod observer;
+pub mod proxy;
+pub mod random;
+mod secret;
+mod thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Log, LogFormat};
+use crate::telemetry::logging::{self, LogLevel};
+
+/// Why a role cannot start or end in order. The message names the part.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Random bytes.
+    #[error(transparent)]
+    Random(#[from] random::NoRandom),
+    /// The file system or a thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, and where.
+        what: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
+    /// A listener of the enforcement point.
+    #[error(transparent)]
+    Listener(#[from] crate::pep::BindError),
+    /// A route.
+    #[error(transparent)]
+    Upstream(#[from] crate::pep::UnknownUpstream),
+    /// Health or admin.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::BindError),
+    /// The last-known-good state.
+    #[error(transparent)]
+    Lkg(#[from] crate::state::LkgError),
+    /// The decision log.
+    #[error(transparent)]
+    Spool(#[from] crate::spool::SpoolError),
+    /// A sink of the decision log.
+    #[error(transparent)]
+    Sink(#[from] crate::sink::StartError),
+    /// A part ended on its own, or panicked.
+    #[error("{part} ended before it was told to")]
+    Ended {
+        /// The part.
+        part: String,
+    },
+}
+
+impl AppError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Sends log lines to standard error from now on; the first call of a process counts.
+///
+/// # Errors
+/// [`AppError::Logging`] when called twice.
+pub fn start_logging(log: &Log) -> Result<LogLevel, AppError> {
+    let format = match log.format {
+        LogFormat::Text => logging::LogFormat::Text,
+        LogFormat::Json => logging::LogFormat::Json,
+    };
+    Ok(logging::init(format, log.level.as_str())?)
+}
+
+/// Resolves at the first interrupt or termination signal.
+///
+/// # Errors
+/// [`AppError::Io`] when the process cannot watch signals.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
+    let watch = |kind| signal(kind).map_err(AppError::io("watching signals"));
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

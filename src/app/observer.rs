@@ -1,0 +1,70 @@
+//! What happens when state comes into force: memories are dropped, and it is put on record.
+
+use std::sync::Arc;
+
+use crate::core::credential::Verified;
+use crate::core::id::{Name, Position};
+use crate::core::identity::{Record, RevocationTarget, Snapshot};
+use crate::pep::VerifiedTokens;
+use crate::spool::SpoolLog;
+use crate::state::{AppliedBatch, Observer};
+
+/// Drops remembered verifications that a batch makes useless, and records revocations in force.
+///
+/// Dropping is for memory and for the receipt's count: a remembered verification is never
+/// consulted before the state that refuses it.
+pub(super) struct OnRecord {
+    pub(super) cache: Arc<VerifiedTokens>,
+    pub(super) log: Arc<SpoolLog>,
+}
+
+impl Observer for OnRecord {
+    fn in_force(&self, applied: &AppliedBatch<'_>) -> u64 {
+        let batch = applied.batch;
+        let mut purged = 0;
+        let mut revocations = Vec::new();
+        for change in &batch.changes {
+            let gone: Box<dyn Fn(&Verified) -> bool> = match &change.record {
+                Some(Record::Revocation(revocation)) => {
+                    revocations.push(Arc::from(change.name.as_str()));
+                    matching(&batch.cell, &revocation.target, applied.snapshot)
+                }
+                Some(Record::Issuer(issuer)) => {
+                    let (cell, name, digest) = (batch.cell.clone(), change.name.clone(), issuer.digest);
+                    Box::new(move |v| *v.tenant() == cell && *v.issuer() == name && *v.depends_on() != digest)
+                }
+                _ => continue,
+            };
+            purged += self.cache.purge(gone) as u64;
+        }
+        if !revocations.is_empty() {
+            let position = Position { epoch: batch.epoch, revision: batch.to_revision };
+            self.log.note_in_force(batch.cell.as_str(), position, &revocations, purged);
+        }
+        purged
+    }
+}
+
+fn matching(cell: &Name, target: &RevocationTarget, snapshot: &Snapshot) -> Box<dyn Fn(&Verified) -> bool> {
+    let cell = cell.clone();
+    match target.clone() {
+        RevocationTarget::TokenId { issuer, jti, .. } => {
+            Box::new(move |v| *v.tenant() == cell && *v.issuer() == issuer && v.token_id() == Some(&jti))
+        }
+        RevocationTarget::TokenDigest { digest, .. } => {
+            Box::new(move |v| *v.signing_input_digest() == digest)
+        }
+        RevocationTarget::Credential(name) => {
+            let held = snapshot.credential(&cell, &name).and_then(|held| held.value.clone());
+            Box::new(move |v| held.as_ref().is_some_and(|c| c.fingerprint == *v.key_thumbprint()))
+        }
+        RevocationTarget::Identity { identity, .. } | RevocationTarget::IssuedBefore { identity, .. } => {
+            let held = snapshot.identity(&cell, &identity).and_then(|held| held.value.clone());
+            Box::new(move |v| {
+                let bound = held.iter().flat_map(|identity| &identity.bindings);
+                *v.tenant() == cell
+                    && bound.clone().any(|b| b.issuer == *v.issuer() && *b.subject == **v.subject())
+            })
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The enforcement point: everything opened and bound, then started; stopped in the reverse order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{SystemClock, kernel_boot_id};
+use super::explain::Explained;
+use super::gauges::Gauges;
+use super::observer::OnRecord;
+use super::thread::Part;
+use super::{AppError, random, secret};
+use crate::config::ProxyConfig;
+use crate::core::credential::FingerprintKey;
+use crate::core::evidence::EvidenceLog;
+use crate::core::identity::{Keyer, SnapshotCell};
+use crate::core::policy::Staleness;
+use crate::core::time::Clock;
+use crate::pep::{
+    ANSWERS_MAX, Bound, ENTRIES_MAX, PolicyAnswers, Running as Listening, Serves, VerifiedTokens,
+};
+use crate::pipeline::Pipeline;
+use crate::sink::Shipper;
+use crate::spool::SpoolLog;
+use crate::state::{self, Applier, LastKnownGood, StateStatus};
+use crate::telemetry::logging::LogLevel;
+use crate::telemetry::metrics::Metrics;
+
+mod operate;
+mod settings;
+
+/// A running enforcement point.
+#[derive(Debug)]
+pub struct Running {
+    listeners: Vec<Listening>,
+    client: Part,
+    operations: Part,
+    shippers: Vec<Shipper>,
+    log: Arc<SpoolLog>,
+    condition: Condition,
+}
+
+/// What readiness is read from.
+#[derive(Clone)]
+pub(super) struct Condition {
+    pub(super) state: Arc<SnapshotCell>,
+    pub(super) status: Arc<StateStatus>,
+    pub(super) log: Arc<SpoolLog>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The most lenient route: beyond it everything would be refused.
+    pub(super) longest: Staleness,
+}
+
+impl std::fmt::Debug for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Condition").finish_non_exhaustive()
+    }
+}
+
+/// What every part of one process shares.
+struct Core {
+    pipeline: Arc<Pipeline>,
+    cache: Arc<VerifiedTokens>,
+    metrics: Metrics,
+    condition: Condition,
+    incarnation: [u8; 16],
+}
+
+/// Opens, binds and starts everything that `config` names. Log lines may be re-levelled by `level`.
+///
+/// # Errors
+/// [`AppError`] names the part that cannot start; nothing is left running.
+pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let data = &config.enforcement_point.data_dir;
+    std::fs::create_dir_all(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
+
+    let incarnation = random::bytes()?;
+    let keyer = Keyer::new(u128::from_le_bytes(random::bytes()?));
+    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
+    for refused in &loaded.refused {
+        tracing::error!(error = %refused, "last-known-good state refused");
+    }
+    let state = Arc::new(SnapshotCell::new(loaded.snapshot));
+    state.set_lease(loaded.lease);
+
+    let log = settings::open_log(config, &clock, incarnation)?;
+    let metrics = Metrics::new();
+    let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
+    let fingerprint = FingerprintKey::new(secret::key(&data.join("fingerprint.key"))?);
+    let evidence = Arc::clone(&log) as Arc<dyn EvidenceLog>;
+    let answers = Arc::new(PolicyAnswers::new(ANSWERS_MAX));
+    let pipeline =
+        Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
+    let pipeline = Arc::new(pipeline);
+    let longest = settings::longest_staleness(config);
+    let condition = Condition { state, status: Arc::default(), log, clock, longest };
+    let core = Core { pipeline, cache, metrics, condition, incarnation };
+    run(config, core, lkg, level)
+}
+
+fn run(
+    config: &ProxyConfig,
+    core: Core,
+    lkg: LastKnownGood,
+    level: Option<LogLevel>,
+) -> Result<Running, AppError> {
+    // Bind everything before the first thread starts.
+    let bound = config.listeners.iter().map(|l| Bound::bind(settings::listener(config, l)));
+    let bound = bound.collect::<Result<Vec<_>, _>>()?;
+    let operations = operate::bind(config, &core, level)?;
+    let shippers = settings::shippers(config, &core.condition.log, &core.condition.clock)?;
+
+    let mut listeners = Vec::new();
+    let mut serves = Vec::new();
+    for (bound, listener) in bound.into_iter().zip(&config.listeners) {
+        listeners.push(settings::serve(config, listener, bound, &core, &mut serves)?);
+    }
+    let client = start_client(config, &core, lkg)?;
+    let operations = operate::start(operations, core.condition.clone(), serves)?;
+    Ok(Running {
+        listeners,
+        client,
+        operations,
+        shippers,
+        log: Arc::clone(&core.condition.log),
+        condition: core.condition,
+    })
+}
+
+fn start_client(config: &ProxyConfig, core: &Core, lkg: LastKnownGood) -> Result<Part, AppError> {
+    let condition = &core.condition;
+    let observer = OnRecord { cache: Arc::clone(&core.cache), log: Arc::clone(&condition.log) };
+    let applier =
+        Applier::new(Arc::clone(&condition.state), lkg, Box::new(observer), Arc::clone(&condition.status));
+    let client = settings::client(config, core.incarnation, u64::from_le_bytes(random::bytes()?));
+    let (status, clock) = (Arc::clone(&condition.status), Arc::clone(&condition.clock));
+    Part::start("state", move |stop| state::run(client, applier, status, clock, stop))
+}
+
+impl Running {
+    /// Waits until the first state has arrived, at most `limit`; whether it has.
+    pub async fn wait_ready(&self, limit: Duration) -> bool {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let ready = async {
+            while !self.condition.readiness().ready {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(limit, ready).await.is_ok()
+    }
+
+    /// Stops accepting, finishes requests under way, closes the log, delivers what it holds.
+    ///
+    /// # Errors
+    /// [`AppError`] when a part had ended before, or the log cannot be closed in order.
+    pub async fn stop(self) -> Result<(), AppError> {
+        for listener in self.listeners {
+            let drained = listener.stop().await;
+            if drained.cut > 0 {
+                tracing::warn!(cut = drained.cut, "connections outlasted the drain timeout");
+            }
+        }
+        self.client.stop().await?;
+        if !self.log.close() {
+            tracing::error!("the end of the decision log is not on stable storage");
+        }
+        self.shippers.into_iter().for_each(Shipper::stop);
+        self.operations.stop().await
+    }
+}

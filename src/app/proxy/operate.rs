@@ -1,0 +1,159 @@
+//! Health, metrics and admin of an enforcement point.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Condition, Core, Explained, Gauges, LogLevel, Part, ProxyConfig, Serves, settings};
+use crate::admin::{Control, Health, Readiness, Server};
+use crate::app::AppError;
+use crate::app::explain::explain;
+use crate::spool::SpoolLog;
+
+/// How often gRPC health is brought up to date.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Condition {
+    /// Ready once there is a state that some route would still decide by, and a log to record in.
+    pub(super) fn readiness(&self) -> Readiness {
+        let snapshot = self.state.load();
+        let freshness = self.state.lease().freshness(self.clock.now().boot, &self.longest);
+        let failed = self.log.stats().failed;
+        let mut detail = Vec::new();
+        if snapshot.is_absent() {
+            detail.push("state.absent: no state has arrived yet".to_owned());
+        }
+        match freshness.age {
+            None => detail.push("state age unknown: no hub has confirmed it".to_owned()),
+            Some(age) if freshness.warn => detail.push(format!("state is {:.1}s old", age.as_secs_f64())),
+            Some(_) => {}
+        }
+        if freshness.stale {
+            detail.push("state.stale: older than every route allows".to_owned());
+        }
+        if failed {
+            detail.push("evidence.unavailable: the decision log cannot be written".to_owned());
+        }
+        Readiness { ready: !snapshot.is_absent() && !freshness.stale && !failed, detail }
+    }
+
+    fn dump(&self) -> Value {
+        let now = self.clock.now();
+        let snapshot = self.state.load();
+        let lease = self.state.lease();
+        let age = lease.fresh_at.and_then(|at| now.boot.since(at));
+        let cells = snapshot.cells().iter().map(|cell| {
+            json!({
+                "cell": cell.cell.as_str(),
+                "epoch": cell.epoch.to_string(),
+                "revision": cell.revision,
+                "policy_digest": hex(cell.policy.digest()),
+            })
+        });
+        let records = snapshot.stats();
+        json!({
+            "epoch": snapshot.position().epoch.to_string(),
+            "revision": snapshot.position().revision,
+            "age_ms": age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            "cells": cells.collect::<Vec<_>>(),
+            "records": {
+                "identities": records.identities, "credentials": records.credentials,
+                "issuers": records.issuers, "revocations": records.revocations,
+                "policies": records.policy_sets, "exceptions": records.exceptions,
+                "resources": records.resources, "bindings": records.bindings,
+            },
+            "hub": {
+                "endpoint": self.status.endpoint(), "connected": self.status.connected(),
+                "last_error": self.status.last_error(),
+            },
+            "evidence": evidence(&self.log),
+        })
+    }
+}
+
+fn evidence(log: &SpoolLog) -> Value {
+    let stats = log.stats();
+    json!({
+        "log": log.id().to_string(),
+        "decisions": stats.counts.decisions, "records": stats.counts.records,
+        "rolled_up": stats.counts.rolled_up, "lost": stats.counts.lost,
+        "abandoned": stats.counts.abandoned, "disk_bytes": stats.disk_bytes,
+        "stalled": stats.stalled, "failed": stats.failed,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Binds both servers.
+pub(super) fn bind(
+    config: &ProxyConfig,
+    core: &Core,
+    level: Option<LogLevel>,
+) -> Result<[Server; 2], AppError> {
+    let condition = core.condition.clone();
+    let gauges = Gauges::register(
+        core.metrics.registry(),
+        Arc::clone(&condition.state),
+        Arc::clone(&condition.status),
+        Arc::clone(&condition.log),
+        Arc::clone(&condition.clock),
+    )
+    .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
+    let readiness = condition.clone();
+    let health = Health {
+        readiness: Arc::new(move || readiness.readiness()),
+        refresh: Arc::new(move || gauges.refresh()),
+        registry: core.metrics.registry().clone(),
+    };
+    let dump = Arc::new(format!("{config:#?}"));
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .filter_map(|l| Some(Explained { listener: Arc::clone(&l.name), routes: settings::routes(l)? }))
+        .collect();
+    let pipeline = Arc::clone(&core.pipeline);
+    let shown = level.clone();
+    let control = Control {
+        config: Arc::new(move || json!({ "running": dump.lines().collect::<Vec<_>>() })),
+        state: Arc::new(move || condition.dump()),
+        level: Arc::new(move || shown.as_ref().map_or_else(|| "off".to_owned(), LogLevel::current)),
+        set_level: Arc::new(move |new| match &level {
+            Some(level) => level.set(new).map_err(|error| error.to_string()),
+            None => Err("this process has no logging".to_owned()),
+        }),
+        explain: Arc::new(move |request| explain(&pipeline, &listeners, request)),
+    };
+    Ok([health.bind(config.metrics)?, control.bind(config.admin)?])
+}
+
+/// Serves them, and keeps gRPC health up to date.
+pub(super) fn start(
+    servers: [Server; 2],
+    condition: Condition,
+    serves: Vec<Serves>,
+) -> Result<Part, AppError> {
+    Part::start("operations", move |stop| async move {
+        let [health, control] = servers;
+        let watch = async {
+            let mut looks = tokio::time::interval(HEALTH_INTERVAL);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    _ = looks.tick() => {}
+                }
+                let ready = condition.readiness().ready;
+                for serves in &serves {
+                    serves.set(ready).await;
+                }
+            }
+        };
+        let (health, control, ()) =
+            tokio::join!(health.serve(stop.clone()), control.serve(stop.clone()), watch);
+        for error in [health, control].into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "a server of the operator's ended");
+        }
+    })
+}

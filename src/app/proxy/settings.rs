@@ -1,0 +1,193 @@
+//! From the configuration to what each room wants to know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Core, Serves};
+use crate::app::{AppError, random};
+use crate::config::{Listener, ListenerKind, ProxyConfig, Sink};
+use crate::core::policy::{RouteRules, Staleness};
+use crate::core::time::Clock;
+use crate::pep::{
+    Bound, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Limits, ListenerSettings,
+    ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings, UpstreamSettings,
+};
+use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
+use crate::spool::{SpoolLog, SpoolOptions};
+use crate::state::ClientSettings;
+
+pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSettings {
+    let tls = match &listener.kind {
+        ListenerKind::Proxy(proxy) => proxy.tls.as_ref().map(tls),
+        ListenerKind::ExtAuthz(_) => None,
+    };
+    ListenerSettings {
+        name: Arc::clone(&listener.name),
+        address: listener.address,
+        workers: config.workers,
+        tls,
+        limits: Limits {
+            connections_max: listener.limits.max_connections,
+            head_timeout: listener.limits.header_timeout,
+            head_bytes_max: listener.limits.max_header_bytes as usize,
+            header_list_bytes_max: listener.limits.max_header_bytes,
+            streams_max: listener.limits.max_concurrent_streams,
+            drain_timeout: config.drain_timeout,
+        },
+    }
+}
+
+fn tls(tls: &crate::config::Tls) -> TlsSettings {
+    let clients = tls.clients.as_ref().map(|clients| {
+        let mode = if clients.required { ClientCertificates::Required } else { ClientCertificates::Optional };
+        (clients.ca.clone(), mode)
+    });
+    TlsSettings { certificate: tls.certificate.clone(), key: tls.key.clone(), clients }
+}
+
+fn forward(config: &ProxyConfig) -> ForwardSettings {
+    ForwardSettings {
+        identity_headers: config.forward.identity_headers,
+        pass_credential: config.forward.pass_credential,
+    }
+}
+
+/// A proxy listener's routes; `None` for another kind.
+pub(super) fn routes(listener: &Listener) -> Option<Routes> {
+    let ListenerKind::Proxy(proxy) = &listener.kind else { return None };
+    let route = |route: &crate::config::Route| Route {
+        host: route.host.clone(),
+        path: Some(route.path.clone()),
+        methods: route.methods.to_vec(),
+        service: route.service.clone(),
+        rules: Arc::clone(&route.rules),
+    };
+    Some(Routes::new(proxy.routes.iter().map(route).collect()))
+}
+
+fn upstreams(config: &ProxyConfig) -> BTreeMap<Arc<str>, UpstreamSettings> {
+    let settings = |upstream: &crate::config::Upstream| UpstreamSettings {
+        host: Arc::from(upstream.endpoint.host()),
+        port: upstream.endpoint.port(),
+        http2: upstream.http2,
+        connect_timeout: upstream.connect_timeout,
+        response_timeout: upstream.response_timeout,
+        idle_max: upstream.max_idle_per_worker,
+    };
+    config.upstreams.iter().map(|(name, upstream)| (Arc::clone(name), settings(upstream))).collect()
+}
+
+/// Starts a listener's workers behind its door.
+pub(super) fn serve(
+    config: &ProxyConfig,
+    listener: &Listener,
+    bound: Bound,
+    core: &Core,
+    serves: &mut Vec<Serves>,
+) -> Result<Listening, AppError> {
+    let pipeline = Arc::clone(&core.pipeline);
+    let started = match &listener.kind {
+        ListenerKind::Proxy(_) => {
+            let settings = ProxySettings {
+                listener: Arc::clone(&listener.name),
+                routes: routes(listener).unwrap_or_default(),
+                upstreams: upstreams(config),
+                forward: forward(config),
+            };
+            bound.start(&ProxyDoor::new(settings, pipeline, &core.metrics)?)
+        }
+        ListenerKind::ExtAuthz(door) => {
+            let settings = ExtAuthzSettings {
+                listener: Arc::clone(&listener.name),
+                service_key: Arc::clone(&door.service_key),
+                default_tenant: Some(config.enforcement_point.tenant.clone()),
+                rules: Arc::clone(&door.rules),
+                forward: forward(config),
+            };
+            let door = ExtAuthzDoor::new(settings, pipeline, &core.metrics);
+            serves.push(door.serves());
+            bound.start(&door)
+        }
+    };
+    started.map_err(AppError::io(format!("listener `{}`", listener.name)))
+}
+
+fn all_rules(config: &ProxyConfig) -> impl Iterator<Item = (String, &Arc<RouteRules>)> {
+    config.listeners.iter().flat_map(|listener| match &listener.kind {
+        ListenerKind::Proxy(proxy) => proxy
+            .routes
+            .iter()
+            .filter(|route| !route.rules.anonymous)
+            .map(|route| (format!("{}{}", listener.name, route.path.text()), &route.rules))
+            .collect::<Vec<_>>(),
+        ListenerKind::ExtAuthz(door) => vec![(listener.name.to_string(), &door.rules)],
+    })
+}
+
+/// The limits of the most lenient route.
+pub(super) fn longest_staleness(config: &ProxyConfig) -> Staleness {
+    let limits = || all_rules(config).map(|(_, rules)| rules.staleness);
+    let waived = limits().any(|limit| limit.deny_after.is_none());
+    let longest = limits().filter_map(|limit| limit.deny_after).max().unwrap_or_default();
+    let warn_after = limits().map(|limit| limit.warn_after).min().unwrap_or_default();
+    Staleness { warn_after, deny_after: (!waived).then_some(longest) }
+}
+
+pub(super) fn client(config: &ProxyConfig, incarnation: [u8; 16], jitter: u64) -> ClientSettings {
+    let finite = all_rules(config).filter_map(|(_, rules)| rules.staleness.deny_after);
+    let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
+    ClientSettings {
+        endpoints: config.hubs.iter().map(ToString::to_string).collect(),
+        spoke_id: config.enforcement_point.id.to_string(),
+        incarnation,
+        deny_after_max: finite.max().unwrap_or(Duration::ZERO),
+        waived: waived.map(|(name, _)| name).collect(),
+        jitter,
+    }
+}
+
+/// A sink's name: stable for its target, and fit for a file name (its cursor's).
+fn sink_name(sink: &Sink) -> String {
+    match sink {
+        Sink::File(path) => {
+            let target = path.as_os_str().as_encoded_bytes();
+            format!("file-{}", &blake3::hash(target).to_hex()[..16])
+        }
+        Sink::Stdout => "stdout".to_owned(),
+    }
+}
+
+pub(super) fn open_log(
+    config: &ProxyConfig,
+    clock: &Arc<dyn Clock>,
+    incarnation: [u8; 16],
+) -> Result<Arc<SpoolLog>, AppError> {
+    let random = u128::from_le_bytes(random::bytes()?);
+    let point = &config.enforcement_point;
+    let mut options =
+        SpoolOptions::new(&point.data_dir, point.id.to_string(), incarnation, random, Arc::clone(clock));
+    options.max_bytes = config.evidence.spool.max_bytes;
+    options.segment_bytes = config.evidence.spool.segment_bytes;
+    options.sinks = config.evidence.sinks.iter().map(sink_name).collect();
+    let (log, opened) = SpoolLog::open(options)?;
+    tracing::info!(log = %log.id(), ?opened, "the decision log is open");
+    Ok(log)
+}
+
+/// Starts a thread a sink.
+pub(super) fn shippers(
+    config: &ProxyConfig,
+    log: &Arc<SpoolLog>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Shipper>, AppError> {
+    let start = |target: &Sink| {
+        let options = ShipperOptions { name: sink_name(target), clock: Arc::clone(clock) };
+        let sink: Box<dyn sink::Sink> = match target {
+            Sink::File(path) => Box::new(FileSink::new(path)),
+            Sink::Stdout => Box::new(StdoutSink),
+        };
+        Shipper::start(Arc::clone(log), sink, options)
+    };
+    Ok(config.evidence.sinks.iter().map(start).collect::<Result<_, _>>()?)
+}
