@@ -46,6 +46,9 @@ pub(crate) fn admit(parts: &mut Parts, facts: &ExchangeFacts, routes: &Routes) -
     if parts.method == Method::CONNECT {
         return Err(Reason::RequestAmbiguous);
     }
+    if head_bytes(parts) > HEAD_BYTES_MAX {
+        return Err(Reason::RequestLimit);
+    }
     framing(&parts.headers)?;
     headers::screen_request(&mut parts.headers)?;
     let host = authority(parts)?;
@@ -67,6 +70,15 @@ pub(crate) fn admit(parts: &mut Parts, facts: &ExchangeFacts, routes: &Routes) -
         trace_id: facts.trace_id,
     };
     Ok(Admitted { exchange, target, host })
+}
+
+/// Largest head, in bytes, names and values and target. The server's buffer bounds what is read
+/// at once, which is not the same.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+fn head_bytes(parts: &Parts) -> usize {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target
 }
 
 /// How long the body is must be said in one way.

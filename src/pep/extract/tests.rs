@@ -1,6 +1,6 @@
 //! What is read and what is refused, beside each other.
 
-use http::Request;
+use http::{HeaderName, Request};
 
 use super::*;
 use crate::core::policy::PathPattern;
@@ -34,7 +34,8 @@ fn ask(method: &str, target: &str, http2: bool, lines: &[(&str, &str)]) -> Resul
     admit(&mut parts, &facts, &routes())
 }
 
-use http::HeaderName;
+/// Header lines.
+type Lines<'a> = &'a [(&'a str, &'a str)];
 
 const HOST: (&str, &str) = ("host", "orders.test");
 
@@ -67,7 +68,7 @@ fn targets() {
 
 #[test]
 fn hosts() {
-    let rows: &[(&str, bool, &[(&str, &str)], Result<&str, Reason>)] = &[
+    let rows: &[(&str, bool, Lines<'_>, Result<&str, Reason>)] = &[
         ("/a", false, &[HOST], Ok("orders.test")),
         ("/a", false, &[("host", "ORDERS.test:8080")], Ok("ORDERS.test:8080")),
         ("http://orders.test/a", false, &[HOST], Ok("orders.test")),
