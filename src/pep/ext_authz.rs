@@ -197,15 +197,17 @@ impl Checker {
             Ok(exchange) => pipeline.check(pending, exchange),
             Err(reason) => pipeline.refuse(pending, *reason),
         };
-        let outcome = match (committed.await, &admitted) {
-            (Decision::Deny(denied), _) => Err(denied),
-            (Decision::Allow(allowed), Ok(exchange)) => pipeline.release(allowed, exchange),
+        let (outcome, target) = match (committed.await, &admitted) {
+            (Decision::Deny(denied), _) => (Err(denied), None),
+            (Decision::Allow(allowed), Ok(exchange)) => {
+                (pipeline.release(allowed, exchange), question.judged_target(&exchange.path))
+            }
             (Decision::Allow(_), Err(_)) => return None,
         };
         Some(match outcome {
             Ok(released) => {
                 metrics.allowed(released.verdict().warnings(), elapsed());
-                Answer::allow(released, settings.forward, question.own_headers())
+                Answer::allow(released, settings.forward, question.own_headers(), target)
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());

@@ -24,11 +24,13 @@ use crate::wire::ext_authz::{
 pub(super) struct Answer(CheckResponse);
 
 impl Answer {
-    /// Allows. Headers in our name that `sent` lists and we do not set are removed.
+    /// Allows. Headers in our name that `sent` lists and we do not set are removed; `target`
+    /// replaces a target that is not in the form that was judged.
     pub(super) fn allow<'a>(
         released: Released,
         settings: ForwardSettings,
         sent: impl Iterator<Item = &'a HeaderName>,
+        target: Option<String>,
     ) -> Self {
         let (verdict, id) = (released.verdict(), released.id());
         let introduced: Vec<_> = introduction(verdict, id).collect();
@@ -41,10 +43,15 @@ impl Answer {
         }
         removed.sort_unstable();
         removed.dedup();
+        let target = target.map(|target| overwrite(":path", target));
         let ok = OkHttpResponse {
-            headers: told.iter().map(|(name, text)| overwrite(name, text.clone())).collect(),
+            headers: told
+                .iter()
+                .map(|(name, text)| overwrite(name.as_str(), text.clone()))
+                .chain(target)
+                .collect(),
             headers_to_remove: removed,
-            response_headers_to_add: vec![overwrite(&headers::DECISION, id.to_string())],
+            response_headers_to_add: vec![overwrite(headers::DECISION.as_str(), id.to_string())],
         };
         let revision = verdict.basis().position.revision;
         let mut fields: HashMap<String, Value> = introduced
@@ -71,7 +78,7 @@ impl Answer {
         };
         let lines = refusal.headers().iter();
         let headers = lines
-            .map(|(name, value)| overwrite(name, value.to_str().unwrap_or_default().to_owned()))
+            .map(|(name, value)| overwrite(name.as_str(), value.to_str().unwrap_or_default().to_owned()))
             .collect();
         let status = HttpStatus { code: i32::from(refusal.status().as_u16()) };
         let response = DeniedHttpResponse { status: Some(status), headers, body: refusal.into_body() };
@@ -90,9 +97,9 @@ impl Answer {
 }
 
 /// Says "replace" in both ways that Envoys know: the default of each is to append.
-fn overwrite(name: &HeaderName, value: String) -> HeaderValueOption {
+fn overwrite(name: &str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_string(), value, raw_value: bytes::Bytes::new() }),
+        header: Some(HeaderValue { key: name.to_owned(), value, raw_value: bytes::Bytes::new() }),
         append: Some(false),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
     }

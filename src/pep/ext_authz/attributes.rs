@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::id::Name;
-use crate::core::policy::{Exchange, Reason, ServiceRef};
+use crate::core::policy::{CanonicalPath, Exchange, Reason, ServiceRef};
 use crate::pep::ext_authz::ExtAuthzSettings;
 use crate::pep::extract::{self, Comma, MethodNames};
 use crate::pep::headers::{self, Standing};
@@ -68,6 +68,13 @@ impl Asked {
             peer: facts.peer,
             trace_id: facts.trace_id,
         })
+    }
+
+    /// The target in the form that was judged, when it is not the one Envoy has.
+    pub(super) fn judged_target(&self, judged: &CanonicalPath) -> Option<String> {
+        let raw = self.http.path.as_str();
+        let (path, query) = raw.split_at(raw.find('?').unwrap_or(raw.len()));
+        (path != judged.as_str()).then(|| format!("{judged}{query}"))
     }
 
     /// Headers in our name that the caller sent, exactly spelled.
