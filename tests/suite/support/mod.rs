@@ -1,7 +1,10 @@
 //! Fakes and makers shared by the suite.
 
+pub(crate) mod caller;
 pub(crate) mod clock;
 pub(crate) mod evidence;
+pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod upstream;
 pub(crate) mod world;

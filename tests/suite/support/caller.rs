@@ -1,0 +1,109 @@
+//! A caller that writes HTTP/1.1 byte for byte.
+
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use super::upstream::PATIENCE;
+
+/// One connection to a proxy.
+pub(crate) struct Caller(BufReader<TcpStream>);
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// The status.
+    pub(crate) status: u16,
+    /// Header lines, names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body, chunks joined.
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The one value of a header, if there is one.
+    pub(crate) fn one(&self, name: &str) -> Option<&str> {
+        let mut all = self.headers.iter().filter(|(held, _)| held == name);
+        let found = all.next().map(|(_, value)| value.as_str());
+        assert!(all.next().is_none(), "{name} twice: {:?}", self.headers);
+        found
+    }
+}
+
+impl Caller {
+    /// Connects.
+    pub(crate) fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Writes bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        // A proxy that has refused the head may have closed already.
+        drop(self.0.get_mut().write_all(bytes));
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) fn ask(&mut self, request: &str) -> Answer {
+        self.write(request.as_bytes());
+        self.read(request.starts_with("HEAD"))
+    }
+
+    /// Reads one answer.
+    pub(crate) fn read(&mut self, bodiless: bool) -> Answer {
+        let status = self.line();
+        let status = status.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {status:?}")).parse();
+        let mut answer = Answer { status: status.unwrap(), headers: Vec::new(), body: String::new() };
+        loop {
+            let line = self.line();
+            let Some((name, value)) = line.split_once(": ") else { break };
+            answer.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let body = if bodiless { Vec::new() } else { self.body(&answer) };
+        answer.body = String::from_utf8(body).unwrap();
+        answer
+    }
+
+    /// Whether the proxy closes the connection without another byte.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => !is_timeout(&error),
+        }
+    }
+
+    /// Whether the proxy closes the connection, whatever it says before.
+    pub(crate) fn ends(&mut self) -> bool {
+        self.0.read_to_end(&mut Vec::new()).err().is_none_or(|error| !is_timeout(&error))
+    }
+
+    fn body(&mut self, answer: &Answer) -> Vec<u8> {
+        let mut body = Vec::new();
+        if let Some(length) = answer.one("content-length") {
+            body.resize(length.parse().unwrap(), 0);
+            self.0.read_exact(&mut body).unwrap();
+        } else if answer.one("transfer-encoding") == Some("chunked") {
+            loop {
+                let size = usize::from_str_radix(&self.line(), 16).unwrap();
+                let at = body.len();
+                body.resize(at + size, 0);
+                self.0.read_exact(&mut body[at..]).unwrap();
+                assert_eq!(self.line(), "");
+                if size == 0 {
+                    break;
+                }
+            }
+        }
+        body
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

@@ -1,0 +1,152 @@
+//! Front doors over a [`World`], on real sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portreeve::core::credential::FingerprintKey;
+use portreeve::core::evidence::EvidenceLog;
+use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
+use portreeve::core::time::Clock;
+use portreeve::pep::{
+    Bound, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front, Limits, ListenerSettings,
+    ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings, VerifiedTokens,
+};
+use portreeve::pipeline::Pipeline;
+use portreeve::telemetry::metrics::Metrics;
+
+use super::caller::{Answer, Caller};
+use super::world::{MapMemory, TENANT, World, name, rules};
+
+/// A pipeline over the world's state and log.
+pub(crate) fn pipeline(world: &World, metrics: &Metrics) -> Arc<Pipeline> {
+    Parts::of(world).pipeline(world, metrics)
+}
+
+/// What a pipeline has from outside the world's state.
+pub(crate) struct Parts {
+    pub(crate) log: Arc<dyn EvidenceLog>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    /// The world's own.
+    pub(crate) fn of(world: &World) -> Self {
+        Self { log: Arc::clone(&world.log) as Arc<dyn EvidenceLog>, clock: world.clock.clone() }
+    }
+
+    fn pipeline(self, world: &World, metrics: &Metrics) -> Arc<Pipeline> {
+        let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
+        let memory = Arc::new(MapMemory::default());
+        let key = FingerprintKey::new([9; 32]);
+        Arc::new(Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key))
+    }
+}
+
+/// A listener on any free port, with one worker and short times.
+pub(crate) fn listener(workers: usize) -> ListenerSettings {
+    let limits = Limits { drain_timeout: Duration::from_secs(5), ..Limits::default() };
+    let address = "127.0.0.1:0".parse().unwrap();
+    ListenerSettings { name: "inbound".into(), address, workers, tls: None, limits }
+}
+
+/// `orders.test/orders/**` is the resource `orders`; `/open/**` is anonymous, on any host.
+pub(crate) fn routes() -> Routes {
+    let route = |host: Option<&str>, path: &str, service: Option<&str>| Route {
+        host: host.map(Arc::from),
+        path: Some(PathPattern::parse(path).unwrap()),
+        methods: Vec::new(),
+        service: service.map(|resource| ServiceRef { tenant: name(TENANT), resource: name(resource) }),
+        rules: Arc::new(RouteRules { anonymous: service.is_none(), ..rules() }),
+    };
+    Routes::new(vec![route(Some("orders.test"), "/orders/**", Some("orders")), route(None, "/open/**", None)])
+}
+
+/// A proxy in front of an upstream.
+pub(crate) struct Gate {
+    pub(crate) world: World,
+    pub(crate) metrics: Metrics,
+    pub(crate) running: Running,
+}
+
+impl Gate {
+    /// With default settings.
+    pub(crate) fn new(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |_, _| {})
+    }
+
+    /// With settings changed by a test.
+    pub(crate) fn with(
+        upstream: SocketAddr,
+        change: impl FnOnce(&mut ProxySettings, &mut ListenerSettings),
+    ) -> Self {
+        let world = World::new();
+        let parts = Parts::of(&world);
+        Self::over(world, parts, upstream, change)
+    }
+
+    /// Over a world, with another log or clock than its own.
+    pub(crate) fn over(
+        world: World,
+        parts: Parts,
+        upstream: SocketAddr,
+        change: impl FnOnce(&mut ProxySettings, &mut ListenerSettings),
+    ) -> Self {
+        let metrics = Metrics::new();
+        let app = UpstreamSettings::new(upstream.ip().to_string().into(), upstream.port());
+        let mut settings = ProxySettings {
+            listener: "inbound".into(),
+            routes: routes(),
+            upstreams: BTreeMap::from([("app".into(), app)]),
+            forward: ForwardSettings::default(),
+        };
+        let mut bind = listener(1);
+        change(&mut settings, &mut bind);
+        let door = ProxyDoor::new(settings, parts.pipeline(&world, &metrics), &metrics).unwrap();
+        let running = start(bind, &door);
+        Self { world, metrics, running }
+    }
+
+    /// A new connection.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::to(self.running.address())
+    }
+
+    /// An ordinary token of `ledger`.
+    pub(crate) fn token(&self) -> String {
+        self.world.token(&self.world.claims("ledger"))
+    }
+
+    /// Asks for an order with an ordinary token and further header lines.
+    pub(crate) fn order(&self, caller: &mut Caller, lines: &str) -> Answer {
+        caller.ask(&self.order_text("GET", lines))
+    }
+
+    /// The text of such a request.
+    pub(crate) fn order_text(&self, method: &str, lines: &str) -> String {
+        let token = self.token();
+        format!(
+            "{method} /orders/1 HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {token}\r\n{lines}\r\n"
+        )
+    }
+}
+
+/// An ext_authz door for the resource `orders`.
+pub(crate) fn ext_authz(world: &World, forward: ForwardSettings) -> (Running, ExtAuthzDoor) {
+    let metrics = Metrics::new();
+    let settings = ExtAuthzSettings {
+        listener: "envoy".into(),
+        service_key: "service".into(),
+        default_tenant: Some(name(TENANT)),
+        rules: Arc::new(RouteRules { upstream: "".into(), ..rules() }),
+        forward,
+    };
+    let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);
+    (start(listener(1), &door), door)
+}
+
+/// Binds and starts.
+pub(crate) fn start<F: Front>(settings: ListenerSettings, front: &F) -> Running {
+    Bound::bind(settings).unwrap().start(front).unwrap()
+}
