@@ -6,6 +6,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod core;
+pub mod hub;
 pub mod pep;
 pub mod pipeline;
 pub mod sink;

@@ -1,0 +1,118 @@
+//! Credentials, as fingerprints.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::time::Time;
+use super::{Faults, Read, text};
+use crate::core::identity::{Credential, CredentialKind, CredentialStatus, Record};
+
+/// A credential as the hub knows it: never the secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "a credential's spec")]
+pub struct CredentialSpec {
+    /// What kind: `signing-key`, whose fingerprint is its RFC 7638 thumbprint.
+    pub kind: CredentialKindSpec,
+    /// The one identity it belongs to, if it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// 32 bytes in base64url without padding. Fixed once written.
+    pub fingerprint: String,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Time>,
+    /// When it is to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_by: Option<Time>,
+    /// The first instant at which it no longer works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+    /// Whether it may be used; `active` unless told.
+    #[serde(default)]
+    pub status: CredentialStatusSpec,
+    /// The platform it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// What kind of credential a record is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialKindSpec {
+    /// An issuer's signing key.
+    SigningKey,
+}
+
+/// Whether a credential may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialStatusSpec {
+    /// It may.
+    #[default]
+    Active,
+    /// It may not, for good.
+    Revoked,
+}
+
+impl CredentialSpec {
+    pub(super) fn read(self, faults: &mut Faults) -> Option<Read> {
+        let identity = match &self.identity {
+            Some(name) => Some(text::name(name, "identity", faults)?),
+            None => None,
+        };
+        let credential = Credential {
+            kind: match self.kind {
+                CredentialKindSpec::SigningKey => CredentialKind::SigningKey,
+            },
+            identity,
+            fingerprint: digest(&self.fingerprint, "fingerprint", faults)?,
+            issued: self.issued.map(|time| time.0),
+            rotate_by: self.rotate_by.map(|time| time.0),
+            expires: self.expires.map(|time| time.0),
+            status: match self.status {
+                CredentialStatusSpec::Active => CredentialStatus::Active,
+                CredentialStatusSpec::Revoked => CredentialStatus::Revoked,
+            },
+            source: text::optional(self.source.as_ref(), "source", faults),
+        };
+        Some(Read::plain(Record::Credential(Arc::new(credential))))
+    }
+}
+
+/// Reads 32 bytes in base64url.
+pub(super) fn digest(text: &str, at: &str, faults: &mut Faults) -> Option<[u8; 32]> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    if bytes.is_none() {
+        faults.push(at, "expected 32 bytes in base64url without padding, 43 characters");
+    }
+    bytes
+}
+
+/// Writes 32 bytes in base64url.
+pub(super) fn show_digest(bytes: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl From<&Credential> for CredentialSpec {
+    fn from(v: &Credential) -> Self {
+        Self {
+            kind: match v.kind {
+                CredentialKind::SigningKey => CredentialKindSpec::SigningKey,
+            },
+            identity: v.identity.as_ref().map(ToString::to_string),
+            fingerprint: show_digest(&v.fingerprint),
+            issued: v.issued.map(Time),
+            rotate_by: v.rotate_by.map(Time),
+            expires: v.expires.map(Time),
+            status: match v.status {
+                CredentialStatus::Active => CredentialStatusSpec::Active,
+                CredentialStatus::Revoked => CredentialStatusSpec::Revoked,
+            },
+            source: text::shown(v.source.as_ref()),
+        }
+    }
+}

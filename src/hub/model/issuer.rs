@@ -1,0 +1,160 @@
+//! Issuers.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::time::{parse_span, show_span};
+use super::{Fault, Faults, Read, text};
+use crate::core::credential::Algorithm;
+use crate::core::identity::{Issuer, Record, TokenProfile};
+
+/// A trust anchor for tokens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an issuer's spec")]
+pub struct IssuerSpec {
+    /// The exact `iss`.
+    pub iss: String,
+    /// What its tokens look like: `generic`.
+    pub profile: String,
+    /// The only algorithms taken from it, in order of preference.
+    pub algorithms: Vec<String>,
+    /// Audiences it may issue for.
+    pub audiences: Vec<String>,
+    /// Its public keys.
+    pub keys: KeysSpec,
+    /// Longest time from issue to expiry, such as `1h`; at least `1s`, at most `365d`.
+    pub max_lifetime: String,
+}
+
+/// Where an issuer's keys are. This build takes them `inline` only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with `inline`")]
+pub struct KeysSpec {
+    /// A JSON Web Key Set, public keys only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub inline: Option<Value>,
+    /// A file; the command line turns it into `inline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// An address to fetch from; not built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether to find the address by OpenID Connect discovery; not built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<bool>,
+}
+
+impl IssuerSpec {
+    pub(super) fn read(self, faults: &mut Faults) -> Option<Read> {
+        let iss = text::needed(&self.iss, "iss", faults);
+        let profile = TokenProfile::parse(&self.profile);
+        if profile.is_none() {
+            let given = self.profile.escape_debug();
+            faults.push("profile", format_args!("`{given}` is not built: expected `generic`"));
+        }
+        let algorithms = self.algorithms(faults);
+        let audiences = self.audiences(faults);
+        let max_lifetime_s = self.max_lifetime_s(faults);
+        let jwks = self.keys.read(faults)?;
+        if algorithms.is_empty() {
+            return None;
+        }
+        let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, Arc::from(jwks));
+        let refused = issuer.keys.refused();
+        if issuer.keys.is_empty() {
+            let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
+            let why = if why.is_empty() { "the set is empty".to_owned() } else { why.join("; ") };
+            faults.push("keys.inline", format_args!("has no usable key: {why}"));
+        }
+        let warn = |key: &crate::core::credential::RefusedKey| Fault {
+            path: "spec.keys.inline".to_owned(),
+            message: format!("{key}; the key is not used"),
+        };
+        let warnings = refused.iter().map(warn).collect();
+        Some(Read { warnings, ..Read::plain(Record::Issuer(Arc::new(issuer))) })
+    }
+
+    fn algorithms(&self, faults: &mut Faults) -> Vec<Algorithm> {
+        if self.algorithms.is_empty() {
+            faults.push("algorithms", "is empty: expected such as [RS256, ES256, EdDSA]");
+        }
+        let mut known = Vec::new();
+        for (place, name) in self.algorithms.iter().enumerate() {
+            let at = format!("algorithms[{place}]");
+            match Algorithm::parse(name) {
+                Some(algorithm) if known.contains(&algorithm) => faults.push(at, "is there twice"),
+                Some(algorithm) => known.push(algorithm),
+                None => {
+                    let given = name.escape_debug();
+                    faults
+                        .push(at, format_args!("`{given}` is unknown: expected such as RS256, ES256, EdDSA"));
+                }
+            }
+        }
+        known
+    }
+
+    fn audiences(&self, faults: &mut Faults) -> Vec<Arc<str>> {
+        if self.audiences.is_empty() {
+            faults.push("audiences", "is empty: tokens without an expected audience are never accepted");
+        }
+        text::bounded(self.audiences.len(), text::LIST_MAX, "audiences", faults);
+        let mut audience =
+            |(place, value): (usize, &String)| text::needed(value, &format!("audiences[{place}]"), faults);
+        self.audiences.iter().enumerate().map(&mut audience).collect()
+    }
+
+    fn max_lifetime_s(&self, faults: &mut Faults) -> Option<u32> {
+        let seconds = parse_span(&self.max_lifetime).and_then(|span| u32::try_from(span.as_secs()).ok());
+        let within = seconds.filter(|s| (1..=LIFETIME_S_MAX).contains(s));
+        if within.is_none() {
+            let given = self.max_lifetime.escape_debug();
+            faults.push("max_lifetime", format_args!("`{given}`: expected 1s to 365d, such as `1h`"));
+        }
+        within
+    }
+}
+
+impl KeysSpec {
+    fn read(&self, faults: &mut Faults) -> Option<Vec<u8>> {
+        if self.url.is_some() {
+            faults.push("keys.url", "fetching keys is not built: expected `inline`");
+        }
+        if self.discovery.is_some() {
+            faults.push("keys.discovery", "discovery is not built: expected `inline`");
+        }
+        if self.file.is_some() {
+            faults.push("keys.file", "files are read by `portreeve apply`: expected `inline`");
+        }
+        match &self.inline {
+            Some(inline @ Value::Object(_)) => serde_json::to_vec(inline).ok(),
+            Some(_) => {
+                faults.push("keys.inline", "expected a JSON Web Key Set, an object with `keys`");
+                None
+            }
+            None => {
+                faults.push("keys", "expected `inline` with a JSON Web Key Set");
+                None
+            }
+        }
+    }
+}
+
+impl From<&Issuer> for IssuerSpec {
+    fn from(v: &Issuer) -> Self {
+        Self {
+            iss: v.iss.to_string(),
+            profile: v.profile.as_str().to_owned(),
+            algorithms: v.algorithms.iter().map(|a| a.as_str().to_owned()).collect(),
+            audiences: v.audiences.iter().map(ToString::to_string).collect(),
+            keys: KeysSpec { inline: serde_json::from_slice(&v.jwks).ok(), ..KeysSpec::default() },
+            max_lifetime: show_span(v.max_lifetime_s.into()),
+        }
+    }
+}
+
+const LIFETIME_S_MAX: u32 = 365 * 86_400;

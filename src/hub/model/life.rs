@@ -1,0 +1,211 @@
+//! Which steps an edit may take in the life of a record.
+//!
+//! INVARIANT: what was suspended, retired or revoked does not come back by an edit of fields.
+//! Only `portreeve identity resume`, which says so, brings an identity back.
+
+use std::sync::Arc;
+
+use super::{Read, TenantImage};
+use crate::core::id::Name;
+use crate::core::identity::{
+    Change, Credential, CredentialStatus, Identity, IdentityStatus, Record, RecordKind, Revocation,
+    RevocationTarget,
+};
+use crate::core::time::Timestamp;
+
+/// Why a step is refused: where in the spec, and what to do instead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// The path below the spec.
+    pub path: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// The record that a document makes of what is held.
+///
+/// # Errors
+/// [`Refused`] for a step that a document may not take.
+pub fn settle(held: Option<&Change>, name: &Name, read: Read) -> Result<Record, Refused> {
+    match (held.and_then(|change| change.record.as_ref()), read.record) {
+        (Some(Record::Identity(held)), Record::Identity(next)) => {
+            settle_identity(held, name, &next, read.names_status)
+        }
+        (Some(Record::Credential(held)), Record::Credential(next)) => settle_credential(held, next),
+        (_, record) => Ok(record),
+    }
+}
+
+fn settle_identity(
+    held: &Identity,
+    name: &Name,
+    next: &Identity,
+    names_status: bool,
+) -> Result<Record, Refused> {
+    let mut settled = next.clone();
+    if !names_status {
+        settled.status = held.status;
+    }
+    step(held.status, settled.status, name)?;
+    settled.not_before = match (held.not_before, next.not_before) {
+        (held, None) => held,
+        (Some(held), Some(next)) if next < held => {
+            let message = "may only rise: leave it out to keep it".to_owned();
+            return Err(Refused { path: "not_before", message });
+        }
+        (_, next) => next,
+    };
+    Ok(Record::Identity(Arc::new(settled)))
+}
+
+fn settle_credential(held: &Credential, next: Arc<Credential>) -> Result<Record, Refused> {
+    let refuse = |path, message: &str| Err(Refused { path, message: message.to_owned() });
+    if held.fingerprint != next.fingerprint {
+        return refuse("fingerprint", "is fixed once written: write a new credential under another name");
+    }
+    if held.status == CredentialStatus::Revoked && next.status != CredentialStatus::Revoked {
+        return refuse("status", "a revoked credential stays revoked: write the new one under another name");
+    }
+    Ok(Record::Credential(next))
+}
+
+/// Whether an edit of fields may take an identity from one status to another.
+///
+/// # Errors
+/// [`Refused`] names the command that may.
+pub fn step(from: IdentityStatus, to: IdentityStatus, name: &Name) -> Result<(), Refused> {
+    use IdentityStatus::{Active, Pending, Retired, Suspended};
+    let message = match (from, to) {
+        (from, to) if from == to => return Ok(()),
+        (Retired, _) => "a retired identity does not come back: create one under another name".to_owned(),
+        (Suspended, Active | Pending) => {
+            format!(
+                "the identity is suspended and an edit does not lift that: `portreeve identity resume {name}`"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Refused { path: "status", message })
+}
+
+/// A change of an identity's status, asked for by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transition {
+    /// The status asked for.
+    pub to: IdentityStatus,
+    /// Revocations it lifts, by name.
+    pub lifts: Vec<Name>,
+}
+
+/// What a transition makes of an identity; `None`: it is so already.
+///
+/// # Errors
+/// [`Refused`] when the step is not open, or the identity is revoked and not every revocation is named.
+pub fn transition(
+    image: &TenantImage,
+    name: &Name,
+    held: &Identity,
+    asked: &Transition,
+    now: Timestamp,
+) -> Result<Option<Identity>, Refused> {
+    let refuse = |path, message| Err(Refused { path, message });
+    let kills = image.identity_kills(name);
+    if let Some(unknown) = asked.lifts.iter().find(|lifted| !kills.iter().any(|k| k.name == **lifted)) {
+        return refuse("lifts", format!("`{unknown}` is no revocation in force of identity `{name}`"));
+    }
+    match (held.status, asked.to) {
+        (_, IdentityStatus::Pending) => {
+            return refuse("status", "expected `active`, `suspended` or `retired`".to_owned());
+        }
+        (IdentityStatus::Retired, to) if to != IdentityStatus::Retired => {
+            return refuse(
+                "status",
+                "a retired identity does not come back: create one under another name".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    let returns = asked.to == IdentityStatus::Active;
+    if !returns && !asked.lifts.is_empty() {
+        return refuse("lifts", "only a return to `active` lifts a revocation".to_owned());
+    }
+    let unnamed: Vec<_> = kills.iter().filter(|k| !asked.lifts.contains(&k.name)).map(|k| &k.name).collect();
+    if returns && !unnamed.is_empty() {
+        let names: Vec<_> = unnamed.iter().map(|name| format!("`{name}`")).collect();
+        let names = names.join(", ");
+        return refuse("lifts", format!("identity `{name}` is revoked: name {names} to lift that"));
+    }
+    if held.status == asked.to && asked.lifts.is_empty() {
+        return Ok(None);
+    }
+    let mut next = Identity { status: asked.to, ..held.clone() };
+    if !asked.lifts.is_empty() {
+        // What was issued before stays refused: only later tokens are of the new generation.
+        next.not_before = next.not_before.max(Some(now));
+    }
+    Ok(Some(next))
+}
+
+/// Revocations that must be written again beside a change of status, so that the generation
+/// it begins is revoked as well.
+pub fn kills_to_carry(image: &TenantImage, name: &Name, next: &Identity) -> Vec<(Name, Record)> {
+    let Some((held, identity)) = image.identity(name) else { return Vec::new() };
+    if identity.status == next.status {
+        return Vec::new();
+    }
+    let generation = held.generation.saturating_add(1);
+    let carried = |kill: &Change| match &kill.record {
+        Some(Record::Revocation(revocation)) => {
+            let target = RevocationTarget::Identity { identity: name.clone(), generation };
+            let record = Revocation { target, ..revocation.as_ref().clone() };
+            Some((kill.name.clone(), Record::Revocation(Arc::new(record))))
+        }
+        _ => None,
+    };
+    image.identity_kills(name).into_iter().filter_map(carried).collect()
+}
+
+/// Whether a record may be removed.
+///
+/// # Errors
+/// [`Refused`] when something still needs it, or its removal would undo a revocation.
+pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name) -> Result<(), Refused> {
+    let refuse = |message: String| Err(Refused { path: "", message });
+    match image.live(kind, name) {
+        Some(Record::Credential(credential)) => {
+            let like = RevocationTarget::Credential(name.clone());
+            let killed = image.revocations_like(&like).next().is_some();
+            if killed || credential.status == CredentialStatus::Revoked {
+                return refuse(format!("credential `{name}` is revoked: its record keeps it so"));
+            }
+        }
+        Some(Record::Issuer(_)) => {
+            if let Some(user) = bound_to(image, name) {
+                return refuse(format!("identity `{user}` is bound to issuer `{name}`: change it first"));
+            }
+        }
+        Some(Record::Resource(_)) => {
+            if let Some(user) = excepted(image, name) {
+                return refuse(format!("exception `{user}` names resource `{name}`: remove it first"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn bound_to<'a>(image: &'a TenantImage, issuer: &Name) -> Option<&'a Name> {
+    let bound = |change: &&Change| match &change.record {
+        Some(Record::Identity(identity)) => identity.bindings.iter().any(|b| b.issuer == *issuer),
+        _ => false,
+    };
+    image.of_kind(RecordKind::Identity).find(bound).map(|change| &change.name)
+}
+
+fn excepted<'a>(image: &'a TenantImage, resource: &Name) -> Option<&'a Name> {
+    let names = |change: &&Change| match &change.record {
+        Some(Record::Exception(exception)) => exception.resources.contains(resource),
+        _ => false,
+    };
+    image.of_kind(RecordKind::Exception).find(names).map(|change| &change.name)
+}

@@ -1,0 +1,313 @@
+//! The authority's memory: records as they stand and the log of how they came to be so.
+//!
+//! [`StateStore`] is small and shaped like a log, so that a second engine can be put behind
+//! it; the suite's `hub::store` holds what an engine has to pass. Deliberately absent: any knowledge of
+//! what a record may say (that is the model's), and of who listens (the stream's).
+//!
+//! INVARIANT: revisions are gap-free and in commit order; one commit touches one tenant and
+//! is seen whole or not at all; the history hash of a cell chains over every body committed
+//! to it; a name once used is never used again.
+
+mod error;
+mod lock;
+mod sqlite;
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use error::{Conflict, ConflictKind, FaultKind, StoreError, StoreFault};
+pub use lock::DirectoryLock;
+pub use sqlite::SqliteStore;
+
+use crate::core::id::{Epoch, Name, Position};
+use crate::core::identity::{Change, Record, RecordKind};
+use crate::core::time::Timestamp;
+use crate::wire::state::{WireError, decode_record, kind_to_wire};
+use crate::wire::state_proto as proto;
+
+/// Largest encoded record, in bytes: one chunk of a snapshot holds at least one.
+pub const RECORD_BYTES_MAX: usize = 512 * 1024;
+
+/// Largest body of one commit, in bytes: it travels in one message.
+pub const BODY_BYTES_MAX: usize = 12 * 1024 * 1024;
+
+/// Which store this is: fixed for as long as it is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreIdentity {
+    /// The cluster, named when the store was made.
+    pub cluster_id: [u8; 16],
+    /// The lineage.
+    pub epoch: Epoch,
+}
+
+/// One edit of a commit.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Edit {
+    /// Which kind of record.
+    pub kind: RecordKind,
+    /// Its name.
+    pub name: EditName,
+    /// The new value; `None`: a tombstone.
+    pub record: Option<Record>,
+    /// Whether it begins a new generation even where the status stays: a reinstatement.
+    pub reinstates: bool,
+}
+
+impl Edit {
+    /// An edit of a record whose name is known.
+    pub const fn new(kind: RecordKind, name: Name, record: Option<Record>) -> Self {
+        Self { kind, name: EditName::Given(name), record, reinstates: false }
+    }
+}
+
+/// How an edit's record is named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EditName {
+    /// By the caller.
+    Given(Name),
+    /// `r` and the revision of the commit; at most one edit of a commit.
+    ByRevision,
+}
+
+/// Edits of one tenant that become visible together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ChangeSet {
+    /// The tenant.
+    pub tenant: Name,
+    /// The revision the tenant's cell must stand at; `None`: anywhere. 0: it does not exist yet.
+    pub stands_at: Option<u64>,
+    /// The edits, at most one a record, at least one.
+    pub edits: Vec<Edit>,
+}
+
+/// What must hold of one record when the commit happens, or nothing of it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expect {
+    /// Which kind of record.
+    pub kind: RecordKind,
+    /// Its name.
+    pub name: Name,
+    /// The revision of its last change; `None`: it has never existed.
+    pub revision: Option<u64>,
+}
+
+/// What a commit made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Committed {
+    /// Its revision.
+    pub revision: u64,
+    /// The clock once the store had acknowledged it.
+    pub at: Timestamp,
+    /// The changes as logged.
+    pub changes: Vec<Change>,
+}
+
+/// One commit, as logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Logged {
+    /// Its revision.
+    pub revision: u64,
+    /// The tenant it is of.
+    pub tenant: Name,
+    /// Where the tenant's cell stood before.
+    pub from_revision: u64,
+    /// The encoded `Batch`.
+    pub body: Bytes,
+    /// The cell's history hash afterwards.
+    pub history_hash: [u8; 32],
+    /// The clock inside the transaction.
+    pub at: Timestamp,
+    /// The clock once the commit was acknowledged, never earlier than that.
+    pub acknowledged_at: Option<Timestamp>,
+}
+
+/// How far one cell has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CellPosition {
+    /// The tenant.
+    pub tenant: Name,
+    /// The revision of its last commit.
+    pub revision: u64,
+    /// The history hash there.
+    pub history_hash: [u8; 32],
+}
+
+/// A record as stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRecord {
+    /// Which kind.
+    pub kind: RecordKind,
+    /// Its name.
+    pub name: Name,
+    /// Its generation.
+    pub generation: u32,
+    /// The revision of its last change.
+    pub revision: u64,
+    /// Its encoded value; `None`: a tombstone.
+    pub body: Option<Bytes>,
+}
+
+impl StoredRecord {
+    /// The change that made it what it is.
+    ///
+    /// # Errors
+    /// [`WireError`] when the stored bytes cannot be read by this build.
+    pub fn change(&self) -> Result<Change, WireError> {
+        let record = self.body.as_ref().map(|body| decode_record(self.kind, body)).transpose()?;
+        Ok(Change {
+            kind: self.kind,
+            name: self.name.clone(),
+            generation: self.generation,
+            revision: self.revision,
+            record,
+        })
+    }
+
+    /// The same on the wire, without decoding the value.
+    pub fn to_wire(&self) -> proto::Change {
+        let operation = match self.body {
+            Some(_) => proto::Operation::Put,
+            None => proto::Operation::Tombstone,
+        };
+        proto::Change {
+            kind: kind_to_wire(self.kind) as i32,
+            name: self.name.to_string(),
+            generation: self.generation,
+            revision: self.revision,
+            operation: operation as i32,
+            record: self.body.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Everything of one cell at one revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CellImage {
+    /// How far it goes.
+    pub position: CellPosition,
+    /// Its records, tombstones included, by kind and name.
+    pub records: Vec<StoredRecord>,
+}
+
+/// A member of the roster as it survives a restart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredMember {
+    /// The enforcement point's id.
+    pub spoke_id: String,
+    /// Its process start.
+    pub incarnation: [u8; 16],
+    /// Longest finite `deny_after` of its routes; `None`: it has none.
+    pub deny_after_max: Option<Duration>,
+    /// Routes that never deny for staleness.
+    pub waived: Vec<String>,
+    /// Its build.
+    pub build: String,
+}
+
+/// A page of records of one kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// The records, by name, tombstones left out.
+    pub records: Vec<StoredRecord>,
+    /// Where the next page begins after; `None`: this is the last.
+    pub next: Option<Name>,
+}
+
+/// The store behind a hub. Every method blocks: call it from a thread that may.
+pub trait StateStore: Send + Sync + fmt::Debug {
+    /// Which store this is.
+    fn identity(&self) -> StoreIdentity;
+
+    /// What and where it is, for people.
+    fn describe(&self) -> String;
+
+    /// Commits all of `changes`, durably, or nothing.
+    ///
+    /// Each record's generation begins at 1 and rises by one when the change is a transition
+    /// of an identity's life (its status differs from the one before, or the edit reinstates
+    /// it), else it stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when an expectation does not hold or a name was used before;
+    /// [`StoreError::Moved`] when the cell does not stand at `stands_at`; a fault otherwise.
+    fn commit(&self, changes: &ChangeSet, expect: &[Expect]) -> Result<Committed, StoreError>;
+
+    /// The head, read from the store itself at the time of the call.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn head(&self) -> Result<Position, StoreError>;
+
+    /// At most `max` commits after revision `from`, in order, contiguous.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn tail(&self, from: u64, max: usize) -> Result<Vec<Logged>, StoreError>;
+
+    /// One commit; `None` when there is none of that revision.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn logged(&self, revision: u64) -> Result<Option<Logged>, StoreError>;
+
+    /// Every cell, by tenant, and the head of the same instant.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn cells(&self) -> Result<(Position, Vec<CellPosition>), StoreError>;
+
+    /// Everything of one cell at one instant; `None` when there is no such cell.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn snapshot(&self, tenant: &Name) -> Result<Option<CellImage>, StoreError>;
+
+    /// One record, tombstones included; `None` when the name was never used.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn record(
+        &self,
+        tenant: &Name,
+        kind: RecordKind,
+        name: &Name,
+    ) -> Result<Option<StoredRecord>, StoreError>;
+
+    /// At most `max` live records of one kind, by name, after `after`.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn page(
+        &self,
+        tenant: &Name,
+        kind: RecordKind,
+        after: Option<&Name>,
+        max: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// How many live records of each kind a cell holds.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn counts(&self, tenant: &Name) -> Result<Vec<(RecordKind, u64)>, StoreError>;
+
+    /// The roster as last saved.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn members(&self) -> Result<Vec<StoredMember>, StoreError>;
+
+    /// Saves one member, durably.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn save_member(&self, member: &StoredMember) -> Result<(), StoreError>;
+
+    /// Forgets one member.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn forget_member(&self, spoke_id: &str, incarnation: &[u8; 16]) -> Result<(), StoreError>;
+}

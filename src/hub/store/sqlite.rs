@@ -1,0 +1,202 @@
+//! The store in one SQLite file.
+//!
+//! Write-ahead log, `synchronous=FULL`: a commit that was acknowledged survives a crash of
+//! the machine. One connection writes; readers have their own and never wait for it. Schema:
+//!
+//! | Table | Holds |
+//! |---|---|
+//! | `meta` | one row: cluster id (16 bytes), epoch (16), head revision |
+//! | `cell` | tenant, revision of its last commit, history hash there |
+//! | `record` | tenant, kind (number on the wire), name, generation, revision, body; `NULL` body: tombstone |
+//! | `change` | revision, tenant, revision of the cell before, body, history hash, times in microseconds |
+//! | `member` | the roster: enforcement point, incarnation, longest `deny_after`, waived routes |
+//!
+//! `application_id` is 0x50524856, `user_version` the schema's. A new column or table is a new version.
+
+mod commit;
+mod fault;
+mod read;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::{
+    CellImage, CellPosition, ChangeSet, Committed, DirectoryLock, Expect, FaultKind, Logged, Page,
+    StateStore, StoreError, StoreFault, StoreIdentity, StoredMember, StoredRecord,
+};
+use crate::core::id::{Name, Position};
+use crate::core::identity::RecordKind;
+use crate::core::time::Clock;
+use fault::FileFaults;
+
+/// A store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    file: FileFaults,
+    identity: StoreIdentity,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    clock: ClockHandle,
+    broken: AtomicBool,
+    _lock: DirectoryLock,
+}
+
+struct ClockHandle(Arc<dyn Clock>);
+
+impl std::fmt::Debug for ClockHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store, or makes it when there is no file; checks it and locks its directory.
+    ///
+    /// # Errors
+    /// [`StoreFault`] names the file, what is wrong with it and what to do.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreFault> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let lock = DirectoryLock::acquire(&directory)?;
+        let file = FileFaults::new(path);
+        let writer = schema::open(&file, clock.now().wall)?;
+        let identity = schema::identity(&file, &writer)?;
+        Ok(Self {
+            file,
+            identity,
+            writer: Mutex::new(writer),
+            readers: Mutex::new(Vec::new()),
+            clock: ClockHandle(clock),
+            broken: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    /// Reads on a connection of its own, within one transaction: one instant.
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection, &FileFaults) -> Result<T, StoreFault>,
+    ) -> Result<T, StoreError> {
+        self.usable()?;
+        let pooled = self.readers.lock().pop();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.file)?,
+        };
+        let transaction = connection.transaction().map_err(|e| self.file.sql("begin reading", &e))?;
+        let result = work(&transaction, &self.file);
+        drop(transaction);
+        let mut readers = self.readers.lock();
+        if readers.len() < READERS_KEPT_MAX {
+            readers.push(connection);
+        }
+        Ok(result?)
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.usable()?;
+        let mut writer = self.writer.lock();
+        let result = work(&mut writer);
+        if let Err(StoreError::Fault(fault)) = &result
+            && fault.kind() == FaultKind::Io
+        {
+            // After a failed sync nobody knows what the disk holds: never write over it.
+            self.broken.store(true, Ordering::Relaxed);
+            tracing::error!(error = %fault, "the hub's store failed; it takes no more changes");
+        }
+        result
+    }
+
+    fn usable(&self) -> Result<(), StoreFault> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(self.file.fault(FaultKind::Io, "an earlier write failed"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if !*self.broken.get_mut() {
+            commit::acknowledge_last(self.writer.get_mut(), self.clock.0.now().wall);
+        }
+    }
+}
+
+impl StateStore for SqliteStore {
+    fn identity(&self) -> StoreIdentity {
+        self.identity
+    }
+
+    fn describe(&self) -> String {
+        format!("sqlite://{}", self.file.path().display())
+    }
+
+    fn commit(&self, changes: &ChangeSet, expect: &[Expect]) -> Result<Committed, StoreError> {
+        self.write(|writer| commit::commit(&self.file, writer, &*self.clock.0, changes, expect))
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        self.read(|c, file| read::head(c, file, self.identity.epoch))
+    }
+
+    fn tail(&self, from: u64, max: usize) -> Result<Vec<Logged>, StoreError> {
+        self.read(|c, file| read::tail(c, file, from, max))
+    }
+
+    fn logged(&self, revision: u64) -> Result<Option<Logged>, StoreError> {
+        self.read(|c, file| read::logged(c, file, revision))
+    }
+
+    fn cells(&self) -> Result<(Position, Vec<CellPosition>), StoreError> {
+        self.read(|c, file| Ok((read::head(c, file, self.identity.epoch)?, read::cells(c, file)?)))
+    }
+
+    fn snapshot(&self, tenant: &Name) -> Result<Option<CellImage>, StoreError> {
+        self.read(|c, file| read::snapshot(c, file, tenant))
+    }
+
+    fn record(
+        &self,
+        tenant: &Name,
+        kind: RecordKind,
+        name: &Name,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        self.read(|c, file| read::record(c, file, tenant, kind, name))
+    }
+
+    fn page(
+        &self,
+        tenant: &Name,
+        kind: RecordKind,
+        after: Option<&Name>,
+        max: usize,
+    ) -> Result<Page, StoreError> {
+        self.read(|c, file| read::page(c, file, tenant, kind, after, max))
+    }
+
+    fn counts(&self, tenant: &Name) -> Result<Vec<(RecordKind, u64)>, StoreError> {
+        self.read(|c, file| read::counts(c, file, tenant))
+    }
+
+    fn members(&self) -> Result<Vec<StoredMember>, StoreError> {
+        self.read(read::members)
+    }
+
+    fn save_member(&self, member: &StoredMember) -> Result<(), StoreError> {
+        self.write(|writer| commit::save_member(&self.file, writer, member))
+    }
+
+    fn forget_member(&self, spoke_id: &str, incarnation: &[u8; 16]) -> Result<(), StoreError> {
+        self.write(|writer| commit::forget_member(&self.file, writer, spoke_id, incarnation))
+    }
+}
+
+const READERS_KEPT_MAX: usize = 8;

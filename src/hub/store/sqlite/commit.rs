@@ -1,0 +1,280 @@
+//! One commit: everything is read and compared inside the transaction that writes it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::fault::FileFaults;
+use super::read;
+use crate::core::id::Name;
+use crate::core::identity::{Change, Record, RecordKind};
+use crate::core::time::{Clock, Timestamp};
+use crate::hub::store::{
+    BODY_BYTES_MAX, ChangeSet, Committed, Conflict, ConflictKind, Edit, EditName, Expect, RECORD_BYTES_MAX,
+    StoreError, StoreFault, StoredMember, StoredRecord,
+};
+use crate::wire::state::{encode_body, encode_record, history_hash, kind_to_wire};
+
+pub(super) fn commit(
+    file: &FileFaults,
+    connection: &mut Connection,
+    clock: &dyn Clock,
+    changes: &ChangeSet,
+    expect: &[Expect],
+) -> Result<Committed, StoreError> {
+    let sql = |e: rusqlite::Error| StoreError::Fault(file.sql("commit", &e));
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
+    let writer = Writer { file, transaction: &transaction, tenant: &changes.tenant };
+    let cell = writer.cell(changes.stands_at)?;
+    let revision = read::head_revision(&transaction, file)? + 1;
+    expect.iter().try_for_each(|expected| writer.expect(expected))?;
+    let logged = writer.changes(revision, &changes.edits)?;
+    let body = writer.body(&logged)?;
+    let at = clock.now().wall;
+    writer.log(cell, revision, &body, at)?;
+    logged.iter().try_for_each(|change| writer.put(change))?;
+    transaction.commit().map_err(sql)?;
+    // Read after the store has acknowledged: this is the time a promise may begin at.
+    Ok(Committed { revision, at: clock.now().wall.max(at), changes: logged })
+}
+
+/// Notes that the last commit was acknowledged, when nothing follows it.
+pub(super) fn acknowledge_last(connection: &mut Connection, now: Timestamp) {
+    let noted = connection.execute(
+        "UPDATE change SET acknowledged_us = max(at_us, ?1)
+         WHERE revision = (SELECT max(revision) FROM change) AND acknowledged_us IS NULL",
+        params![now.as_micros()],
+    );
+    if let Err(error) = noted {
+        tracing::debug!(%error, "the last commit's acknowledgement was not noted; the next start notes it");
+    }
+}
+
+pub(super) fn save_member(
+    file: &FileFaults,
+    connection: &mut Connection,
+    member: &StoredMember,
+) -> Result<(), StoreError> {
+    let deny_after_us = member.deny_after_max.map(|span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX));
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO member (spoke_id, incarnation, deny_after_us, waived, build)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                member.spoke_id,
+                member.incarnation,
+                deny_after_us,
+                member.waived.join("\n"),
+                member.build
+            ],
+        )
+        .map_err(|e| file.sql("save a member", &e))?;
+    Ok(())
+}
+
+pub(super) fn forget_member(
+    file: &FileFaults,
+    connection: &mut Connection,
+    spoke_id: &str,
+    incarnation: &[u8; 16],
+) -> Result<(), StoreError> {
+    connection
+        .execute(
+            "DELETE FROM member WHERE spoke_id = ?1 AND incarnation = ?2",
+            params![spoke_id, incarnation],
+        )
+        .map_err(|e| file.sql("forget a member", &e))?;
+    Ok(())
+}
+
+/// Where a cell stands before the commit.
+struct Before {
+    revision: u64,
+    history_hash: [u8; 32],
+}
+
+struct Writer<'a> {
+    file: &'a FileFaults,
+    transaction: &'a Transaction<'a>,
+    tenant: &'a Name,
+}
+
+impl Writer<'_> {
+    fn sql(&self, error: &rusqlite::Error) -> StoreFault {
+        self.file.sql("commit", error)
+    }
+
+    fn cell(&self, stands_at: Option<u64>) -> Result<Before, StoreError> {
+        let held = self
+            .transaction
+            .query_row(
+                "SELECT revision, history_hash FROM cell WHERE tenant = ?1",
+                params![self.tenant.as_str()],
+                |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)),
+            )
+            .optional()
+            .map_err(|e| self.sql(&e))?;
+        let before = match held {
+            Some((revision, history_hash)) => {
+                Before { revision: read::unsigned(self.file, revision)?, history_hash }
+            }
+            None => {
+                self.transaction
+                    .execute(
+                        "INSERT INTO cell (tenant, revision, history_hash) VALUES (?1, 0, zeroblob(32))",
+                        params![self.tenant.as_str()],
+                    )
+                    .map_err(|e| self.sql(&e))?;
+                Before { revision: 0, history_hash: [0; 32] }
+            }
+        };
+        match stands_at {
+            Some(expected) if expected != before.revision => {
+                Err(StoreError::Moved { tenant: self.tenant.clone(), expected, found: before.revision })
+            }
+            _ => Ok(before),
+        }
+    }
+
+    fn held(&self, kind: RecordKind, name: &Name) -> Result<Option<StoredRecord>, StoreFault> {
+        read::record(self.transaction, self.file, self.tenant, kind, name)
+    }
+
+    fn expect(&self, expected: &Expect) -> Result<(), StoreError> {
+        let held = self.held(expected.kind, &expected.name)?;
+        let why = match (expected.revision, held) {
+            (None, None) => return Ok(()),
+            (Some(revision), Some(held)) if held.revision == revision => return Ok(()),
+            (None, Some(StoredRecord { body: None, .. })) => ConflictKind::Removed,
+            (None, Some(_)) => ConflictKind::Exists,
+            (Some(_), None) => ConflictKind::Missing,
+            (Some(expected), Some(held)) => ConflictKind::Changed { expected, found: held.revision },
+        };
+        Err(Conflict { kind: expected.kind, name: expected.name.clone(), why }.into())
+    }
+
+    fn changes(&self, revision: u64, edits: &[Edit]) -> Result<Vec<Change>, StoreError> {
+        let malformed = |why: String| StoreError::Malformed { tenant: self.tenant.clone(), why };
+        if edits.is_empty() {
+            return Err(malformed("it is empty".to_owned()));
+        }
+        let mut seen = BTreeSet::new();
+        edits
+            .iter()
+            .map(|edit| {
+                let change = self.change(revision, edit)?;
+                if !seen.insert((change.kind, change.name.clone())) {
+                    let (kind, name) = (change.kind.as_str(), &change.name);
+                    return Err(malformed(format!("{kind} `{name}` is in it twice")));
+                }
+                Ok(change)
+            })
+            .collect()
+    }
+
+    fn change(&self, revision: u64, edit: &Edit) -> Result<Change, StoreError> {
+        let name = match &edit.name {
+            EditName::Given(name) => name.clone(),
+            EditName::ByRevision => name_of(revision, self.tenant)?,
+        };
+        let generation = match self.held(edit.kind, &name)? {
+            Some(StoredRecord { body: None, .. }) => {
+                return Err(Conflict { kind: edit.kind, name, why: ConflictKind::Removed }.into());
+            }
+            None if edit.record.is_none() => {
+                return Err(Conflict { kind: edit.kind, name, why: ConflictKind::Missing }.into());
+            }
+            None => 1,
+            Some(held) => {
+                let transition = edit.reinstates || self.is_transition(&held, edit.record.as_ref())?;
+                held.generation.saturating_add(u32::from(transition))
+            }
+        };
+        Ok(Change { kind: edit.kind, name, generation, revision, record: edit.record.clone() })
+    }
+
+    fn is_transition(&self, held: &StoredRecord, next: Option<&Record>) -> Result<bool, StoreFault> {
+        let Some(Record::Identity(next)) = next else { return Ok(false) };
+        let before = held.change().map_err(|e| {
+            let place = format!("{} `{}` of tenant `{}`", held.kind.as_str(), held.name, self.tenant);
+            StoreFault::unreadable(self.file.path(), place, &e)
+        })?;
+        Ok(matches!(before.record, Some(Record::Identity(before)) if before.status != next.status))
+    }
+
+    fn body(&self, changes: &[Change]) -> Result<Bytes, StoreError> {
+        let body = encode_body(changes);
+        if body.len() > BODY_BYTES_MAX {
+            let why = format!("it is {} bytes, at most {BODY_BYTES_MAX} fit one commit", body.len());
+            return Err(StoreError::Malformed { tenant: self.tenant.clone(), why });
+        }
+        Ok(body)
+    }
+
+    fn log(&self, before: Before, revision: u64, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
+        let hash = history_hash(&before.history_hash, revision, body);
+        let sql = |e: rusqlite::Error| self.sql(&e);
+        let number = |value: u64| read::signed(self.file, value);
+        self.transaction
+            .execute(
+                "UPDATE change SET acknowledged_us = max(at_us, ?1)
+                 WHERE revision = ?2 AND acknowledged_us IS NULL",
+                params![at.as_micros(), number(revision - 1)?],
+            )
+            .map_err(sql)?;
+        self.transaction
+            .execute(
+                "INSERT INTO change (revision, tenant, from_revision, body, history_hash, at_us)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    number(revision)?,
+                    self.tenant.as_str(),
+                    number(before.revision)?,
+                    body,
+                    hash,
+                    at.as_micros()
+                ],
+            )
+            .map_err(sql)?;
+        self.transaction
+            .execute(
+                "UPDATE cell SET revision = ?2, history_hash = ?3 WHERE tenant = ?1",
+                params![self.tenant.as_str(), number(revision)?, hash],
+            )
+            .map_err(sql)?;
+        self.transaction.execute("UPDATE meta SET revision = ?1", params![number(revision)?]).map_err(sql)?;
+        Ok(())
+    }
+
+    fn put(&self, change: &Change) -> Result<(), StoreError> {
+        let body = change.record.as_ref().map(encode_record);
+        if let Some(long) = body.as_ref().filter(|body| body.len() > RECORD_BYTES_MAX) {
+            let (kind, name) = (change.kind.as_str(), &change.name);
+            let why = format!("{kind} `{name}` is {} bytes, at most {RECORD_BYTES_MAX}", long.len());
+            return Err(StoreError::Malformed { tenant: self.tenant.clone(), why });
+        }
+        self.transaction
+            .execute(
+                "INSERT INTO record (tenant, kind, name, generation, revision, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (tenant, kind, name) DO UPDATE SET
+                   generation = excluded.generation, revision = excluded.revision, body = excluded.body",
+                params![
+                    self.tenant.as_str(),
+                    kind_to_wire(change.kind) as i32,
+                    change.name.as_str(),
+                    change.generation,
+                    read::signed(self.file, change.revision)?,
+                    body.as_deref()
+                ],
+            )
+            .map_err(|e| self.sql(&e))?;
+        Ok(())
+    }
+}
+
+fn name_of(revision: u64, tenant: &Name) -> Result<Name, StoreError> {
+    Name::parse(&format!("r{revision}"))
+        .map_err(|e| StoreError::Malformed { tenant: tenant.clone(), why: e.to_string() })
+}
