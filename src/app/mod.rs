@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod explain;
 pub mod gauges;
+pub mod hub;
 pub mod observer;
 pub mod proxy;
 pub mod random;
@@ -52,6 +53,9 @@ pub enum AppError {
     /// A sink of the decision log.
     #[error(transparent)]
     Sink(#[from] crate::sink::StartError),
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
     /// A part ended on its own, or panicked.
     #[error("{part} ended before it was told to")]
     Ended {

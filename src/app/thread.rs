@@ -2,10 +2,14 @@
 
 use std::thread::JoinHandle;
 
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+
+/// Threads of a wide part.
+const WIDE: usize = 2;
 
 /// A running part.
 #[derive(Debug)]
@@ -23,10 +27,26 @@ impl Part {
         F: FnOnce(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = ()>,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(AppError::io(format!("starting {name}")))?;
+        Self::start_on(Builder::new_current_thread(), name, work)
+    }
+
+    /// The same with a few more threads for the tasks that `work` starts.
+    pub(super) fn start_wide<F, Fut>(name: &'static str, work: F) -> Result<Self, AppError>
+    where
+        F: FnOnce(CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(WIDE).thread_name(name);
+        Self::start_on(builder, name, work)
+    }
+
+    fn start_on<F, Fut>(mut builder: Builder, name: &'static str, work: F) -> Result<Self, AppError>
+    where
+        F: FnOnce(CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let runtime = builder.enable_all().build().map_err(AppError::io(format!("starting {name}")))?;
         let stop = CancellationToken::new();
         let (tell, ended) = oneshot::channel();
         let token = stop.clone();

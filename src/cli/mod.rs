@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod client;
 pub mod credential;
+pub mod dev;
 pub mod document;
 pub mod exception;
 pub mod explain;
@@ -53,7 +54,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Try it: hub, enforcement point, issuer and a sample service in one process.
-    Dev(run::DevArgs),
+    Dev(dev::DevArgs),
     /// Run a hub.
     Hub(run::HubArgs),
     /// Run an enforcement point.
@@ -138,9 +139,9 @@ fn explain_usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) 
 
 fn dispatch(command: Command, out: &mut Printer<'_>) -> Result<(), Failure> {
     match command {
-        Command::Dev(args) => run::dev(args),
-        Command::Hub(args) => run::hub(args),
-        Command::Proxy(args) => run::proxy(args),
+        Command::Dev(args) => block_on(dev::run(args, out)),
+        Command::Hub(args) => block_on(run::hub(args)),
+        Command::Proxy(args) => block_on(run::proxy(args)),
         Command::Check(args) => run::check(args, out),
         Command::Token(args) => mint::run(args, out),
         Command::Completion { shell } => completion(shell, out),

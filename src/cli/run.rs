@@ -1,22 +1,13 @@
 //! Commands that run a role, and the check of its configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::app::{self, AppError};
 use crate::cli::failure::Failure;
 use crate::cli::print::Printer;
-
-/// Arguments of `dev`.
-#[derive(Args, Clone, Debug)]
-pub struct DevArgs {
-    /// Where state is kept; without it, in a folder that is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Added to every port.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=50_000))]
-    pub port_offset: u16,
-}
+use crate::config::{self, ConfigError, Environment, Loaded, Role};
 
 /// Arguments of `hub`.
 #[derive(Args, Clone, Debug)]
@@ -46,28 +37,53 @@ pub struct CheckArgs {
     pub schema: bool,
 }
 
-/// Runs everything in this process until it is told to stop.
-///
-/// # Errors
-/// A [`Failure`] when it cannot start.
-pub fn dev(args: DevArgs) -> Result<(), Failure> {
-    crate::app::run_dev(args.data, args.port_offset).map_err(|error| Failure::failed(error.to_string()))
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::input(error.to_string())
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        Self::failed(error.to_string())
+    }
 }
 
 /// Runs a hub until it is told to stop.
 ///
 /// # Errors
-/// A [`Failure`] when it cannot start.
-pub fn hub(args: HubArgs) -> Result<(), Failure> {
-    crate::app::run_hub(&args.config).map_err(|error| Failure::failed(error.to_string()))
+/// A [`Failure`] when it cannot start, or ends out of order.
+pub async fn hub(args: HubArgs) -> Result<(), Failure> {
+    let loaded = loaded(|environment| config::load_hub(&args.config, environment))?;
+    app::start_logging(&loaded.config.log)?;
+    warn(&loaded);
+    let stop = app::stop_signal()?;
+    let hub = app::hub::start(&loaded.config, app::hub::Operations::Own).await?;
+    tracing::info!("the hub is running");
+    stop.await;
+    Ok(hub.stop().await?)
 }
 
 /// Runs an enforcement point until it is told to stop.
 ///
 /// # Errors
-/// A [`Failure`] when it cannot start.
-pub fn proxy(args: ProxyArgs) -> Result<(), Failure> {
-    crate::app::run_proxy(&args.config).map_err(|error| Failure::failed(error.to_string()))
+/// A [`Failure`] when it cannot start, or ends out of order.
+pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
+    let loaded = loaded(|environment| config::load_proxy(&args.config, environment))?;
+    let level = app::start_logging(&loaded.config.log)?;
+    warn(&loaded);
+    let stop = app::stop_signal()?;
+    let proxy = app::proxy::start(&loaded.config, Some(level))?;
+    tracing::info!("the enforcement point is running");
+    stop.await;
+    tracing::info!("stopping: requests under way are finished first");
+    Ok(proxy.stop().await?)
+}
+
+fn warn<T>(loaded: &Loaded<T>) {
+    for warning in &loaded.warnings {
+        tracing::warn!("configuration: {warning}");
+    }
 }
 
 /// Says whether a configuration is valid, or prints the schema of configurations.
@@ -76,9 +92,27 @@ pub fn proxy(args: ProxyArgs) -> Result<(), Failure> {
 /// A [`Failure`] when it is not.
 pub fn check(args: CheckArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     let Some(file) = args.config else {
-        return Ok(out.line(crate::config::schema(None).trim_end())?);
+        return Ok(out.line(config::schema(None).trim_end())?);
     };
-    let warnings = crate::app::check(&file).map_err(|error| Failure::input(error.to_string()))?;
-    warnings.iter().for_each(|warning| out.note(format_args!("warning: {warning}")));
+    let warnings = warnings(&file)?;
+    for warning in warnings {
+        out.note(format_args!("warning: {warning}"));
+    }
     Ok(out.line(format_args!("{} is valid", file.display()))?)
+}
+
+fn warnings(file: &Path) -> Result<Vec<String>, Failure> {
+    let text = config::read_text(file)?;
+    loaded(|environment| match config::detect_role(&text) {
+        Some(Role::Hub) => config::parse_hub(&text, file, environment).map(|l| l.warnings),
+        _ => config::parse_proxy(&text, file, environment).map(|l| l.warnings),
+    })
+}
+
+fn loaded<T>(read: impl FnOnce(&Environment<'_>) -> Result<T, ConfigError>) -> Result<T, Failure> {
+    let host = rustix::system::uname();
+    let host_name = host.nodename().to_string_lossy().to_ascii_lowercase();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let environment = Environment { host_name: &host_name, cores, variables: &config::process_variable };
+    Ok(read(&environment)?)
 }

@@ -5,9 +5,36 @@
 //! |---|---|
 //! | [`store`] | the records and the change log, durably |
 //! | [`model`] | what a record may say, as people write it and as decisions read it |
+//! | `authority` | the one place that writes: judges a request against the records, commits |
+//! | `feed` | the change log as streams read it |
+//! | `roster` | who holds state under a lease; receipts |
+//! | `stream` | the gRPC service |
+//! | [`api`] | the HTTP service |
 //!
 //! Deliberately absent: decisions on requests, and any way to read state in-process; an
 //! enforcement point in the same process speaks gRPC like any other.
 
+pub mod api;
+mod authority;
+mod feed;
 pub mod model;
+mod roster;
+mod service;
+mod settings;
 pub mod store;
+mod stream;
+mod token;
+
+pub use service::{BoundHub, Hub, HubFigures};
+pub use settings::{ApiListener, HubError, HubSettings, StreamListener, StreamTls};
+pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
+
+/// Runs work that blocks where that may be done.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is ending; so is whoever waits here.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -70,6 +70,7 @@ impl Applier {
         if self.lkg.is_long(&batch.cell) {
             self.rewrite(&batch.cell);
         }
+        self.note_positions();
         Ok(())
     }
 
@@ -82,13 +83,19 @@ impl Applier {
         self.publish(next, batch).await;
         self.status.resynced();
         self.rewrite(&batch.cell);
+        self.note_positions();
         Ok(())
     }
 
     /// Renews the lease, in memory and beside the last-known-good.
     pub(super) fn renew(&mut self, lease: Lease) {
         self.cell.set_lease(lease);
-        if let Err(error) = self.lkg.write_lease(&lease, &self.snapshot()) {
+        self.note_positions();
+    }
+
+    /// Writes down what is in force, so that an older last-known-good is recognised as one.
+    fn note_positions(&self) {
+        if let Err(error) = self.lkg.write_lease(&self.cell.lease(), &self.snapshot()) {
             disk_failed(&error);
         }
     }

@@ -129,10 +129,8 @@ impl LastKnownGood {
                 .cell(&position.cell)
                 .is_some_and(|held| (held.epoch, held.revision) >= (position.epoch, position.revision))
         };
-        let valid = !boot_id.is_empty()
-            && covered.boot_id == boot_id
-            && !covered.positions.is_empty()
-            && covered.positions.iter().all(reaches);
+        let valid =
+            !boot_id.is_empty() && covered.boot_id == boot_id && covered.positions.iter().all(reaches);
         let lease = if valid { covered.lease } else { Lease::default() };
         Ok((this, Loaded { snapshot, lease, refused }))
     }

@@ -32,6 +32,7 @@ const OUTBOX: usize = 64;
 const RECORD_SCHEMA: u32 = 1;
 /// A stream without an answer for this many ping intervals is a failed stream.
 const SILENT_INTERVALS: u32 = 3;
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a stream ended badly.
@@ -89,6 +90,8 @@ struct Stream {
     client: StateSyncClient<Channel>,
     outbox: mpsc::Sender<proto::SpokeMessage>,
     freshness: Freshness,
+    /// Whether the state was confirmed on this stream.
+    confirmed: bool,
 }
 
 impl Session<'_> {
@@ -110,7 +113,7 @@ impl Session<'_> {
         else {
             return Err(SessionError::Protocol("its first message is no welcome"));
         };
-        let mut stream = Stream { client, outbox, freshness: Freshness::default() };
+        let mut stream = Stream { client, outbox, freshness: Freshness::default(), confirmed: false };
         let every = self.welcome(&mut stream, welcome).await?;
         tracing::info!(position = %self.applier.snapshot().position(), "the state stream is open");
 
@@ -120,8 +123,11 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
-                    let _sent = send(&stream.outbox, ToHub::Goodbye(proto::Goodbye { reason: "stopping".into() })).await;
-                    return Ok(());
+                    send(&stream.outbox, ToHub::Goodbye(proto::Goodbye { reason: "stopping".into() })).await?;
+                    drop(stream);
+                    // The hub answers a goodbye by ending the stream.
+                    let ended = async { while let Ok(Some(_)) = inbox.message().await {} };
+                    return Ok(tokio::time::timeout(GOODBYE_TIMEOUT, ended).await.unwrap_or(()));
                 }
                 _ = pings.tick() => {
                     if answered.elapsed() > every * SILENT_INTERVALS {
@@ -206,6 +212,9 @@ impl Session<'_> {
     fn renew(&mut self, stream: &mut Stream) {
         if let Some(lease) = stream.freshness.covered(&self.applier.snapshot()) {
             self.applier.renew(lease);
+            if !std::mem::replace(&mut stream.confirmed, true) {
+                tracing::info!("the hub has confirmed the state");
+            }
         }
     }
 

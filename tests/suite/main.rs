@@ -1,15 +1,27 @@
 //! The one integration-test binary: a line a module says what belongs there.
 
+/// What cannot work: message, exit code, and that nothing is lost by it.
+mod bad_input;
+/// The command line: arguments, tables, documents, the client's errors.
+mod cli;
 /// Configuration files: samples, refusals with their exact messages, bounds, schema.
 mod config;
 /// A row per clause: section, input, expected reason.
 mod conformance;
+/// Documents that must say what the code says.
+mod docs;
+/// The whole product as processes of their own, through the proxy and through a real Envoy.
+mod end_to_end;
 /// Envoy's external authorization on real sockets; few.
 mod ext_authz;
+/// The hub: store conformance, model rows, HTTP API, state stream over real channels.
+mod hub;
 /// The decision path over a hand-made state: data rows through one check.
 mod pipeline;
 /// The reverse proxy on real sockets; few.
 mod reverse_proxy;
+/// Hub and enforcement point as two processes, apart and together again.
+mod roles;
 /// Fakes and makers: issuer, clock, decision log, state, upstream, caller.
 mod support;
 /// Layers, sizes, words: what a machine can check of the house rules.

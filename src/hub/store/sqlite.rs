@@ -31,7 +31,7 @@ use super::{
 };
 use crate::core::id::{Name, Position};
 use crate::core::identity::RecordKind;
-use crate::core::time::Clock;
+use crate::core::time::{Clock, Timestamp};
 use fault::FileFaults;
 
 /// A store in one SQLite file.
@@ -39,11 +39,18 @@ use fault::FileFaults;
 pub struct SqliteStore {
     file: FileFaults,
     identity: StoreIdentity,
-    writer: Mutex<Connection>,
+    writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     clock: ClockHandle,
     broken: AtomicBool,
     _lock: DirectoryLock,
+}
+
+/// The writing connection, and when the last commit on it was acknowledged.
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
+    acknowledged: Option<(u64, Timestamp)>,
 }
 
 struct ClockHandle(Arc<dyn Clock>);
@@ -66,12 +73,12 @@ impl SqliteStore {
         };
         let lock = DirectoryLock::acquire(&directory)?;
         let file = FileFaults::new(path);
-        let writer = schema::open(&file, clock.now().wall)?;
-        let identity = schema::identity(&file, &writer)?;
+        let connection = schema::open(&file, clock.now().wall)?;
+        let identity = schema::identity(&file, &connection)?;
         Ok(Self {
             file,
             identity,
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Writer { connection, acknowledged: None }),
             readers: Mutex::new(Vec::new()),
             clock: ClockHandle(clock),
             broken: AtomicBool::new(false),
@@ -100,7 +107,7 @@ impl SqliteStore {
         Ok(result?)
     }
 
-    fn write<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.usable()?;
         let mut writer = self.writer.lock();
         let result = work(&mut writer);
@@ -125,7 +132,7 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         if !*self.broken.get_mut() {
-            commit::acknowledge_last(self.writer.get_mut(), self.clock.0.now().wall);
+            commit::acknowledge_last(self.writer.get_mut());
         }
     }
 }
@@ -191,11 +198,11 @@ impl StateStore for SqliteStore {
     }
 
     fn save_member(&self, member: &StoredMember) -> Result<(), StoreError> {
-        self.write(|writer| commit::save_member(&self.file, writer, member))
+        self.write(|writer| commit::save_member(&self.file, &writer.connection, member))
     }
 
     fn forget_member(&self, spoke_id: &str, incarnation: &[u8; 16]) -> Result<(), StoreError> {
-        self.write(|writer| commit::forget_member(&self.file, writer, spoke_id, incarnation))
+        self.write(|writer| commit::forget_member(&self.file, &writer.connection, spoke_id, incarnation))
     }
 }
 

@@ -18,12 +18,13 @@ use crate::wire::state::{encode_body, encode_record, history_hash, kind_to_wire}
 
 pub(super) fn commit(
     file: &FileFaults,
-    connection: &mut Connection,
+    writer: &mut super::Writer,
     clock: &dyn Clock,
     changes: &ChangeSet,
     expect: &[Expect],
 ) -> Result<Committed, StoreError> {
     let sql = |e: rusqlite::Error| StoreError::Fault(file.sql("commit", &e));
+    let super::Writer { connection, acknowledged } = writer;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
     let writer = Writer { file, transaction: &transaction, tenant: &changes.tenant };
     let cell = writer.cell(changes.stands_at)?;
@@ -32,20 +33,20 @@ pub(super) fn commit(
     let logged = writer.changes(revision, &changes.edits)?;
     let body = writer.body(&logged)?;
     let at = clock.now().wall;
+    writer.acknowledge(*acknowledged)?;
     writer.log(cell, revision, &body, at)?;
     logged.iter().try_for_each(|change| writer.put(change))?;
     transaction.commit().map_err(sql)?;
     // Read after the store has acknowledged: this is the time a promise may begin at.
-    Ok(Committed { revision, at: clock.now().wall.max(at), changes: logged })
+    let at = clock.now().wall.max(at);
+    *acknowledged = Some((revision, at));
+    Ok(Committed { revision, at, changes: logged })
 }
 
-/// Notes that the last commit was acknowledged, when nothing follows it.
-pub(super) fn acknowledge_last(connection: &mut Connection, now: Timestamp) {
-    let noted = connection.execute(
-        "UPDATE change SET acknowledged_us = max(at_us, ?1)
-         WHERE revision = (SELECT max(revision) FROM change) AND acknowledged_us IS NULL",
-        params![now.as_micros()],
-    );
+/// Notes when the last commit was acknowledged, if nothing followed it.
+pub(super) fn acknowledge_last(writer: &mut super::Writer) {
+    let Some((revision, at)) = writer.acknowledged else { return };
+    let noted = writer.connection.execute(ACKNOWLEDGE, params![at.as_micros(), revision.cast_signed()]);
     if let Err(error) = noted {
         tracing::debug!(%error, "the last commit's acknowledgement was not noted; the next start notes it");
     }
@@ -53,7 +54,7 @@ pub(super) fn acknowledge_last(connection: &mut Connection, now: Timestamp) {
 
 pub(super) fn save_member(
     file: &FileFaults,
-    connection: &mut Connection,
+    connection: &Connection,
     member: &StoredMember,
 ) -> Result<(), StoreError> {
     let deny_after_us = member.deny_after_max.map(|span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX));
@@ -75,7 +76,7 @@ pub(super) fn save_member(
 
 pub(super) fn forget_member(
     file: &FileFaults,
-    connection: &mut Connection,
+    connection: &Connection,
     spoke_id: &str,
     incarnation: &[u8; 16],
 ) -> Result<(), StoreError> {
@@ -212,17 +213,18 @@ impl Writer<'_> {
         Ok(body)
     }
 
+    /// Notes when the commit before this one was acknowledged.
+    fn acknowledge(&self, last: Option<(u64, Timestamp)>) -> Result<(), StoreError> {
+        let Some((revision, at)) = last else { return Ok(()) };
+        let given = params![at.as_micros(), read::signed(self.file, revision)?];
+        self.transaction.execute(ACKNOWLEDGE, given).map_err(|e| self.sql(&e))?;
+        Ok(())
+    }
+
     fn log(&self, before: Before, revision: u64, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
         let hash = history_hash(&before.history_hash, revision, body);
         let sql = |e: rusqlite::Error| self.sql(&e);
         let number = |value: u64| read::signed(self.file, value);
-        self.transaction
-            .execute(
-                "UPDATE change SET acknowledged_us = max(at_us, ?1)
-                 WHERE revision = ?2 AND acknowledged_us IS NULL",
-                params![at.as_micros(), number(revision - 1)?],
-            )
-            .map_err(sql)?;
         self.transaction
             .execute(
                 "INSERT INTO change (revision, tenant, from_revision, body, history_hash, at_us)
@@ -278,3 +280,6 @@ fn name_of(revision: u64, tenant: &Name) -> Result<Name, StoreError> {
     Name::parse(&format!("r{revision}"))
         .map_err(|e| StoreError::Malformed { tenant: tenant.clone(), why: e.to_string() })
 }
+
+const ACKNOWLEDGE: &str =
+    "UPDATE change SET acknowledged_us = max(at_us, ?1) WHERE revision = ?2 AND acknowledged_us IS NULL";

@@ -1,0 +1,124 @@
+//! The hub: opened, bound, then served on a runtime of its own.
+
+use std::sync::Arc;
+
+use prometheus::{IntGauge, Registry};
+use tokio::sync::oneshot;
+
+use super::AppError;
+use super::clock::SystemClock;
+use super::thread::Part;
+use crate::admin::{Health, Readiness};
+use crate::config::{HubConfig, Store};
+use crate::core::time::Clock;
+use crate::hub::{ApiListener, Hub, HubFigures, HubSettings, StreamListener, StreamSettings};
+
+/// Whether the hub serves health and metrics itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operations {
+    /// On the address of its configuration.
+    Own,
+    /// Not at all: another role of the process does.
+    Shared,
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Running {
+    hub: Part,
+    operations: Option<Part>,
+}
+
+/// Opens the store, takes the listeners and starts to serve.
+///
+/// # Errors
+/// [`AppError`] names the part that cannot start; nothing is left running.
+pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running, AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(AppError::io(format!("data folder {}", config.data_dir.display())))?;
+    let hub = Hub::open(settings(config), clock)?;
+    let health = match operations {
+        Operations::Own => Some(health(hub.figures().clone())?.bind(config.metrics)?),
+        Operations::Shared => None,
+    };
+    let (tell, told) = oneshot::channel();
+    let part = Part::start_wide("hub", move |stop| async move {
+        let bound = match hub.bind().await {
+            Ok(bound) => bound,
+            // Whoever started it waits for this, or is gone.
+            Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+        };
+        tell.send(Ok(())).unwrap_or_default();
+        if let Err(error) = bound.serve(stop.cancelled_owned()).await {
+            tracing::error!(%error, "the hub ended");
+        }
+    })?;
+    told.await.map_err(|_| AppError::Ended { part: "hub".to_owned() })??;
+    let operations = health.map(|server| {
+        Part::start("operations", move |stop| async move {
+            if let Err(error) = server.serve(stop).await {
+                tracing::error!(%error, "health and metrics ended");
+            }
+        })
+    });
+    Ok(Running { hub: part, operations: operations.transpose()? })
+}
+
+fn settings(config: &HubConfig) -> HubSettings {
+    let Store::Sqlite(store) = &config.store;
+    HubSettings {
+        store: store.clone(),
+        data_dir: config.data_dir.clone(),
+        stream: StreamListener { address: config.state, tls: None, insecure_plaintext: false },
+        api: ApiListener {
+            address: config.api.address,
+            admin_token_file: config.api.admin_token_file.clone(),
+            insecure_plaintext: false,
+        },
+        streams: StreamSettings::default(),
+    }
+}
+
+fn health(figures: HubFigures) -> Result<Health, AppError> {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    };
+    let made = || -> Result<[IntGauge; 3], prometheus::Error> {
+        Ok([
+            gauge("portreeve_hub_revision", "The store's head revision.")?,
+            gauge("portreeve_hub_members", "Enforcement points that may hold state under a lease.")?,
+            gauge("portreeve_hub_members_connected", "Enforcement points with an open stream.")?,
+        ])
+    };
+    let [revision, members, connected] =
+        made().map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
+    let whole = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let refresh = move || {
+        revision.set(i64::try_from(figures.revision()).unwrap_or(i64::MAX));
+        members.set(whole(figures.members()));
+        connected.set(whole(figures.members_connected()));
+    };
+    Ok(Health {
+        readiness: Arc::new(|| Readiness { ready: true, detail: Vec::new() }),
+        refresh: Arc::new(refresh),
+        registry: registry.clone(),
+    })
+}
+
+impl Running {
+    /// Ends every stream and finishes open requests.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`] when a part had ended before.
+    pub async fn stop(self) -> Result<(), AppError> {
+        self.hub.stop().await?;
+        match self.operations {
+            Some(operations) => operations.stop().await,
+            None => Ok(()),
+        }
+    }
+}

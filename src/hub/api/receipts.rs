@@ -1,0 +1,113 @@
+//! Receipts: is it effective everywhere, and since when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+
+use super::exchange::{Params, kind, name};
+use super::problem::Problem;
+use super::{Context, Shared};
+use crate::hub::roster::{Receipt, ReceiptState, RevisionFacts};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WaitParams {
+    wait_ms: Option<u64>,
+    seen: Option<usize>,
+}
+
+/// Whether a revocation is effective. With `wait_ms` and `seen` it waits for news.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/revocations/{name}/receipts", tag = "revocations", security(("admin" = [])),
+    params(
+        ("tenant" = String, Path, description = "The tenant"),
+        ("name" = String, Path, description = "The revocation's name"),
+        ("wait_ms" = Option<u64>, Query, description = "Answer when there is news or after this long; at most 30000"),
+        ("seen" = Option<usize>, Query, description = "The `settled` last seen; another one, or EFFECTIVE, is news"),
+    ),
+    responses(
+        (status = 200, description = "The receipt", body = Receipt),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn of_revocation(
+    State(context): Shared,
+    Path((tenant, revocation)): Path<(String, String)>,
+    Params(params): Params<WaitParams>,
+) -> Result<Json<Receipt>, Problem> {
+    let (tenant, revocation) = (name(&tenant, "tenant")?, name(&revocation, "name")?);
+    let detail = format!("no revocation of tenant `{tenant}` is named `{revocation}`");
+    let kind = kind("revocation")?;
+    let found =
+        context.work(move |context| context.feed.store().record(&tenant, kind, &revocation)).await??;
+    let found = found.ok_or_else(|| Problem::not_found(detail))?;
+    answer(&context, found.revision, &params).await
+}
+
+/// Whether any commit is effective.
+#[utoipa::path(
+    get, path = "/v1/revisions/{revision}/receipts", tag = "revocations", security(("admin" = [])),
+    params(
+        ("revision" = u64, Path, description = "The revision"),
+        ("wait_ms" = Option<u64>, Query, description = "Answer when there is news or after this long; at most 30000"),
+        ("seen" = Option<usize>, Query, description = "The `settled` last seen; another one, or EFFECTIVE, is news"),
+    ),
+    responses(
+        (status = 200, description = "The receipt", body = Receipt),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn of_revision(
+    State(context): Shared,
+    Path(revision): Path<String>,
+    Params(params): Params<WaitParams>,
+) -> Result<Json<Receipt>, Problem> {
+    let revision = revision.parse().map_err(|_| Problem::not_found("expected a revision, a number"))?;
+    answer(&context, revision, &params).await
+}
+
+/// What is known of a revision; also used for a revocation just made.
+pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<RevisionFacts, Problem> {
+    let logged = context.work(move |context| context.feed.store().logged(revision)).await??;
+    let logged = logged.ok_or_else(|| Problem::not_found(format!("no commit is of revision {revision}")))?;
+    let own = context.feed.acknowledged(revision).map(|now| now.wall);
+    Ok(RevisionFacts {
+        revision,
+        cell: logged.tenant,
+        committed_at: own.or(logged.acknowledged_at).unwrap_or(logged.at).max(logged.at),
+        committed: context.feed.acknowledged_by(revision),
+    })
+}
+
+async fn answer(
+    context: &Arc<Context>,
+    revision: u64,
+    params: &WaitParams,
+) -> Result<Json<Receipt>, Problem> {
+    let facts = facts(context, revision).await?;
+    let wait = Duration::from_millis(params.wait_ms.unwrap_or(0).min(WAIT_MS_MAX));
+    let mut changes = context.roster.subscribe();
+    let news = async {
+        loop {
+            changes.mark_unchanged();
+            let receipt = context.roster.receipt(&facts);
+            let is_news = params.seen.is_none_or(|seen| receipt.settled != seen);
+            if receipt.state == ReceiptState::Effective || is_news {
+                return receipt;
+            }
+            // A lease can end without anyone saying so: look again soon.
+            tokio::time::timeout(LOOK_AGAIN, changes.changed()).await.ok();
+        }
+    };
+    let receipt = tokio::select! {
+        receipt = tokio::time::timeout(wait, news) => receipt.ok(),
+        () = context.shutdown.cancelled() => None,
+    };
+    Ok(Json(receipt.unwrap_or_else(|| context.roster.receipt(&facts))))
+}
+
+const WAIT_MS_MAX: u64 = 30_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);

@@ -1,0 +1,451 @@
+//! The one place that writes: reads what is asked, judges it against the tenant's records, commits.
+//!
+//! INVARIANT: everything of a request is judged before its first commit; a tenant's records
+//! are judged and committed under one lock, and the store compares once more.
+
+mod request;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::feed::Feed;
+use super::model::check::{Proposed, check};
+use super::model::life::{self, Transition};
+use super::model::{Fault, Faults, TenantImage, read_spec};
+use super::store::{ChangeSet, Edit, EditName, StoreError};
+use crate::core::id::Name;
+use crate::core::identity::{
+    Change, Hygiene, PolicyMode, PolicySet, Record, RecordKind, Revocation, RevocationTarget,
+};
+use crate::core::policy::DEFAULT_POLICY;
+use crate::core::time::{Clock, Timestamp};
+use crate::wire::state::{decode_record, encode_record};
+
+pub(crate) use request::{Document, Refusal, Revoke};
+pub(crate) use view::{Applied, AppliedChange, AppliedTenant, ChangeAction, RecordView, Revoked};
+
+/// Takes changes.
+pub(crate) struct Authority {
+    feed: Arc<Feed>,
+    clock: Arc<dyn Clock>,
+    images: Mutex<Images>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("feed", &self.feed).finish_non_exhaustive()
+    }
+}
+
+type Images = HashMap<Name, TenantImage>;
+
+/// Edits of one tenant, judged and ready.
+struct Plan {
+    tenant: Name,
+    edits: Vec<Edit>,
+    actions: Vec<AppliedChange>,
+    warnings: Vec<Fault>,
+}
+
+impl Authority {
+    pub(crate) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Self {
+        Self { feed, clock, images: Mutex::new(HashMap::new()) }
+    }
+
+    /// Applies documents: one transaction a tenant, all judged before the first.
+    pub(crate) fn apply(&self, documents: &[Document], dry_run: bool) -> Result<Applied, Refusal> {
+        let mut images = self.images.lock();
+        let applied = self.apply_in(&mut images, documents, dry_run);
+        images.retain(|_, image| image.revision() > 0);
+        applied
+    }
+
+    fn apply_in(
+        &self,
+        images: &mut Images,
+        documents: &[Document],
+        dry_run: bool,
+    ) -> Result<Applied, Refusal> {
+        let now = self.clock.now().wall;
+        let mut by_tenant: BTreeMap<&Name, Vec<&Document>> = BTreeMap::new();
+        for document in documents {
+            by_tenant.entry(&document.tenant).or_default().push(document);
+        }
+        let mut refused = Refusal::default();
+        let mut plans = Vec::new();
+        for (tenant, documents) in by_tenant {
+            let image = self.image(images, tenant)?;
+            match plan(image, tenant, &documents, now) {
+                Ok(plan) => plans.push(plan),
+                Err(refusal) => refused.absorb(refusal)?,
+            }
+        }
+        refused.none()?;
+        let mut applied = Applied::default();
+        for plan in plans {
+            let done = applied.tenants.iter().map(|t: &AppliedTenant| t.tenant.clone()).collect::<Vec<_>>();
+            let tenant = self.commit_plan(images, plan, dry_run).map_err(|e| e.after(&done))?;
+            applied.take(tenant);
+        }
+        Ok(applied)
+    }
+
+    /// Creates a record.
+    pub(crate) fn create(&self, document: &Document) -> Result<RecordView, Refusal> {
+        let mut images = self.images.lock();
+        let image = self.image(&mut images, &document.tenant)?;
+        match image.get(document.kind, &document.name) {
+            Some(held) => Err(Refusal::exists(held)),
+            None => self.write(&mut images, document),
+        }
+    }
+
+    /// Replaces a record, which need not exist unless a revision is expected.
+    pub(crate) fn replace(&self, document: &Document, expected: Option<u64>) -> Result<RecordView, Refusal> {
+        let mut images = self.images.lock();
+        let image = self.image(&mut images, &document.tenant)?;
+        let found = image.get(document.kind, &document.name).map(|change| change.revision);
+        match expected {
+            Some(expected) if found != Some(expected) => Err(Refusal::changed(document, expected, found)),
+            _ => self.write(&mut images, document),
+        }
+    }
+
+    fn write(&self, images: &mut Images, document: &Document) -> Result<RecordView, Refusal> {
+        let applied = self.apply_in(images, std::slice::from_ref(document), false)?;
+        let view = self.view(images, &document.tenant, document.kind, &document.name)?;
+        Ok(RecordView { warnings: applied.warnings, ..view })
+    }
+
+    fn view(
+        &self,
+        images: &mut Images,
+        tenant: &Name,
+        kind: RecordKind,
+        name: &Name,
+    ) -> Result<RecordView, Refusal> {
+        let change = self.image(images, tenant)?.get(kind, name);
+        change.map(|change| RecordView::of(tenant, change)).ok_or_else(|| Refusal::unknown(kind, name))
+    }
+
+    /// Removes a record for good.
+    pub(crate) fn remove(&self, tenant: &Name, kind: RecordKind, name: &Name) -> Result<u64, Refusal> {
+        let mut images = self.images.lock();
+        let image = self.known_tenant(&mut images, tenant)?;
+        if image.live(kind, name).is_none() {
+            return Err(Refusal::unknown(kind, name));
+        }
+        life::removal(image, kind, name).map_err(|refused| Refusal::step("", refused))?;
+        let proposed = Proposed { kind, name: name.clone(), record: None, at: String::new() };
+        check(image, &[proposed], self.clock.now().wall)?;
+        let edit = Edit::new(kind, name.clone(), None);
+        Ok(self.commit(&mut images, tenant, vec![edit])?.revision)
+    }
+
+    /// Takes an identity to another status.
+    pub(crate) fn transition(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        asked: &Transition,
+        reason: &str,
+    ) -> Result<RecordView, Refusal> {
+        let mut images = self.images.lock();
+        let now = self.clock.now().wall;
+        let image = self.known_tenant(&mut images, tenant)?;
+        let (change, held) =
+            image.identity(name).ok_or_else(|| Refusal::unknown(RecordKind::Identity, name))?;
+        let next = life::transition(image, name, held, asked, now).map_err(|r| Refusal::step("", r))?;
+        let Some(next) = next else { return Ok(RecordView::of(tenant, change)) };
+        let reinstates = !asked.lifts.is_empty();
+        let mut edits = Vec::new();
+        if !reinstates {
+            edits.extend(carried(image, name, &next));
+        }
+        let record = Some(Record::Identity(Arc::new(next)));
+        edits.push(Edit { reinstates, ..Edit::new(RecordKind::Identity, name.clone(), record) });
+        let committed = self.commit(&mut images, tenant, edits)?;
+        tracing::info!(
+            %tenant, identity = %name, status = asked.to.as_str(), reason,
+            revision = committed.revision, "an identity's status changed"
+        );
+        self.view(&mut images, tenant, RecordKind::Identity, name)
+    }
+
+    /// Takes something away; what is taken away already stays as it is.
+    pub(crate) fn revoke(&self, tenant: &Name, asked: &Revoke) -> Result<Revoked, Refusal> {
+        let mut images = self.images.lock();
+        let image = self.known_tenant(&mut images, tenant)?;
+        let target = resolve(image, &asked.target)?;
+        if let Some((held, _)) = image.revocations_like(&target).find(|(_, held)| covers(held, &target)) {
+            return Ok(Revoked { name: held.name.clone(), revision: held.revision, is_new: false });
+        }
+        let record = Record::Revocation(Arc::new(Revocation {
+            target,
+            reason: Arc::clone(&asked.reason),
+            requested_by: Arc::clone(&asked.requested_by),
+            at: self.clock.now().wall,
+        }));
+        let edit = Edit {
+            kind: RecordKind::Revocation,
+            name: EditName::ByRevision,
+            record: Some(record),
+            reinstates: false,
+        };
+        let committed = self.commit(&mut images, tenant, vec![edit])?;
+        let name = committed.changes.first().map(|change| change.name.clone());
+        let name = name.ok_or_else(|| Refusal::unknown(RecordKind::Revocation, tenant))?;
+        tracing::info!(%tenant, revocation = %name, revision = committed.revision, "revoked");
+        Ok(Revoked { name, revision: committed.revision, is_new: true })
+    }
+
+    /// How many identities of a tenant are in each status.
+    pub(crate) fn identity_statuses(&self, tenant: &Name) -> Result<[u64; 4], Refusal> {
+        let mut images = self.images.lock();
+        Ok(self.image(&mut images, tenant)?.identity_statuses())
+    }
+
+    fn known_tenant<'i>(&self, images: &'i mut Images, tenant: &Name) -> Result<&'i TenantImage, Refusal> {
+        if self.image(images, tenant)?.revision() == 0 {
+            images.remove(tenant);
+        }
+        images.get(tenant).ok_or_else(|| Refusal::unknown_tenant(tenant))
+    }
+
+    fn image<'i>(&self, images: &'i mut Images, tenant: &Name) -> Result<&'i TenantImage, Refusal> {
+        if !images.contains_key(tenant) {
+            let image = match self.feed.store().snapshot(tenant)? {
+                Some(cell) => TenantImage::load(&cell).map_err(Refusal::Unreadable)?,
+                None => TenantImage::empty(),
+            };
+            images.insert(tenant.clone(), image);
+        }
+        images.get(tenant).ok_or_else(|| Refusal::unknown_tenant(tenant))
+    }
+
+    fn commit_plan(&self, images: &mut Images, plan: Plan, dry_run: bool) -> Result<AppliedTenant, Refusal> {
+        let Plan { tenant, edits, actions: changes, warnings } = plan;
+        let revision = if dry_run || edits.is_empty() {
+            self.image(images, &tenant)?.revision()
+        } else {
+            if self.image(images, &tenant)?.revision() == 0 {
+                self.room_for_a_tenant()?;
+            }
+            self.commit(images, &tenant, edits)?.revision
+        };
+        Ok(AppliedTenant { tenant, revision, changes, warnings })
+    }
+
+    fn room_for_a_tenant(&self) -> Result<(), Refusal> {
+        let (_, cells) = self.feed.store().cells()?;
+        if cells.len() < TENANTS_MAX { Ok(()) } else { Err(Refusal::full(TENANTS_MAX)) }
+    }
+
+    fn commit(
+        &self,
+        images: &mut Images,
+        tenant: &Name,
+        edits: Vec<Edit>,
+    ) -> Result<super::store::Committed, Refusal> {
+        let stands_at = Some(self.image(images, tenant)?.revision());
+        let changes = ChangeSet { tenant: tenant.clone(), stands_at, edits };
+        let committed = match self.feed.store().commit(&changes, &[]) {
+            Ok(committed) => committed,
+            Err(error) => {
+                // Whatever happened, the store knows better than what is held here.
+                images.remove(tenant);
+                return Err(error.into());
+            }
+        };
+        if let Some(image) = images.get_mut(tenant) {
+            image.take(&committed.changes, committed.revision);
+        }
+        if let Err(error) = self.feed.advance(self.clock.now()) {
+            // The change is durable; streams find it at their next ping.
+            tracing::error!(%error, revision = committed.revision, "a commit could not be read back");
+        }
+        Ok(committed)
+    }
+}
+
+/// Judges the documents of one tenant.
+fn plan(
+    image: &TenantImage,
+    tenant: &Name,
+    documents: &[&Document],
+    now: Timestamp,
+) -> Result<Plan, Refusal> {
+    let mut plan = Plan { tenant: tenant.clone(), edits: vec![], actions: vec![], warnings: vec![] };
+    let mut faults = Faults::at("");
+    let mut steps = Refusal::default();
+    let mut proposed: BTreeMap<(RecordKind, Name), Proposed> = BTreeMap::new();
+    for document in documents {
+        let held = image.get(document.kind, &document.name);
+        if let Some(removed) = held.filter(|held| held.record.is_none()) {
+            steps.absorb(Refusal::removed(document, removed))?;
+            continue;
+        }
+        let read = match read_spec(document.kind, &document.spec, &document.at) {
+            Ok(read) => read,
+            Err(found) => {
+                faults.absorb(found);
+                continue;
+            }
+        };
+        plan.warnings.extend(read.warnings.iter().map(|w| document.relocate(w)));
+        let record = match life::settle(held, &document.name, read) {
+            Ok(record) => record,
+            Err(refused) => {
+                steps.absorb(Refusal::step(&document.at, refused))?;
+                continue;
+            }
+        };
+        let edit = document.propose(record);
+        if proposed.insert((document.kind, document.name.clone()), edit).is_some() {
+            let (kind, name) = (document.kind.as_str(), &document.name);
+            faults.absorb(Faults::one(&document.at, format_args!("{kind} `{name}` is there twice")));
+        }
+    }
+    let changed = sort_out(image, proposed, &mut plan.actions);
+    if let Err(found) = check(image, &changed, now) {
+        faults.absorb(found);
+    }
+    steps.none()?;
+    if !faults.is_empty() {
+        return Err(Refusal::Invalid(faults));
+    }
+    plan.finish(image, changed)?;
+    Ok(plan)
+}
+
+/// Keeps what changes something, in the order of application, and says what becomes of each.
+fn sort_out(
+    image: &TenantImage,
+    proposed: BTreeMap<(RecordKind, Name), Proposed>,
+    actions: &mut Vec<AppliedChange>,
+) -> Vec<Proposed> {
+    let mut ordered: Vec<_> = proposed.into_values().collect();
+    ordered.sort_by_key(|edit| RecordKind::ALL.iter().position(|kind| *kind == edit.kind));
+    ordered.retain(|edit| {
+        let action = match image.live(edit.kind, &edit.name) {
+            None => ChangeAction::Create,
+            Some(held) if Some(held) == edit.record.as_ref() => ChangeAction::Unchanged,
+            Some(_) => ChangeAction::Update,
+        };
+        actions.push(AppliedChange { kind: edit.kind, name: edit.name.clone(), action });
+        action != ChangeAction::Unchanged
+    });
+    ordered
+}
+
+impl Plan {
+    /// Turns judged edits into what the store takes, with what goes along with them.
+    fn finish(&mut self, image: &TenantImage, changed: Vec<Proposed>) -> Result<(), Refusal> {
+        for edit in &changed {
+            survives_the_wire(edit)?;
+            if let Some(Record::Identity(next)) = &edit.record {
+                self.edits.extend(carried(image, &edit.name, next));
+            }
+        }
+        if image.revision() == 0 && !changed.is_empty() {
+            self.add_default_policy(&changed)?;
+        }
+        self.edits.extend(changed.into_iter().map(|e| Edit::new(e.kind, e.name, e.record)));
+        Ok(())
+    }
+
+    /// A tenant begins with a policy that enforces.
+    fn add_default_policy(&mut self, changed: &[Proposed]) -> Result<(), Refusal> {
+        let sets = || changed.iter().filter(|edit| edit.kind == RecordKind::PolicySet);
+        let enforces = |edit: &Proposed| match &edit.record {
+            Some(Record::PolicySet(set)) => set.mode == PolicyMode::Enforce,
+            _ => false,
+        };
+        if sets().any(enforces) {
+            return Ok(());
+        }
+        let name = Name::parse("default").map_err(|e| Refusal::Invalid(Faults::one("name", e)))?;
+        if let Some(shadow) = sets().find(|edit| edit.name == name) {
+            let message = "a new tenant's policy `default` enforces: name a shadow set otherwise";
+            return Err(Refusal::Invalid(Faults::one(&format!("{}.mode", shadow.at), message)));
+        }
+        let set = PolicySet {
+            cedar: Arc::from(DEFAULT_POLICY),
+            mode: PolicyMode::Enforce,
+            hygiene: Hygiene::default(),
+        };
+        self.actions.push(AppliedChange {
+            kind: RecordKind::PolicySet,
+            name: name.clone(),
+            action: ChangeAction::Create,
+        });
+        let record = Some(Record::PolicySet(Arc::new(set)));
+        self.edits.push(Edit::new(RecordKind::PolicySet, name, record));
+        Ok(())
+    }
+}
+
+/// An enforcement point must be able to read what is about to be logged.
+fn survives_the_wire(edit: &Proposed) -> Result<(), Refusal> {
+    let Some(record) = &edit.record else { return Ok(()) };
+    match decode_record(edit.kind, &encode_record(record)) {
+        Ok(read) if read == *record => Ok(()),
+        Ok(_) => Err(Refusal::Invalid(Faults::one(&edit.at, "cannot be sent as it is written"))),
+        Err(error) => Err(Refusal::Invalid(Faults::one(&edit.at, error))),
+    }
+}
+
+fn carried(image: &TenantImage, name: &Name, next: &crate::core::identity::Identity) -> Vec<Edit> {
+    life::kills_to_carry(image, name, next)
+        .into_iter()
+        .map(|(name, record)| Edit::new(RecordKind::Revocation, name, Some(record)))
+        .collect()
+}
+
+/// Fills in what only the records know, and refuses what they do not.
+fn resolve(image: &TenantImage, target: &RevocationTarget) -> Result<RevocationTarget, Refusal> {
+    let known = |kind, name: &Name| match image.live(kind, name) {
+        Some(_) => Ok(()),
+        None => Err(Refusal::unknown(kind, name)),
+    };
+    match target {
+        RevocationTarget::Identity { identity, .. } => {
+            let held: Option<(&Change, _)> = image.identity(identity);
+            let (held, _) = held.ok_or_else(|| Refusal::unknown(RecordKind::Identity, identity))?;
+            let generation = held.generation;
+            return Ok(RevocationTarget::Identity { identity: identity.clone(), generation });
+        }
+        RevocationTarget::IssuedBefore { identity, .. } => known(RecordKind::Identity, identity)?,
+        RevocationTarget::Credential(name) => known(RecordKind::Credential, name)?,
+        RevocationTarget::TokenId { issuer, .. } => known(RecordKind::Issuer, issuer)?,
+        RevocationTarget::TokenDigest { .. } => {}
+    }
+    Ok(target.clone())
+}
+
+/// Whether `held` takes away all that `asked` would.
+fn covers(held: &RevocationTarget, asked: &RevocationTarget) -> bool {
+    use RevocationTarget as T;
+    match (held, asked) {
+        (T::Identity { generation: held, .. }, T::Identity { generation: asked, .. }) => held >= asked,
+        (T::IssuedBefore { not_before: held, .. }, T::IssuedBefore { not_before: asked, .. }) => {
+            held >= asked
+        }
+        (T::TokenId { expires: held, .. }, T::TokenId { expires: asked, .. }) => held >= asked,
+        (T::TokenDigest { expires: held, .. }, T::TokenDigest { expires: asked, .. }) => held >= asked,
+        (T::Credential(_), T::Credential(_)) => true,
+        _ => false,
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store { error, committed: Vec::new() }
+    }
+}
+
+/// Most tenants of one hub.
+pub(crate) const TENANTS_MAX: usize = 1024;

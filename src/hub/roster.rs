@@ -1,0 +1,228 @@
+//! Who holds state under a lease, how far each has it in force, and so: is a revision
+//! effective everywhere, and since when.
+//!
+//! A member is one process start (incarnation) of one enforcement point. It is saved before
+//! its first heartbeat, so that a restart of the hub forgets nobody who might still be fresh;
+//! positions and times live in memory only: after a restart a member is taken to have been
+//! answered at the very moment of the restart, and acknowledges anew when it returns.
+//!
+//! INVARIANT: a member counts as done with a revision only when it has acknowledged it in
+//! force, or when its lease on older state is over: `deny_after` and the tolerated drift past
+//! the last ping that was answered with an older head.
+
+mod member;
+mod receipt;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::blocking;
+use super::store::{StateStore, StoreError, StoredMember};
+use crate::core::id::Name;
+use crate::core::time::{BootInstant, Clock, Now};
+use member::Member;
+pub(crate) use member::{MemberKey, Terms};
+pub(crate) use receipt::{Fleet, Receipt, ReceiptState, RevisionFacts};
+
+/// Who is a member, and how far each has come.
+pub(crate) struct Roster {
+    store: Arc<dyn StateStore>,
+    clock: Arc<dyn Clock>,
+    members: Mutex<HashMap<MemberKey, Member>>,
+    changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Roster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Roster").finish_non_exhaustive()
+    }
+}
+
+/// A live stream's place in the roster.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) key: MemberKey,
+    /// Which stream of this member it is.
+    session: u64,
+    /// Ends this stream when a newer one of the same incarnation comes.
+    pub(crate) fenced: CancellationToken,
+}
+
+/// Why someone cannot join.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// Too many members.
+    #[error("the roster has {MEMBERS_MAX} members, the most it takes")]
+    Full,
+    /// The member cannot be saved.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One acknowledgement.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Acknowledged {
+    pub(crate) positions: Vec<(Name, u64)>,
+    pub(crate) purged: u64,
+    pub(crate) ended_streams: u64,
+    pub(crate) refused: Vec<String>,
+}
+
+impl Roster {
+    /// Takes up the roster as it was saved.
+    pub(crate) fn load(store: Arc<dyn StateStore>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let now = clock.now();
+        let saved = store.members()?;
+        let members = saved.into_iter().map(|saved| {
+            let key = MemberKey { spoke_id: saved.spoke_id.clone(), incarnation: saved.incarnation };
+            (key, Member::restored(&saved, now))
+        });
+        let members = Mutex::new(members.collect());
+        Ok(Self { store, clock, members, changes: watch::Sender::new(0) })
+    }
+
+    /// Tells when anything about a member changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Members with a live stream.
+    pub(crate) fn connected(&self) -> usize {
+        self.members.lock().values().filter(|member| member.is_connected()).count()
+    }
+
+    /// Members.
+    pub(crate) fn len(&self) -> usize {
+        self.members.lock().len()
+    }
+
+    /// Takes in a stream. An older one of the same incarnation is fenced.
+    pub(crate) async fn join(&self, key: MemberKey, terms: Terms) -> Result<Membership, JoinError> {
+        self.make_room().await?;
+        let saved = StoredMember {
+            spoke_id: key.spoke_id.clone(),
+            incarnation: key.incarnation,
+            // Never shorter than what an earlier stream of it was granted: that lease may still run.
+            deny_after_max: self.longest_terms(&key, terms.deny_after_max),
+            waived: terms.waived.clone(),
+            build: terms.build.clone(),
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || store.save_member(&saved)).await?;
+        let now = self.clock.now();
+        let fenced = CancellationToken::new();
+        let mut members = self.members.lock();
+        let member = members.entry(key.clone()).or_insert_with(|| Member::new(now));
+        let session = member.connect(terms, fenced.clone(), now);
+        drop(members);
+        self.changed();
+        Ok(Membership { key, session, fenced })
+    }
+
+    fn longest_terms(&self, key: &MemberKey, asked: Option<Duration>) -> Option<Duration> {
+        let held = self.members.lock().get(key).and_then(Member::deny_after_max);
+        asked.max(held)
+    }
+
+    /// Forgets the lapsed when there are too many members.
+    async fn make_room(&self) -> Result<(), JoinError> {
+        let now = self.clock.now().boot;
+        let gone: Vec<_> = {
+            let members = self.members.lock();
+            if members.len() < MEMBERS_MAX {
+                return Ok(());
+            }
+            let over = members.iter().filter(|(_, member)| member.is_over(now, Duration::ZERO));
+            over.map(|(key, _)| key.clone()).collect()
+        };
+        for key in &gone {
+            self.forget(key.clone()).await?;
+        }
+        if gone.is_empty() { Err(JoinError::Full) } else { Ok(()) }
+    }
+
+    /// Forgets members that lapsed long ago; called now and then.
+    pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
+        let now = self.clock.now().boot;
+        let gone: Vec<_> = {
+            let members = self.members.lock();
+            let over = members.iter().filter(|(_, member)| member.is_over(now, KEPT_AFTER_LAPSE));
+            over.map(|(key, _)| key.clone()).collect()
+        };
+        for key in gone {
+            self.forget(key).await?;
+        }
+        Ok(())
+    }
+
+    /// A stream ended; the member stays until its lease is over.
+    pub(crate) fn leave(&self, membership: &Membership) {
+        if let Some(member) = self.members.lock().get_mut(&membership.key) {
+            member.disconnect(membership.session);
+        }
+        self.changed();
+    }
+
+    /// A member decides no more: it said so itself.
+    pub(crate) async fn goodbye(&self, membership: &Membership) -> Result<(), StoreError> {
+        self.forget(membership.key.clone()).await
+    }
+
+    async fn forget(&self, key: MemberKey) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        let (spoke_id, incarnation) = (key.spoke_id.clone(), key.incarnation);
+        blocking(move || store.forget_member(&spoke_id, &incarnation)).await?;
+        self.members.lock().remove(&key);
+        self.changed();
+        Ok(())
+    }
+
+    /// A ping that came at `received` is about to be answered with `head`.
+    ///
+    /// Called before the answer is sent: the lease it may grant is known here first.
+    pub(crate) fn answered(&self, membership: &Membership, head: u64, received: BootInstant) {
+        if let Some(member) = self.members.lock().get_mut(&membership.key) {
+            member.answered(head, received);
+        }
+    }
+
+    /// A member has positions in force.
+    pub(crate) fn acknowledged(&self, membership: &Membership, ack: Acknowledged) {
+        let now = self.clock.now();
+        if let Some(member) = self.members.lock().get_mut(&membership.key) {
+            member.acknowledged(ack, now);
+        }
+        self.changed();
+    }
+
+    /// Whether a revision is effective, and who is missing.
+    pub(crate) fn receipt(&self, facts: &RevisionFacts) -> Receipt {
+        let now = self.clock.now();
+        Receipt::of(facts, &self.members.lock(), now)
+    }
+
+    /// Every member.
+    pub(crate) fn fleet(&self) -> Fleet {
+        let now: Now = self.clock.now();
+        Fleet::of(&self.members.lock(), now)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// Tolerated drift between two clocks: 500 ppm.
+pub(crate) fn with_drift(span: Duration) -> Duration {
+    span.saturating_add(span / 2000)
+}
+
+/// Most members.
+pub(crate) const MEMBERS_MAX: usize = 20_000;
+/// How long a lapsed member is still listed.
+const KEPT_AFTER_LAPSE: Duration = Duration::from_secs(3600);

@@ -1,0 +1,182 @@
+//! One incarnation of one enforcement point.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Acknowledged, StoredMember, with_drift};
+use crate::core::id::Name;
+use crate::core::time::{BootInstant, Now, Timestamp};
+
+/// Who a member is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct MemberKey {
+    pub(crate) spoke_id: String,
+    pub(crate) incarnation: [u8; 16],
+}
+
+/// What a member says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Terms {
+    /// Longest finite `deny_after` of its routes; `None`: it has none.
+    pub(crate) deny_after_max: Option<Duration>,
+    /// Routes that never deny for staleness.
+    pub(crate) waived: Vec<String>,
+    /// Its build.
+    pub(crate) build: String,
+}
+
+/// What is known of one.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) terms: Terms,
+    pub(super) joined: Timestamp,
+    stream: Option<(u64, CancellationToken)>,
+    sessions: u64,
+    /// Pings answered, as (head named, last receipt of such a ping), oldest first.
+    answers: VecDeque<(u64, BootInstant)>,
+    /// When it was last known to hold a lease from an answer this list no longer, or never, had.
+    before: Option<BootInstant>,
+    cells: HashMap<Name, VecDeque<InForce>>,
+    pub(super) refused: VecDeque<String>,
+}
+
+/// A position that was acknowledged to be in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InForce {
+    pub(super) revision: u64,
+    pub(super) at: Timestamp,
+    pub(super) purged: u64,
+    pub(super) ended_streams: u64,
+}
+
+impl Member {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            terms: Terms::default(),
+            joined: now.wall,
+            stream: None,
+            sessions: 0,
+            answers: VecDeque::new(),
+            before: None,
+            cells: HashMap::new(),
+            refused: VecDeque::new(),
+        }
+    }
+
+    /// A member known from before a restart: it may have been answered until just now.
+    pub(super) fn restored(saved: &StoredMember, now: Now) -> Self {
+        let terms = Terms {
+            deny_after_max: saved.deny_after_max,
+            waived: saved.waived.clone(),
+            build: saved.build.clone(),
+        };
+        Self { terms, before: Some(now.boot), ..Self::new(now) }
+    }
+
+    pub(super) const fn deny_after_max(&self) -> Option<Duration> {
+        self.terms.deny_after_max
+    }
+
+    pub(super) const fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Takes over the stream, fencing the one before.
+    pub(super) fn connect(&mut self, terms: Terms, fence: CancellationToken, now: Now) -> u64 {
+        if let Some((_, older)) = self.stream.take() {
+            older.cancel();
+        }
+        if self.sessions == 0 {
+            self.joined = now.wall;
+        }
+        let deny_after_max = self.terms.deny_after_max.max(terms.deny_after_max);
+        self.terms = Terms { deny_after_max, ..terms };
+        self.sessions += 1;
+        self.stream = Some((self.sessions, fence));
+        self.sessions
+    }
+
+    pub(super) fn disconnect(&mut self, session: u64) {
+        if self.stream.as_ref().is_some_and(|(held, _)| *held == session) {
+            self.stream = None;
+        }
+    }
+
+    pub(super) fn answered(&mut self, head: u64, received: BootInstant) {
+        match self.answers.back_mut() {
+            Some((held, at)) if *held == head => *at = received.max(*at),
+            _ => self.answers.push_back((head, received)),
+        }
+        if self.answers.len() > ANSWERS_MAX
+            && let Some((_, at)) = self.answers.pop_front()
+        {
+            self.before = self.before.max(Some(at));
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: Acknowledged, now: Now) {
+        for (cell, revision) in ack.positions {
+            let held = self.cells.entry(cell).or_default();
+            if held.back().is_none_or(|last| last.revision < revision) {
+                held.push_back(InForce {
+                    revision,
+                    at: now.wall,
+                    purged: ack.purged,
+                    ended_streams: ack.ended_streams,
+                });
+            }
+            if held.len() > ACKS_MAX {
+                held.pop_front();
+            }
+        }
+        for refused in ack.refused {
+            self.refused.push_back(refused);
+            if self.refused.len() > REFUSALS_MAX {
+                self.refused.pop_front();
+            }
+        }
+    }
+
+    /// The first acknowledgement known that covers `revision` of `cell`.
+    pub(super) fn in_force(&self, cell: &Name, revision: u64) -> Option<&InForce> {
+        self.cells.get(cell)?.iter().find(|held| held.revision >= revision)
+    }
+
+    /// The last position acknowledged of each cell.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (&Name, &InForce)> {
+        self.cells.iter().filter_map(|(cell, held)| held.back().map(|last| (cell, last)))
+    }
+
+    /// When its lease on state older than `revision` is over.
+    ///
+    /// The last ping answered with an older head, or when no such answer is known the commit
+    /// itself: an answer sent after it names the revision.
+    pub(super) fn fence(&self, revision: u64, committed: BootInstant) -> BootInstant {
+        let older = self.answers.iter().filter(|(head, _)| *head < revision).map(|(_, at)| *at).max();
+        let last = older.max(self.before).unwrap_or(committed);
+        let span = with_drift(self.terms.deny_after_max.unwrap_or_default());
+        BootInstant::from_micros(last.as_micros().saturating_add(micros(span)))
+    }
+
+    /// When it was last answered at all.
+    pub(super) fn last_answer(&self) -> Option<BootInstant> {
+        self.answers.iter().map(|(_, at)| *at).max().max(self.before)
+    }
+
+    /// Whether it is gone: no stream, and every lease over for `longer`.
+    pub(super) fn is_over(&self, now: BootInstant, longer: Duration) -> bool {
+        let span = with_drift(self.terms.deny_after_max.unwrap_or_default()).saturating_add(longer);
+        let held = self.last_answer().and_then(|at| now.since(at)).is_some_and(|gone| gone <= span);
+        !self.is_connected() && !held
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+const ANSWERS_MAX: usize = 256;
+const ACKS_MAX: usize = 256;
+const REFUSALS_MAX: usize = 16;

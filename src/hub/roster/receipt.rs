@@ -1,0 +1,232 @@
+//! Receipts: is a revision in force everywhere, since when, who is missing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::member::{Member, MemberKey};
+use super::with_drift;
+use crate::core::id::Name;
+use crate::core::time::{BootInstant, Now, Timestamp};
+use crate::hub::model::Time;
+
+/// What a receipt needs to know of its revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RevisionFacts {
+    pub(crate) revision: u64,
+    pub(crate) cell: Name,
+    /// The clock once the store had acknowledged the commit.
+    pub(crate) committed_at: Timestamp,
+    /// The same, never too early, on the clock that runs during suspend.
+    pub(crate) committed: BootInstant,
+}
+
+/// Whether a revision is in force at every enforcement point that fails closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct Receipt {
+    /// The revision.
+    pub(crate) revision: u64,
+    /// The hub's clock once the store had acknowledged the commit.
+    pub(crate) committed_at: Time,
+    /// Whether any member is pending.
+    pub(crate) state: ReceiptState,
+    /// Since when no member has been pending; `null` while one is.
+    pub(crate) effective_since: Option<Time>,
+    /// By when it is effective whatever happens, for routes with a finite `deny_after`, their
+    /// streams included; `null` when members have waived routes only.
+    pub(crate) effective_by: Option<Time>,
+    /// How many members are not pending; what `seen` compares with.
+    pub(crate) settled: usize,
+    /// Each member, by id and incarnation.
+    pub(crate) members: Vec<MemberReceipt>,
+}
+
+/// Whether a revision is effective.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ReceiptState {
+    /// No member can still act on older state, waived routes aside.
+    Effective,
+    /// Some member may.
+    Pending,
+}
+
+/// One member's part.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct MemberReceipt {
+    /// The enforcement point's id.
+    pub(crate) spoke_id: String,
+    /// Its process start, 16 bytes in hexadecimal.
+    pub(crate) incarnation: String,
+    /// How it stands.
+    pub(crate) state: MemberState,
+    /// When it came to stand so; `null` while pending.
+    pub(crate) at: Option<Time>,
+    /// Remembered verifications dropped, as acknowledged.
+    pub(crate) purged: u64,
+    /// Streams ended, as acknowledged.
+    pub(crate) ended_streams: u64,
+    /// Routes that never deny for staleness: not covered until it is in force.
+    pub(crate) waived_routes: Vec<String>,
+}
+
+/// How a member stands to a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MemberState {
+    /// It acknowledged: no decision of it can read older state.
+    InForce,
+    /// It may still act on older state.
+    Pending,
+    /// Its lease on older state is over: it denies for staleness.
+    Lapsed,
+}
+
+impl Receipt {
+    pub(super) fn of(facts: &RevisionFacts, members: &HashMap<MemberKey, Member>, now: Now) -> Self {
+        let mut each: Vec<_> =
+            members.iter().map(|(key, member)| MemberReceipt::of(facts, key, member, now)).collect();
+        each.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
+        let settled = each.iter().filter(|member| member.state != MemberState::Pending).count();
+        let effective = settled == each.len();
+        let last = each.iter().filter_map(|member| member.at).max();
+        let committed_at = Time(facts.committed_at);
+        Self {
+            revision: facts.revision,
+            committed_at,
+            state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
+            effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
+            effective_by: effective_by(facts.committed_at, members.values()),
+            settled,
+            members: each,
+        }
+    }
+}
+
+fn effective_by<'a>(committed_at: Timestamp, members: impl Iterator<Item = &'a Member>) -> Option<Time> {
+    let mut only_waived = false;
+    let mut longest = Duration::ZERO;
+    for member in members {
+        only_waived |= member.deny_after_max().is_none() && !member.terms.waived.is_empty();
+        longest = longest.max(member.deny_after_max().unwrap_or_default());
+    }
+    (!only_waived).then(|| Time(committed_at.after(with_drift(longest)).after(ENDING_STREAMS)))
+}
+
+impl MemberReceipt {
+    fn of(facts: &RevisionFacts, key: &MemberKey, member: &Member, now: Now) -> Self {
+        let fence = member.fence(facts.revision, facts.committed);
+        // Without a finite route a lease bounds nothing: a live stream is waited for.
+        let bounded = member.deny_after_max().is_some() || !member.is_connected();
+        let lapsed = bounded && now.boot > fence;
+        let in_force = member.in_force(&facts.cell, facts.revision);
+        let (state, at) = match in_force {
+            Some(held) => (MemberState::InForce, Some(Time(held.at))),
+            None if lapsed => (MemberState::Lapsed, Some(Time(wall_of(fence, now)))),
+            None => (MemberState::Pending, None),
+        };
+        Self {
+            spoke_id: key.spoke_id.clone(),
+            incarnation: hex(&key.incarnation),
+            state,
+            at,
+            purged: in_force.map_or(0, |held| held.purged),
+            ended_streams: in_force.map_or(0, |held| held.ended_streams),
+            waived_routes: member.terms.waived.clone(),
+        }
+    }
+}
+
+/// The members of the fleet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct Fleet {
+    /// Each member, by id and incarnation.
+    pub(crate) members: Vec<MemberView>,
+}
+
+/// One member of the fleet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct MemberView {
+    /// The enforcement point's id.
+    pub(crate) spoke_id: String,
+    /// Its process start, 16 bytes in hexadecimal.
+    pub(crate) incarnation: String,
+    /// Its build.
+    pub(crate) build: String,
+    /// Whether it has a live stream.
+    pub(crate) connected: bool,
+    /// When this incarnation was first seen, by this process of the hub.
+    pub(crate) joined: Time,
+    /// When a ping of it was last answered.
+    pub(crate) last_ping: Option<Time>,
+    /// The longest finite `deny_after` of its routes, in milliseconds; `null`: it has none.
+    pub(crate) deny_after_max_ms: Option<u64>,
+    /// Routes that never deny for staleness.
+    pub(crate) waived_routes: Vec<String>,
+    /// What it has acknowledged to be in force.
+    pub(crate) cells: Vec<MemberCell>,
+    /// The last batches it refused, newest last.
+    pub(crate) refusals: Vec<String>,
+}
+
+/// How far a member has one cell in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct MemberCell {
+    /// The tenant.
+    pub(crate) tenant: String,
+    /// The revision in force.
+    pub(crate) revision: u64,
+    /// Since when.
+    pub(crate) at: Time,
+}
+
+impl Fleet {
+    pub(super) fn of(members: &HashMap<MemberKey, Member>, now: Now) -> Self {
+        let mut views: Vec<_> =
+            members.iter().map(|(key, member)| MemberView::of(key, member, now)).collect();
+        views.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
+        Self { members: views }
+    }
+}
+
+impl MemberView {
+    fn of(key: &MemberKey, member: &Member, now: Now) -> Self {
+        let mut cells: Vec<_> = member
+            .positions()
+            .map(|(cell, held)| MemberCell {
+                tenant: cell.to_string(),
+                revision: held.revision,
+                at: Time(held.at),
+            })
+            .collect();
+        cells.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+        Self {
+            spoke_id: key.spoke_id.clone(),
+            incarnation: hex(&key.incarnation),
+            build: member.terms.build.clone(),
+            connected: member.is_connected(),
+            joined: Time(member.joined),
+            last_ping: member.last_answer().map(|at| Time(wall_of(at, now))),
+            deny_after_max_ms: member
+                .deny_after_max()
+                .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            waived_routes: member.terms.waived.clone(),
+            cells,
+            refusals: member.refused.iter().cloned().collect(),
+        }
+    }
+}
+
+/// The wall-clock time of an instant at or before now.
+fn wall_of(at: BootInstant, now: Now) -> Timestamp {
+    now.wall.before(Duration::from_micros(now.boot.as_micros().saturating_sub(at.as_micros())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What ending streams may take, past the lease.
+const ENDING_STREAMS: Duration = Duration::from_secs(1);

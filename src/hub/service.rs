@@ -1,0 +1,282 @@
+//! A hub from start to stop.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use super::api::{self, Context};
+use super::authority::Authority;
+use super::feed::Feed;
+use super::roster::Roster;
+use super::settings::{ApiListener, HubError, HubSettings, StreamListener, StreamTls};
+use super::store::{DirectoryLock, SqliteStore, StateStore};
+use super::stream::{Shared, StateService};
+use super::token::AdminToken;
+use crate::core::time::Clock;
+
+/// A hub whose store is open. It serves nobody yet.
+#[derive(Debug)]
+pub struct Hub {
+    settings: HubSettings,
+    figures: HubFigures,
+    context: Arc<Context>,
+    streams: Arc<Shared>,
+    shutdown: CancellationToken,
+    _lock: Option<DirectoryLock>,
+}
+
+/// Numbers for metrics; cheap to read at any time.
+#[derive(Clone, Debug)]
+pub struct HubFigures {
+    feed: Arc<Feed>,
+    roster: Arc<Roster>,
+}
+
+impl HubFigures {
+    /// The head revision.
+    pub fn revision(&self) -> u64 {
+        self.feed.head()
+    }
+
+    /// Members with a live stream.
+    pub fn members_connected(&self) -> usize {
+        self.roster.connected()
+    }
+
+    /// Members that may hold state under a lease, live or not.
+    pub fn members(&self) -> usize {
+        self.roster.len()
+    }
+}
+
+impl Hub {
+    /// Opens the store and the admin token, making both at the first start. Blocks.
+    ///
+    /// # Errors
+    /// [`HubError`] names the file, what is wrong and what to do.
+    pub fn open(settings: HubSettings, clock: Arc<dyn Clock>) -> Result<Self, HubError> {
+        refuse_plaintext(&settings)?;
+        let lock = lock_beside_store(&settings)?;
+        let store: Arc<dyn StateStore> = Arc::new(SqliteStore::open(&settings.store, Arc::clone(&clock))?);
+        let token = AdminToken::load_or_make(&settings.api.admin_token_file)?;
+        let feed = Arc::new(Feed::new(Arc::clone(&store), &*clock)?);
+        let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
+        let shutdown = CancellationToken::new();
+        let context = Arc::new(Context {
+            feed: Arc::clone(&feed),
+            authority: Arc::new(Authority::new(Arc::clone(&feed), Arc::clone(&clock))),
+            roster: Arc::clone(&roster),
+            clock: Arc::clone(&clock),
+            token,
+            shutdown: shutdown.clone(),
+            room: Semaphore::new(STORE_REQUESTS_MAX),
+        });
+        let streams = Shared::new(
+            Arc::clone(&feed),
+            Arc::clone(&roster),
+            clock,
+            settings.streams.clone(),
+            shutdown.clone(),
+        );
+        tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
+        Ok(Self { settings, figures: HubFigures { feed, roster }, context, streams, shutdown, _lock: lock })
+    }
+
+    /// Numbers for metrics.
+    pub const fn figures(&self) -> &HubFigures {
+        &self.figures
+    }
+
+    /// Takes both listeners. Nobody is answered before [`BoundHub::serve`].
+    ///
+    /// # Errors
+    /// [`HubError::Listen`] names the address, what is wrong and what to do.
+    pub async fn bind(self) -> Result<BoundHub, HubError> {
+        let tls = match &self.settings.stream.tls {
+            Some(tls) => Some(server_tls(tls)?),
+            None => None,
+        };
+        let stream = listen("the state stream", self.settings.stream.address).await?;
+        let api = listen("the HTTP API", self.settings.api.address).await?;
+        Ok(BoundHub { hub: self, tls, stream, api })
+    }
+}
+
+/// A hub that has its listeners.
+#[derive(Debug)]
+pub struct BoundHub {
+    hub: Hub,
+    tls: Option<ServerTlsConfig>,
+    stream: TcpListener,
+    api: TcpListener,
+}
+
+impl BoundHub {
+    /// Where the state stream listens.
+    ///
+    /// # Errors
+    /// [`HubError::Serve`] when the system does not say.
+    pub fn stream_address(&self) -> Result<SocketAddr, HubError> {
+        self.stream.local_addr().map_err(|e| failed("the state stream", &e))
+    }
+
+    /// Where the HTTP API listens.
+    ///
+    /// # Errors
+    /// [`HubError::Serve`] when the system does not say.
+    pub fn api_address(&self) -> Result<SocketAddr, HubError> {
+        self.api.local_addr().map_err(|e| failed("the HTTP API", &e))
+    }
+
+    /// Numbers for metrics.
+    pub const fn figures(&self) -> &HubFigures {
+        self.hub.figures()
+    }
+
+    /// Serves until `shutdown`, then ends every stream and finishes open requests.
+    ///
+    /// # Errors
+    /// [`HubError::Serve`] when a listener fails.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), HubError> {
+        let Self { hub, tls, stream, api } = self;
+        let stopping = hub.shutdown.clone();
+        let streams = serve_stream(&hub, tls, stream);
+        let requests = serve_api(&hub, api);
+        let sweeping = sweep(&hub);
+        let both = async {
+            let ended = tokio::try_join!(streams, requests);
+            hub.shutdown.cancel();
+            hub.streams.drained().await;
+            ended.map(|_| ())
+        };
+        let stop = async {
+            shutdown.await;
+            tracing::info!("the hub is stopping");
+            stopping.cancel();
+            tokio::time::sleep(DRAIN_MAX).await;
+            tracing::warn!("some connections did not end in time and are cut");
+        };
+        tokio::select! {
+            ended = both => ended,
+            () = stop => Ok(()),
+            () = sweeping => Ok(()),
+        }
+    }
+}
+
+async fn serve_stream(
+    hub: &Hub,
+    tls: Option<ServerTlsConfig>,
+    listener: TcpListener,
+) -> Result<(), HubError> {
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS_A_CONNECTION_MAX);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|e| failed("the state stream", &e))?;
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    server
+        .add_service(StateService::server(Arc::clone(&hub.streams)))
+        .serve_with_incoming_shutdown(incoming, hub.shutdown.clone().cancelled_owned())
+        .await
+        .map_err(|e| failed("the state stream", &e))
+}
+
+async fn serve_api(hub: &Hub, listener: TcpListener) -> Result<(), HubError> {
+    axum::serve(listener, api::router(Arc::clone(&hub.context)))
+        .with_graceful_shutdown(hub.shutdown.clone().cancelled_owned())
+        .await
+        .map_err(|e| failed("the HTTP API", &e))
+}
+
+async fn sweep(hub: &Hub) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        if let Err(error) = hub.figures.roster.sweep().await {
+            tracing::warn!(%error, "lapsed members could not be forgotten");
+        }
+    }
+}
+
+fn refuse_plaintext(settings: &HubSettings) -> Result<(), HubError> {
+    let StreamListener { address, tls, insecure_plaintext } = &settings.stream;
+    if tls.is_none() && !address.ip().is_loopback() {
+        if !insecure_plaintext {
+            return Err(HubError::Listen {
+                listener: "the state stream",
+                address: *address,
+                what: "without a certificate identity state would travel in the clear".to_owned(),
+                remedy: "set `state.tls`, or listen on loopback",
+            });
+        }
+        tracing::warn!(%address, "the state stream listens without a certificate: identity state travels in the clear");
+    }
+    let ApiListener { address, insecure_plaintext, .. } = &settings.api;
+    if !address.ip().is_loopback() {
+        if !insecure_plaintext {
+            return Err(HubError::Listen {
+                listener: "the HTTP API",
+                address: *address,
+                what: "the admin token would travel in the clear".to_owned(),
+                remedy: "listen on loopback, behind a proxy that speaks TLS",
+            });
+        }
+        tracing::warn!(%address, "the HTTP API listens beyond loopback: the admin token travels in the clear");
+    }
+    Ok(())
+}
+
+/// The store locks its own directory; the data directory is locked too when it is another.
+fn lock_beside_store(settings: &HubSettings) -> Result<Option<DirectoryLock>, HubError> {
+    let beside = settings.store.parent().unwrap_or(Path::new(""));
+    let same = std::path::absolute(beside).ok() == std::path::absolute(&settings.data_dir).ok();
+    if same { Ok(None) } else { Ok(Some(DirectoryLock::acquire(&settings.data_dir)?)) }
+}
+
+fn server_tls(tls: &StreamTls) -> Result<ServerTlsConfig, HubError> {
+    let read = |file: &Path| {
+        std::fs::read(file).map_err(|e| HubError::File {
+            file: file.to_owned(),
+            what: format!("read: {e}"),
+            remedy: "let the hub's user read it, or name another file under `state.tls`",
+        })
+    };
+    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
+    let config = ServerTlsConfig::new().identity(identity);
+    match &tls.client_ca {
+        Some(file) => Ok(config.client_ca_root(Certificate::from_pem(read(file)?))),
+        None => Ok(config),
+    }
+}
+
+async fn listen(listener: &'static str, address: SocketAddr) -> Result<TcpListener, HubError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+            std::io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+            std::io::ErrorKind::PermissionDenied => "choose a port from 1024 on",
+            _ => "choose another address",
+        };
+        HubError::Listen { listener, address, what: error.to_string(), remedy }
+    })
+}
+
+fn failed(listener: &'static str, error: &dyn std::error::Error) -> HubError {
+    HubError::Serve { listener, what: error.to_string() }
+}
+
+const STORE_REQUESTS_MAX: usize = 32;
+const STREAMS_A_CONNECTION_MAX: u32 = 64;
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);

@@ -1,0 +1,82 @@
+//! The admin token: made at the first start, kept in a file only its owner reads.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::settings::HubError;
+
+/// A digest of the admin token: enough to recognise it.
+#[derive(Clone)]
+pub(crate) struct AdminToken([u8; 32]);
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminToken(redacted)")
+    }
+}
+
+impl AdminToken {
+    /// Reads the token, or makes one when there is no file.
+    pub(crate) fn load_or_make(file: &Path) -> Result<Self, HubError> {
+        match File::open(file) {
+            Ok(opened) => read(file, opened),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(file),
+            Err(error) => Err(fault(file, &format!("open: {error}"), READABLE)),
+        }
+    }
+
+    /// Whether `presented` is the token, in time that does not tell how much of it is right.
+    pub(crate) fn is(&self, presented: &[u8]) -> bool {
+        digest(presented).ct_eq(&self.0).into()
+    }
+}
+
+fn read(file: &Path, opened: File) -> Result<AdminToken, HubError> {
+    let io = |e: std::io::Error| fault(file, &format!("read: {e}"), READABLE);
+    let mode = opened.metadata().map_err(io)?.mode();
+    if mode & 0o077 != 0 {
+        let what = format!("its mode {:04o} lets others than its owner use it", mode & 0o7777);
+        return Err(fault(file, &what, "`chmod 600` it, and replace the token if someone may have read it"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    opened.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io)?;
+    let token = text.trim();
+    let known = token.strip_prefix(PREFIX).and_then(|rest| URL_SAFE_NO_PAD.decode(rest).ok());
+    match known {
+        Some(random) if random.len() >= RANDOM_BYTES => Ok(AdminToken(digest(token.as_bytes()))),
+        _ => Err(fault(file, "it holds no admin token", "remove it, and the next start makes one")),
+    }
+}
+
+fn make(file: &Path) -> Result<AdminToken, HubError> {
+    let mut random = Zeroizing::new([0; RANDOM_BYTES]);
+    aws_lc_rs::rand::fill(&mut *random).map_err(|_| fault(file, "no random bytes", "try again"))?;
+    let token = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(*random)));
+    let io = |e: std::io::Error| fault(file, &format!("make: {e}"), WRITABLE);
+    let mut made = File::options().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;
+    writeln!(made, "{}", *token).map_err(io)?;
+    made.sync_all().map_err(io)?;
+    tracing::info!(file = %file.display(), "made an admin token");
+    Ok(AdminToken(digest(token.as_bytes())))
+}
+
+fn digest(token: &[u8]) -> [u8; 32] {
+    *blake3::hash(token).as_bytes()
+}
+
+fn fault(file: &Path, what: &str, remedy: &'static str) -> HubError {
+    HubError::File { file: file.to_owned(), what: what.to_owned(), remedy }
+}
+
+const PREFIX: &str = "prt_admin_";
+const RANDOM_BYTES: usize = 32;
+const FILE_BYTES_MAX: u64 = 4096;
+const READABLE: &str = "let the hub's user read it";
+const WRITABLE: &str = "let the hub's user write its directory";

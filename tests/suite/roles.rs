@@ -1,0 +1,186 @@
+//! Hub and enforcement point as two processes, apart and together again.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::http::call;
+use crate::support::issuer::TestIssuer;
+use crate::support::upstream::Upstream;
+
+/// A role as a process of its own, its log readable line by line.
+struct Role {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Role {
+    fn start(role: &str, config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_portreeve"))
+            .arg(role)
+            .arg("--config")
+            .arg(config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, log }
+    }
+
+    /// Reads the log up to a line that holds `text`.
+    fn says(&mut self, text: &str) {
+        let found = self.log.by_ref().map_while(Result::ok).any(|line| line.contains(text));
+        assert!(found, "the process ended before it said `{text}`");
+    }
+
+    /// Ends it without any chance to tidy up.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Addresses and files of one hub and one enforcement point.
+struct Site {
+    folder: tempfile::TempDir,
+    api: SocketAddr,
+    proxy: SocketAddr,
+    health: SocketAddr,
+    issuer: TestIssuer,
+}
+
+impl Site {
+    fn new(upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [state, api, proxy, health] = [(); 4].map(|()| free());
+        let at = |name: &str| folder.path().join(name);
+        let hub = format!(
+            "hub: {{ store: \"sqlite://hub.db\", data_dir: hub }}\nstate: {{ address: \"{state}\" }}\n\
+             api: {{ address: \"{api}\" }}\nmetrics: {{ address: \"127.0.0.1:0\" }}\n"
+        );
+        fs::write(at("hub.yaml"), hub).unwrap();
+        let point = format!(
+            "enforcement_point: {{ id: p1, tenant: demo, data_dir: proxy }}\n\
+             hub: {{ endpoints: [\"http://{state}\"] }}\nlisteners:\n  - name: inbound\n    kind: proxy\n    \
+             address: \"{proxy}\"\n    routes: [{{ match: {{ path: \"/**\" }}, service: orders, upstream: app }}]\n\
+             upstreams: {{ app: {{ url: \"http://{upstream}\" }} }}\ncredentials: {{ audiences: [orders] }}\n\
+             admin: {{ address: \"127.0.0.1:0\" }}\nmetrics: {{ address: \"{health}\" }}\n"
+        );
+        fs::write(at("proxy.yaml"), point).unwrap();
+        Self { folder, api, proxy, health, issuer: TestIssuer::es256() }
+    }
+
+    fn start(&self, role: &str) -> Role {
+        Role::start(role, &self.folder.path().join(format!("{role}.yaml")))
+    }
+
+    fn command(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_portreeve"))
+            .args(arguments)
+            .env("PORTREEVE_HUB", format!("http://{}", self.api))
+            .env("PORTREEVE_TOKEN_FILE", self.folder.path().join("hub/admin.token"))
+            .env("PORTREEVE_TENANT", "demo")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One issuer, one resource, and `ledger` and `batch`, who may read orders.
+    fn apply_records(&self) {
+        let path = self.folder.path().join("records.yaml");
+        fs::write(self.folder.path().join("jwks.json"), self.issuer.jwks()).unwrap();
+        let identity = |name: &str| {
+            format!(
+                "---\nkind: identity\nname: {name}\nspec: {{ type: workload, environment: prod, \
+                 bindings: [{{ issuer: main, subject: {name} }}], entitlements: [{{ name: read }}] }}\n"
+            )
+        };
+        let text = format!(
+            "kind: issuer\nname: main\nspec: {{ iss: \"{}\", profile: generic, algorithms: [ES256], \
+             audiences: [orders], keys: {{ file: jwks.json }}, max_lifetime: 1h }}\n---\nkind: resource\n\
+             name: orders\nspec: {{ environment: prod, routes: [{{ path: \"/**\", requires: read }}] }}\n{}{}",
+            self.issuer.iss(),
+            identity("ledger"),
+            identity("batch")
+        );
+        fs::write(&path, text).unwrap();
+        self.command(&["apply", "-f", path.to_str().unwrap()]);
+    }
+
+    /// The status of a call with a token of `subject`.
+    fn call_as(&self, subject: &str) -> u16 {
+        let now = jsonwebtoken::get_current_timestamp();
+        let claims = json!({
+            "iss": self.issuer.iss(), "sub": subject, "aud": "orders", "iat": now, "exp": now + 300,
+        });
+        let token = format!("Bearer {}", self.issuer.sign(&self.issuer.header(), &claims));
+        call(self.proxy, "GET", "/", &[("authorization", &token)]).status.as_u16()
+    }
+
+    fn ready(&self) -> u16 {
+        call(self.health, "GET", "/readyz", &[]).status.as_u16()
+    }
+}
+
+#[test]
+fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+
+    // Without a hub and without a past: alive, not ready, everything refused.
+    let mut proxy = site.start("proxy");
+    proxy.says("the enforcement point is running");
+    assert_eq!((site.ready(), site.call_as("ledger")), (503, 503));
+    assert_eq!(call(site.health, "GET", "/livez", &[]).status, 200);
+
+    // The hub appears.
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    proxy.says("the hub has confirmed the state");
+    site.apply_records();
+    site.command(&["revoke", "identity", "batch", "--reason", "test", "--wait"]);
+    assert_eq!((site.ready(), site.call_as("ledger"), site.call_as("batch")), (200, 200, 401));
+
+    // Both die; the enforcement point comes back alone and decides by its last-known-good.
+    hub.kill();
+    proxy.kill();
+    let mut proxy = site.start("proxy");
+    proxy.says("the enforcement point is running");
+    assert_eq!((site.ready(), site.call_as("ledger"), site.call_as("batch")), (200, 200, 401));
+
+    // A damaged last-known-good is set aside, and then nothing is known.
+    proxy.kill();
+    let lkg = site.folder.path().join("proxy/state/demo.lkg");
+    let mut bytes = fs::read(&lkg).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&lkg, bytes).unwrap();
+    let mut proxy = site.start("proxy");
+    proxy.says("damaged last-known-good state");
+    proxy.says("the enforcement point is running");
+    assert_eq!((site.ready(), site.call_as("ledger"), site.call_as("batch")), (503, 503, 503));
+
+    // The hub returns on its store, and with it the state: the revoked stays revoked.
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    proxy.says("the hub has confirmed the state");
+    assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+}
