@@ -165,12 +165,10 @@ impl Core {
             return self.judge_room(true);
         }
         let ordinary = self.make_room();
-        let mut prepared = self.prepared.lock();
-        if let Some(kept) = prepared.as_mut() {
-            kept.reserve = !ordinary;
-        } else if ordinary || self.disk_bytes() + self.limits.segment_bytes <= self.limits.max_bytes {
+        let kept = self.prepared.lock().as_mut().map(|kept| kept.reserve = !ordinary).is_some();
+        let affordable = || self.disk_bytes() + self.limits.segment_bytes <= self.limits.max_bytes;
+        if !kept && (ordinary || affordable()) {
             // Without it the log runs on to its segment's end and then stalls, which is tried again.
-            drop(prepared);
             self.prepare(self.limits.segment_bytes, !ordinary).ok();
         }
         self.judge_room(ordinary);

@@ -22,6 +22,8 @@ mod pipeline;
 mod reverse_proxy;
 /// Hub and enforcement point as two processes, apart and together again.
 mod roles;
+/// The decision log from outside: modes, crashes, faults of the disk, sinks.
+mod spool;
 /// Fakes and makers: issuer, clock, decision log, state, upstream, caller.
 mod support;
 /// Layers, sizes, words: what a machine can check of the house rules.
