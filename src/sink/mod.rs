@@ -9,8 +9,6 @@
 mod cursor;
 mod file;
 mod ship;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 

@@ -79,7 +79,9 @@ impl SpoolOptions {
 
 impl fmt::Debug for SpoolOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpoolOptions").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("SpoolOptions")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 

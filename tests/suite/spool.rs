@@ -39,7 +39,10 @@ impl Clock for TestClock {
     fn now(&self) -> Now {
         let us = self.0.load(Ordering::SeqCst);
         let wall = Timestamp::from_micros(1_795_000_000_000_000 + i64::try_from(us).unwrap());
-        Now { wall, boot: BootInstant::from_micros(1_000_000 + us) }
+        Now {
+            wall,
+            boot: BootInstant::from_micros(1_000_000 + us),
+        }
     }
 }
 
@@ -102,7 +105,11 @@ const SEGMENT: u64 = 64 * 1024;
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, clock: Arc::default(), disk: Arc::default() }
+        Self {
+            dir,
+            clock: Arc::default(),
+            disk: Arc::default(),
+        }
     }
 
     fn options(&self) -> SpoolOptions {
@@ -142,7 +149,11 @@ fn read_all(spool: &Path, log: LogId) -> (Vec<(u64, Record)>, u64) {
     loop {
         match reader.read(None).unwrap() {
             Read::Records(records) => {
-                found.extend(records.iter().map(|(seq, bytes)| (seq, decode(bytes).unwrap())));
+                found.extend(
+                    records
+                        .iter()
+                        .map(|(seq, bytes)| (seq, decode(bytes).unwrap())),
+                );
             }
             Read::Missing { from, to } => missing += to - from + 1,
             Read::Damaged(_) => {}
@@ -162,7 +173,13 @@ fn facts(method: &str) -> ExchangeFacts {
 }
 
 fn refusal(now: Now) -> Verdict {
-    Verdict::refuse(Reason::CredentialMissing, Basis { now, ..Basis::default() })
+    Verdict::refuse(
+        Reason::CredentialMissing,
+        Basis {
+            now,
+            ..Basis::default()
+        },
+    )
 }
 
 /// Reserves and records one decision, named by `method`.
@@ -216,7 +233,11 @@ fn methods(records: &[(u64, Record)]) -> Vec<String> {
 
 fn balanced(log: &SpoolLog) {
     let counts = log.stats().counts;
-    assert_eq!(counts.decisions, counts.records + counts.rolled_up + counts.lost, "{counts:?}");
+    assert_eq!(
+        counts.decisions,
+        counts.records + counts.rolled_up + counts.lost,
+        "{counts:?}"
+    );
 }
 
 fn copy(from: &Path, to: &Path) {
