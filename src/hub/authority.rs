@@ -310,13 +310,12 @@ fn plan(
         }
     }
     let changed = sort_out(image, proposed, &mut plan.actions);
-    if let Err(found) = check(image, &changed, now) {
-        faults.absorb(found);
-    }
     steps.none()?;
     if !faults.is_empty() {
         return Err(Refusal::Invalid(faults));
     }
+    // Only now: a document that could not be read would be missed by those that name it.
+    check(image, &changed, now)?;
     plan.finish(image, changed)?;
     Ok(plan)
 }

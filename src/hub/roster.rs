@@ -182,9 +182,9 @@ impl Roster {
         Ok(())
     }
 
-    /// A ping that came at `received` is about to be answered with `head`.
+    /// A ping that came at `received` is about to be answered with `head` or a later one.
     ///
-    /// Called before the answer is sent: the lease it may grant is known here first.
+    /// Called before that head is read: the lease it may grant is known here first.
     pub(crate) fn answered(&self, membership: &Membership, head: u64, received: BootInstant) {
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
             member.answered(head, received);

@@ -54,9 +54,23 @@ impl Serialize for Time {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            de::Error::custom(format_args!(
+        // A visitor, so that the error knows its place in the text.
+        deserializer.deserialize_str(TimeVisitor)
+    }
+}
+
+struct TimeVisitor;
+
+impl de::Visitor<'_> for TimeVisitor {
+    type Value = Time;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a time in RFC 3339 such as `2027-05-01T00:00:00Z`, or a date")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
+        Time::parse(text).ok_or_else(|| {
+            E::custom(format_args!(
                 "`{}` is no time: expected RFC 3339 such as `2027-05-01T00:00:00Z`, or a date",
                 text.escape_debug()
             ))

@@ -296,11 +296,16 @@ impl Writer<'_> {
         while let Ok(next) = pings.try_recv() {
             waiting.push(next);
         }
+        // Noted before the head is read: a commit that the answer does not name comes after the
+        // note, so nobody takes this member's lease for lapsed while an answer is under way.
+        let known = self.shared.feed.head();
+        for arrived in &waiting {
+            self.shared.roster.answered(self.membership, known, arrived.at);
+        }
         let head = self.shared.pulse.head().await.map_err(|e| unavailable(&e))?;
         self.deliver(head.revision).await?;
         for arrived in waiting {
             let heads = self.heads();
-            self.shared.roster.answered(self.membership, head.revision, arrived.at);
             self.send(Down::Beat(proto::Beat {
                 echo_nonce: arrived.nonce,
                 head_revision: head.revision,

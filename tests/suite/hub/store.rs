@@ -146,7 +146,7 @@ fn keeps_nothing_of_a_failed_commit(store: &dyn StateStore) {
 }
 
 fn counts_generations(store: &dyn StateStore) {
-    let mut step = |status, reinstates| {
+    let step = |status, reinstates| {
         let mut change = put("a", &[("id", identity(status))]);
         change.edits[0].reinstates = reinstates;
         store.commit(&change, &[]).unwrap().changes[0].generation
