@@ -49,11 +49,11 @@ fn basis() -> Basis {
         verified: None,
         verification_cached: true,
         principal: None,
-        answer: Some(Answer {
+        answer: Some(Arc::new(Answer {
             permits: true,
             determining: vec!["base/orders-read".into()],
             errors: vec!["base/broken".into()],
-        }),
+        })),
         policy_digest: Some([2; 32]),
         exceptions: vec![name("exc-1")],
         lifted: vec![Reason::HygieneOwnerless],
@@ -352,11 +352,11 @@ fn the_longest_records_stay_below_the_cap() {
         1000
     ];
     let texts = vec![Arc::clone(&long); 1000];
-    basis.answer = Some(Answer {
+    basis.answer = Some(Arc::new(Answer {
         permits: true,
         determining: texts.clone(),
         errors: texts,
-    });
+    }));
     let mut facts = facts();
     (facts.listener, facts.method) = (Arc::clone(&long), Arc::clone(&long));
     assert!(whole(&facts, &basis, &long).len() < RECORD_BYTES_MAX);
