@@ -18,7 +18,7 @@ use super::model::{Fault, Faults, TenantImage, read_spec};
 use super::store::{ChangeSet, Edit, EditName, StoreError};
 use crate::core::id::Name;
 use crate::core::identity::{
-    Change, Hygiene, PolicyMode, PolicySet, Record, RecordKind, Revocation, RevocationTarget,
+    Change, Hygiene, IdentityStatus, PolicyMode, PolicySet, Record, RecordKind, Revocation, RevocationTarget,
 };
 use crate::core::policy::DEFAULT_POLICY;
 use crate::core::time::{Clock, Timestamp};
@@ -202,10 +202,11 @@ impl Authority {
         Ok(Revoked { name, revision: committed.revision, is_new: true })
     }
 
-    /// How many identities of a tenant are in each status.
+    /// How many identities of a tenant are in each status, in the order of [`IdentityStatus::ALL`].
     pub(crate) fn identity_statuses(&self, tenant: &Name) -> Result<[u64; 4], Refusal> {
         let mut images = self.images.lock();
-        Ok(self.image(&mut images, tenant)?.identity_statuses())
+        let image = self.image(&mut images, tenant)?;
+        Ok(IdentityStatus::ALL.map(|status| image.identities_in(status)))
     }
 
     fn known_tenant<'i>(&self, images: &'i mut Images, tenant: &Name) -> Result<&'i TenantImage, Refusal> {

@@ -177,7 +177,7 @@ fn check_policies(image: &TenantImage, edits: &[Proposed], faults: &mut Faults) 
     if let Err(error) = TenantPolicy::compile(&sets) {
         let message = error.to_string();
         let named = |edit: &&&Proposed| message.starts_with(&format!("policy set `{}`", edit.name));
-        let at = &edited.iter().find(named).unwrap_or(&first).at;
+        let at = &edited.iter().find(named).unwrap_or(first).at;
         faults.absorb(Faults::one(&format!("{at}.cedar"), message));
     }
 }

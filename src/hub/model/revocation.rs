@@ -67,70 +67,42 @@ impl TargetSpec {
         if self.generation.is_some() {
             faults.push("generation", "is set by the hub");
         }
-        let target = match self {
-            Self {
-                identity: Some(identity),
-                credential: None,
-                issuer: None,
-                jti: None,
-                token_digest: None,
-                expires: None,
-                issued_before,
-                ..
-            } => text::name(identity, "identity", &mut faults).map(|identity| match issued_before {
-                Some(cut) => RevocationTarget::IssuedBefore { identity, not_before: cut.0 },
-                None => RevocationTarget::Identity { identity, generation: 0 },
-            }),
-            Self {
-                credential: Some(name),
-                identity: None,
-                issued_before: None,
-                issuer: None,
-                jti: None,
-                token_digest: None,
-                expires: None,
-                ..
-            } => text::name(name, "credential", &mut faults).map(RevocationTarget::Credential),
-            Self {
-                issuer: Some(issuer),
-                jti: Some(jti),
-                expires: Some(expires),
-                identity: None,
-                issued_before: None,
-                credential: None,
-                token_digest: None,
-                ..
-            } => {
-                let jti = text::needed(jti, "jti", &mut faults);
-                let expires = ahead(*expires, now, &mut faults);
-                text::name(issuer, "issuer", &mut faults).map(|issuer| RevocationTarget::TokenId {
-                    issuer,
-                    jti,
-                    expires,
+        let target = self.shape(now, &mut faults);
+        match target {
+            Some(target) if faults.is_empty() => Ok(target),
+            _ => Err(faults),
+        }
+    }
+
+    fn shape(&self, now: Timestamp, faults: &mut Faults) -> Option<RevocationTarget> {
+        let of = (self.identity.as_deref(), self.issued_before, self.credential.as_deref());
+        let token = (self.issuer.as_deref(), self.jti.as_deref(), self.token_digest.as_deref(), self.expires);
+        match (of, token) {
+            ((Some(identity), cut, None), (None, None, None, None)) => {
+                let identity = text::name(identity, "identity", faults)?;
+                Some(match cut {
+                    Some(cut) => RevocationTarget::IssuedBefore { identity, not_before: cut.0 },
+                    None => RevocationTarget::Identity { identity, generation: 0 },
                 })
             }
-            Self {
-                token_digest: Some(given),
-                expires: Some(expires),
-                identity: None,
-                issued_before: None,
-                credential: None,
-                issuer: None,
-                jti: None,
-                ..
-            } => {
-                let expires = ahead(*expires, now, &mut faults);
-                digest(given, "token_digest", &mut faults)
-                    .map(|digest| RevocationTarget::TokenDigest { digest, expires })
+            ((None, None, Some(credential)), (None, None, None, None)) => {
+                text::name(credential, "credential", faults).map(RevocationTarget::Credential)
+            }
+            ((None, None, None), (Some(issuer), Some(jti), None, Some(expires))) => {
+                let jti = text::needed(jti, "jti", faults);
+                let expires = ahead(expires, now, faults);
+                let issuer = text::name(issuer, "issuer", faults)?;
+                Some(RevocationTarget::TokenId { issuer, jti, expires })
+            }
+            ((None, None, None), (None, None, Some(given), Some(expires))) => {
+                let expires = ahead(expires, now, faults);
+                let digest = digest(given, "token_digest", faults)?;
+                Some(RevocationTarget::TokenDigest { digest, expires })
             }
             _ => {
                 faults.push("", EXPECTED);
                 None
             }
-        };
-        match target {
-            Some(target) if faults.is_empty() => Ok(target),
-            _ => Err(faults),
         }
     }
 }

@@ -160,16 +160,13 @@ impl TenantImage {
             .collect()
     }
 
-    /// How many identities are in each status, in the order of [`IdentityStatus::ALL`].
-    pub fn identity_statuses(&self) -> [u64; 4] {
-        let mut counts = [0; 4];
-        for change in self.of_kind(RecordKind::Identity) {
-            if let Some(Record::Identity(identity)) = &change.record {
-                let place = IdentityStatus::ALL.iter().position(|status| *status == identity.status);
-                counts.iter_mut().nth(place.unwrap_or(0)).into_iter().for_each(|count| *count += 1);
-            }
-        }
-        counts
+    /// How many identities are in a status.
+    pub fn identities_in(&self, status: IdentityStatus) -> u64 {
+        let held = |change: &&Change| match &change.record {
+            Some(Record::Identity(identity)) => identity.status == status,
+            _ => false,
+        };
+        self.of_kind(RecordKind::Identity).filter(held).count() as u64
     }
 
     fn release(&mut self, kind: RecordKind, name: &Name) {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{FaultKind, StoreFault};
 
@@ -48,7 +48,7 @@ fn make_directory(directory: &Path) -> Result<(), StoreFault> {
         .map_err(|e| StoreFault::from_io(directory, "make the directory", &e))
 }
 
-fn held(path: &PathBuf, file: &mut File) -> StoreFault {
+fn held(path: &Path, file: &mut File) -> StoreFault {
     let mut holder = String::new();
     let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
     let who = if known { format!("process {}", holder.trim()) } else { "another process".to_owned() };

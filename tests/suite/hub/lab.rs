@@ -25,14 +25,14 @@ impl HandClock {
     }
 
     pub(crate) fn pass(&self, span: Duration) {
-        self.0.fetch_add(span.as_micros() as u64, Ordering::SeqCst);
+        self.0.fetch_add(span.as_micros().try_into().unwrap(), Ordering::SeqCst);
     }
 }
 
 impl Clock for HandClock {
     fn now(&self) -> Now {
         let passed = self.0.load(Ordering::SeqCst);
-        let wall = 1_782_000_000_000_000 + passed as i64;
+        let wall = 1_782_000_000_000_000 + passed.cast_signed();
         Now { wall: Timestamp::from_micros(wall), boot: BootInstant::from_micros(passed) }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use portreeve::core::id::Name;
+use portreeve::core::identity::{Batch, Keyer, Snapshot};
 use portreeve::hub::MESSAGE_BYTES_MAX;
-use portreeve::wire::state::{decode_body, decode_change, history_hash};
+use portreeve::wire::state::{decode_change, decode_delta, epoch};
 use portreeve::wire::state_proto as proto;
 use portreeve::wire::state_proto::hub_message::Message as Down;
 use portreeve::wire::state_proto::spoke_message::Message as Up;
@@ -28,6 +30,8 @@ struct Spoke {
     epoch: Bytes,
     cluster_id: Bytes,
     records: usize,
+    /// The state an enforcement point would decide by; none where the test makes up a position.
+    state: Option<Snapshot>,
 }
 
 fn hello(id: &str, incarnation: u8, deny_after: Duration) -> proto::Hello {
@@ -36,7 +40,7 @@ fn hello(id: &str, incarnation: u8, deny_after: Duration) -> proto::Hello {
         incarnation: Bytes::from(vec![incarnation; 16]),
         schema: 1,
         build: "test".into(),
-        deny_after_max_us: deny_after.as_micros() as u64,
+        deny_after_max_us: deny_after.as_micros().try_into().unwrap(),
         ..Default::default()
     }
 }
@@ -50,8 +54,8 @@ impl Spoke {
         up.send(proto::SpokeMessage { message: Some(Up::Hello(hello)) }).await.unwrap();
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
         let down = client.sync(messages).await.unwrap().into_inner();
-        let (cells, records) = (HashMap::new(), 0);
-        Self { up, down, client, cells, epoch: Bytes::new(), cluster_id: Bytes::new(), records }
+        let (cells, records, state) = (HashMap::new(), 0, Some(Snapshot::empty(Keyer::new(7))));
+        Self { up, down, client, cells, epoch: Bytes::new(), cluster_id: Bytes::new(), records, state }
     }
 
     async fn send(&self, message: Up) {
@@ -81,7 +85,7 @@ impl Spoke {
     }
 
     async fn fetch(&mut self, manifest: &proto::Manifest) {
-        let mut names = Vec::new();
+        let mut changes = Vec::new();
         for chunk in &manifest.chunks {
             let request = proto::ChunkRequest { cell: manifest.cell.clone(), hash: chunk.hash.clone() };
             let mut parts = self.client.get_chunk(request).await.unwrap().into_inner();
@@ -93,15 +97,21 @@ impl Spoke {
             assert!(bytes.len() <= 1024 * 1024);
             assert_eq!(blake3::hash(&bytes).as_bytes()[..], chunk.hash);
             let chunk = proto::Chunk::decode(bytes.freeze()).unwrap();
-            names.extend(chunk.changes.iter().map(|change| {
-                let change = decode_change(change).unwrap();
-                (change.kind, change.name)
-            }));
+            changes.extend(chunk.changes.iter().map(|change| decode_change(change).unwrap()));
         }
-        assert_eq!(names.len() as u64, manifest.records);
-        assert!(names.is_sorted(), "{names:?}");
-        self.records += names.len();
+        assert_eq!(changes.len() as u64, manifest.records);
+        assert!(changes.is_sorted_by_key(|change| (change.kind, change.name.clone())));
+        self.records += changes.len();
         let hash = <[u8; 32]>::try_from(&manifest.history_hash[..]).unwrap();
+        let batch = Batch {
+            cell: Name::parse(&manifest.cell).unwrap(),
+            epoch: epoch(&manifest.epoch).unwrap(),
+            from_revision: 0,
+            to_revision: manifest.revision,
+            history_hash: hash,
+            changes,
+        };
+        self.state = self.state.as_ref().map(|state| state.replace_cell(&batch).unwrap());
         self.cells.insert(manifest.cell.clone(), (manifest.revision, hash));
     }
 
@@ -109,10 +119,9 @@ impl Spoke {
     fn apply(&mut self, delta: &proto::Delta) {
         let (at, hash) = self.cells.entry(delta.cell.clone()).or_insert((0, [0; 32]));
         assert_eq!(delta.from_revision, *at, "a gap in cell {}", delta.cell);
-        let next = history_hash(hash, delta.to_revision, &delta.body);
-        assert_eq!(next[..], delta.history_hash, "another history");
-        decode_body(&delta.body).unwrap();
-        (*at, *hash) = (delta.to_revision, next);
+        let batch = decode_delta(delta, hash).unwrap();
+        (*at, *hash) = (batch.to_revision, batch.history_hash);
+        self.state = self.state.as_ref().map(|state| state.apply(&batch).unwrap());
     }
 
     /// Applies what comes until a heartbeat answers `nonce`, and checks that it names nothing
@@ -170,6 +179,30 @@ impl Spoke {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_streamed_is_what_decisions_read() {
+    let (_directory, lab) = lab().await;
+    let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
+    assert_eq!(spoke.welcome().await, []);
+    lab.apply(&demo()).await;
+    lab.revoke("ledger").await;
+    let status = json!({ "status": "suspended", "reason": "x" });
+    lab.ask("POST", "/v1/tenants/demo/identity/ledger/status", Some(status)).await;
+    let status = json!({ "status": "active", "reason": "x", "lifts": ["r2"] });
+    assert_eq!(lab.ask("POST", "/v1/tenants/demo/identity/ledger/status", Some(status)).await.0, 200);
+    lab.ask("DELETE", "/v1/tenants/demo/resource/orders", None).await;
+    spoke.beat(1).await;
+    let mut late = Spoke::connect(&lab, hello("late", 1, MINUTE)).await;
+    late.welcome().await;
+    for state in [spoke.state.unwrap(), late.state.unwrap()] {
+        let (demo, ledger) = (Name::parse("demo").unwrap(), Name::parse("ledger").unwrap());
+        assert_eq!(state.identity(&demo, &ledger).unwrap().generation, 3);
+        assert!(state.resource(&demo, &Name::parse("orders").unwrap()).unwrap().value.is_none());
+        assert_eq!((state.position().revision, state.stats().revocations), (5, 1));
+    }
+    lab.stop().await;
+}
 
 async fn lab() -> (tempfile::TempDir, Lab) {
     let directory = tempfile::tempdir().unwrap();
@@ -232,6 +265,7 @@ async fn a_spoke_resumes_where_it_stood() {
         Spoke::connect(&lab, proto::Hello { have: have.clone(), ..hello("edge", 2, MINUTE) }).await;
     let hash = <[u8; 32]>::try_from(&have[0].history_hash[..]).unwrap();
     again.cells.insert("demo".to_owned(), (have[0].revision, hash));
+    again.state = None;
     assert_eq!(again.welcome().await, [("demo".to_owned(), proto::PlanKind::Resume)]);
     again.beat(1).await;
     assert_eq!((again.cells["demo"].0, again.records), (4, 0));
