@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use portreeve::core::evidence::{
-    Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement,
-};
+use portreeve::core::evidence::{Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement};
 use portreeve::core::id::{Name, Position};
 use portreeve::core::policy::{Answer, Basis, Reason, Verdict};
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
@@ -21,10 +19,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Now {
         let us = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(0);
         let wall = Timestamp::from_micros(1_795_000_000_000_000 + us.cast_signed());
-        Now {
-            wall,
-            boot: BootInstant::from_micros(us + 1),
-        }
+        Now { wall, boot: BootInstant::from_micros(us + 1) }
     }
 }
 
@@ -32,9 +27,7 @@ fn open(dir: &std::path::Path) -> Arc<SpoolLog> {
     let clock = Arc::new(SystemClock(Instant::now()));
     let mut options = SpoolOptions::new(dir, "bench", [1; 16], 7, clock);
     options.refusals_per_second = u32::MAX;
-    SpoolLog::open(options)
-        .expect("a directory that can be written")
-        .0
+    SpoolLog::open(options).expect("a directory that can be written").0
 }
 
 fn facts() -> ExchangeFacts {
@@ -50,23 +43,17 @@ fn facts() -> ExchangeFacts {
 /// A verdict as full as one can be from outside the core.
 fn verdict() -> Verdict {
     let basis = Basis {
-        now: Now {
-            wall: Timestamp::from_micros(1_795_000_000_123_456),
-            boot: BootInstant::from_micros(5),
-        },
-        position: Position {
-            revision: 4711,
-            ..Default::default()
-        },
+        now: Now { wall: Timestamp::from_micros(1_795_000_000_123_456), boot: BootInstant::from_micros(5) },
+        position: Position { revision: 4711, ..Default::default() },
         state_age: Some(Duration::from_millis(300)),
         lease_hub_us: 1_795_000_000_000_000,
         tenant: Name::parse("acme").ok(),
         resource: Name::parse("orders").ok(),
         route: Some("/orders/{id}".into()),
-        answer: Some(Answer {
+        answer: Some(std::sync::Arc::new(Answer {
             determining: vec!["base/orders-read".into()],
             ..Default::default()
-        }),
+        })),
         policy_digest: Some([2; 32]),
         ..Basis::default()
     };
@@ -74,12 +61,7 @@ fn verdict() -> Verdict {
 }
 
 /// One decision; spins while there is no room, so that a slow disk shows in the figure.
-fn append(
-    log: &SpoolLog,
-    mode: EvidenceMode,
-    facts: &ExchangeFacts,
-    verdict: &Verdict,
-) -> Settlement {
+fn append(log: &SpoolLog, mode: EvidenceMode, facts: &ExchangeFacts, verdict: &Verdict) -> Settlement {
     loop {
         if let Reserved::Held(slot) = log.reserve(mode) {
             return log.decided(Some(slot), mode, facts, verdict).1;
@@ -97,20 +79,14 @@ fn wait(runtime: &tokio::runtime::Runtime, settlement: Settlement) {
 }
 
 fn run(log: &SpoolLog, mode: EvidenceMode, count: u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (facts, verdict) = (facts(), verdict());
     let group = if mode == EvidenceMode::Require { 64 } else { 1 };
     let mut left = count;
     while left > 0 {
         let now = group.min(left);
-        let waits: Vec<_> = (0..now)
-            .map(|_| append(log, mode, &facts, black_box(&verdict)))
-            .collect();
-        waits
-            .into_iter()
-            .for_each(|settlement| wait(&runtime, settlement));
+        let waits: Vec<_> = (0..now).map(|_| append(log, mode, &facts, black_box(&verdict))).collect();
+        waits.into_iter().for_each(|settlement| wait(&runtime, settlement));
         left -= now;
     }
 }
@@ -120,11 +96,7 @@ fn spool_append(criterion: &mut Criterion) {
     let log = open(dir.path());
     let mut group = criterion.benchmark_group("spool_append");
     group.throughput(Throughput::Elements(1)).sample_size(20);
-    for mode in [
-        EvidenceMode::BestEffort,
-        EvidenceMode::ProcessSafe,
-        EvidenceMode::Require,
-    ] {
+    for mode in [EvidenceMode::BestEffort, EvidenceMode::ProcessSafe, EvidenceMode::Require] {
         for threads in [1u64, 2] {
             group.bench_function(format!("{}/{threads}", mode.as_str()), |bencher| {
                 bencher.iter_custom(|count| {

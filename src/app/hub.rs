@@ -11,7 +11,7 @@ use super::thread::Part;
 use crate::admin::{Health, Readiness};
 use crate::config::{HubConfig, Store};
 use crate::core::time::Clock;
-use crate::hub::{ApiListener, Hub, HubFigures, HubSettings, StreamListener, StreamSettings};
+use crate::hub::{Hub, HubFigures, HubSettings, StreamSettings};
 
 /// Whether the hub serves health and metrics itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,12 +70,9 @@ fn settings(config: &HubConfig) -> HubSettings {
     HubSettings {
         store: store.clone(),
         data_dir: config.data_dir.clone(),
-        stream: StreamListener { address: config.state, tls: None, insecure_plaintext: false },
-        api: ApiListener {
-            address: config.api.address,
-            admin_token_file: config.api.admin_token_file.clone(),
-            insecure_plaintext: false,
-        },
+        stream: config.state,
+        api: config.api.address,
+        admin_token_file: config.api.admin_token_file.clone(),
         streams: StreamSettings::default(),
     }
 }

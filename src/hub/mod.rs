@@ -26,7 +26,7 @@ mod stream;
 mod token;
 
 pub use service::{BoundHub, Hub, HubFigures};
-pub use settings::{ApiListener, HubError, HubSettings, StreamListener, StreamTls};
+pub use settings::{HubError, HubSettings};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
 
 /// Runs work that blocks where that may be done.

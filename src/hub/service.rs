@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::api::{self, Context};
 use super::authority::Authority;
 use super::feed::Feed;
 use super::roster::Roster;
-use super::settings::{ApiListener, HubError, HubSettings, StreamListener, StreamTls};
+use super::settings::{HubError, HubSettings};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
 use super::stream::{Shared, StateService};
 use super::token::AdminToken;
@@ -63,10 +63,10 @@ impl Hub {
     /// # Errors
     /// [`HubError`] names the file, what is wrong and what to do.
     pub fn open(settings: HubSettings, clock: Arc<dyn Clock>) -> Result<Self, HubError> {
-        refuse_plaintext(&settings)?;
+        refuse_beyond_loopback(&settings)?;
         let lock = lock_beside_store(&settings)?;
         let store: Arc<dyn StateStore> = Arc::new(SqliteStore::open(&settings.store, Arc::clone(&clock))?);
-        let token = AdminToken::load_or_make(&settings.api.admin_token_file)?;
+        let token = AdminToken::load_or_make(&settings.admin_token_file)?;
         let feed = Arc::new(Feed::new(Arc::clone(&store), &*clock)?);
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
         let shutdown = CancellationToken::new();
@@ -100,13 +100,9 @@ impl Hub {
     /// # Errors
     /// [`HubError::Listen`] names the address, what is wrong and what to do.
     pub async fn bind(self) -> Result<BoundHub, HubError> {
-        let tls = match &self.settings.stream.tls {
-            Some(tls) => Some(server_tls(tls)?),
-            None => None,
-        };
-        let stream = listen("the state stream", self.settings.stream.address).await?;
-        let api = listen("the HTTP API", self.settings.api.address).await?;
-        Ok(BoundHub { hub: self, tls, stream, api })
+        let stream = listen("the state stream", self.settings.stream).await?;
+        let api = listen("the HTTP API", self.settings.api).await?;
+        Ok(BoundHub { hub: self, stream, api })
     }
 }
 
@@ -114,7 +110,6 @@ impl Hub {
 #[derive(Debug)]
 pub struct BoundHub {
     hub: Hub,
-    tls: Option<ServerTlsConfig>,
     stream: TcpListener,
     api: TcpListener,
 }
@@ -146,9 +141,9 @@ impl BoundHub {
     /// # Errors
     /// [`HubError::Serve`] when a listener fails.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), HubError> {
-        let Self { hub, tls, stream, api } = self;
+        let Self { hub, stream, api } = self;
         let stopping = hub.shutdown.clone();
-        let streams = serve_stream(&hub, tls, stream);
+        let streams = serve_stream(&hub, stream);
         let requests = serve_api(&hub, api);
         let sweeping = sweep(&hub);
         let both = async {
@@ -172,18 +167,11 @@ impl BoundHub {
     }
 }
 
-async fn serve_stream(
-    hub: &Hub,
-    tls: Option<ServerTlsConfig>,
-    listener: TcpListener,
-) -> Result<(), HubError> {
+async fn serve_stream(hub: &Hub, listener: TcpListener) -> Result<(), HubError> {
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_A_CONNECTION_MAX);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|e| failed("the state stream", &e))?;
-    }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server
         .add_service(StateService::server(Arc::clone(&hub.streams)))
@@ -208,30 +196,18 @@ async fn sweep(hub: &Hub) {
     }
 }
 
-fn refuse_plaintext(settings: &HubSettings) -> Result<(), HubError> {
-    let StreamListener { address, tls, insecure_plaintext } = &settings.stream;
-    if tls.is_none() && !address.ip().is_loopback() {
-        if !insecure_plaintext {
+/// Neither listener speaks TLS: across a network anybody could revive a revoked identity.
+fn refuse_beyond_loopback(settings: &HubSettings) -> Result<(), HubError> {
+    for (listener, address) in [("the state stream", settings.stream), ("the HTTP API", settings.api)] {
+        if !address.ip().is_loopback() {
             return Err(HubError::Listen {
-                listener: "the state stream",
-                address: *address,
-                what: "without a certificate identity state would travel in the clear".to_owned(),
-                remedy: "set `state.tls`, or listen on loopback",
+                listener,
+                address,
+                what: "without TLS, which it does not speak, anyone on the path could change state"
+                    .to_owned(),
+                remedy: "listen on loopback, behind a terminator of mutual TLS if need be",
             });
         }
-        tracing::warn!(%address, "the state stream listens without a certificate: identity state travels in the clear");
-    }
-    let ApiListener { address, insecure_plaintext, .. } = &settings.api;
-    if !address.ip().is_loopback() {
-        if !insecure_plaintext {
-            return Err(HubError::Listen {
-                listener: "the HTTP API",
-                address: *address,
-                what: "the admin token would travel in the clear".to_owned(),
-                remedy: "listen on loopback, behind a proxy that speaks TLS",
-            });
-        }
-        tracing::warn!(%address, "the HTTP API listens beyond loopback: the admin token travels in the clear");
     }
     Ok(())
 }
@@ -241,22 +217,6 @@ fn lock_beside_store(settings: &HubSettings) -> Result<Option<DirectoryLock>, Hu
     let beside = settings.store.parent().unwrap_or(Path::new(""));
     let same = std::path::absolute(beside).ok() == std::path::absolute(&settings.data_dir).ok();
     if same { Ok(None) } else { Ok(Some(DirectoryLock::acquire(&settings.data_dir)?)) }
-}
-
-fn server_tls(tls: &StreamTls) -> Result<ServerTlsConfig, HubError> {
-    let read = |file: &Path| {
-        std::fs::read(file).map_err(|e| HubError::File {
-            file: file.to_owned(),
-            what: format!("read: {e}"),
-            remedy: "let the hub's user read it, or name another file under `state.tls`",
-        })
-    };
-    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-    let config = ServerTlsConfig::new().identity(identity);
-    match &tls.client_ca {
-        Some(file) => Ok(config.client_ca_root(Certificate::from_pem(read(file)?))),
-        None => Ok(config),
-    }
 }
 
 async fn listen(listener: &'static str, address: SocketAddr) -> Result<TcpListener, HubError> {

@@ -13,45 +13,14 @@ pub struct HubSettings {
     pub store: PathBuf,
     /// The hub's directory; only one hub may use it.
     pub data_dir: PathBuf,
-    /// The state stream's listener.
-    pub stream: StreamListener,
-    /// The HTTP API's listener.
-    pub api: ApiListener,
-    /// How streams behave.
-    pub streams: StreamSettings,
-}
-
-/// The state stream's listener.
-#[derive(Clone, Debug)]
-pub struct StreamListener {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its certificate; without one it listens on loopback only.
-    pub tls: Option<StreamTls>,
-    /// Listens without a certificate beyond loopback: anyone on the path reads identity state.
-    pub insecure_plaintext: bool,
-}
-
-/// The state stream's certificate.
-#[derive(Clone, Debug)]
-pub struct StreamTls {
-    /// PEM certificate chain.
-    pub certificate: PathBuf,
-    /// PEM private key.
-    pub key: PathBuf,
-    /// PEM certificates of those who sign enforcement points' certificates; then one is required.
-    pub client_ca: Option<PathBuf>,
-}
-
-/// The HTTP API's listener.
-#[derive(Clone, Debug)]
-pub struct ApiListener {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where the state stream listens; loopback only.
+    pub stream: SocketAddr,
+    /// Where the HTTP API listens; loopback only.
+    pub api: SocketAddr,
     /// The admin token's file; made at the first start.
     pub admin_token_file: PathBuf,
-    /// Listens beyond loopback, where the admin token travels in the clear.
-    pub insecure_plaintext: bool,
+    /// How streams behave.
+    pub streams: StreamSettings,
 }
 
 /// Why a hub cannot start or go on.

@@ -66,9 +66,7 @@ impl Cursor {
             .open(path)
             .map_err(fault("open"))?;
         if let Some(dir) = path.parent() {
-            File::open(dir)
-                .and_then(|dir| dir.sync_all())
-                .map_err(fault("sync"))?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(fault("sync"))?;
         }
         let mut newest = None;
         for slot in 0..2 {
@@ -80,12 +78,7 @@ impl Cursor {
             }
         }
         let (generation, at) = newest.unwrap_or((0, (LogId::default(), 0)));
-        Ok(Self {
-            file,
-            path: path.to_path_buf(),
-            generation,
-            at,
-        })
+        Ok(Self { file, path: path.to_path_buf(), generation, at })
     }
 
     /// The first record not yet delivered.
@@ -101,13 +94,11 @@ impl Cursor {
         let generation = self.generation + 1;
         let offset = (generation % 2) * SLOT_BYTES as u64;
         let written = self.file.write_all_at(&slot(generation, to), offset);
-        written
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| CursorError {
-                what: "write",
-                path: self.path.clone(),
-                source,
-            })?;
+        written.and_then(|()| self.file.sync_data()).map_err(|source| CursorError {
+            what: "write",
+            path: self.path.clone(),
+            source,
+        })?;
         self.generation = generation;
         self.at = to;
         Ok(())
@@ -130,8 +121,5 @@ fn parse(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Delivered)> {
     whole.then_some(())?;
     let log = LogId::from_bytes(slot[16..32].try_into().ok()?);
     let generation = u64::from_le_bytes(slot[8..16].try_into().ok()?);
-    Some((
-        generation,
-        (log, u64::from_le_bytes(slot[32..40].try_into().ok()?)),
-    ))
+    Some((generation, (log, u64::from_le_bytes(slot[32..40].try_into().ok()?))))
 }

@@ -21,11 +21,7 @@ pub struct FileSink {
 impl FileSink {
     /// Will append to `path`; the file is opened with the first lines.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            open: None,
-            cut_short: false,
-        }
+        Self { path: path.into(), open: None, cut_short: false }
     }
 
     fn file(&mut self) -> io::Result<&mut File> {
@@ -33,10 +29,7 @@ impl FileSink {
             Some(file) if is_at(&file, &self.path)? => file,
             _ => {
                 self.cut_short = false;
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(&self.path)?
+                OpenOptions::new().create(true).append(true).open(&self.path)?
             }
         };
         Ok(self.open.insert(file))
@@ -47,11 +40,7 @@ impl Sink for FileSink {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let cut_short = self.cut_short;
         let file = self.file()?;
-        let result = if cut_short {
-            file.write_all(b"\n")
-        } else {
-            Ok(())
-        };
+        let result = if cut_short { file.write_all(b"\n") } else { Ok(()) };
         let result = result.and_then(|()| file.write_all(lines));
         self.cut_short = result.is_err();
         result

@@ -36,9 +36,7 @@ pub struct ShipperOptions {
 
 impl std::fmt::Debug for ShipperOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShipperOptions")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("ShipperOptions").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -70,22 +68,10 @@ impl Shipper {
         let cursor = Cursor::open(&spool.cursor_path(&options.name))?;
         let shared = Arc::new(Shared::default());
         let name = format!("sink-{}", options.name);
-        let task = Task::new(
-            Arc::clone(&spool),
-            sink,
-            options,
-            cursor,
-            Arc::clone(&shared),
-        );
-        let thread = std::thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || task.run());
+        let task = Task::new(Arc::clone(&spool), sink, options, cursor, Arc::clone(&shared));
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || task.run());
         let thread = thread.map_err(|source| SpoolError::Thread { name, source })?;
-        Ok(Self {
-            spool,
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { spool, shared, thread: Some(thread) })
     }
 
     /// Records handed over since the start.
@@ -167,27 +153,11 @@ impl Task {
         let at = cursor.at();
         spool.delivered(&options.name, at);
         let ShipperOptions { name, clock } = options;
-        Self {
-            spool,
-            sink,
-            name,
-            clock,
-            cursor,
-            at,
-            reader: None,
-            saved,
-            shared,
-        }
+        Self { spool, sink, name, clock, cursor, at, reader: None, saved, shared }
     }
 
     fn run(mut self) {
-        let mut seen = self.spool.wait(
-            Woken {
-                written: 0,
-                interrupts: 0,
-            },
-            Duration::ZERO,
-        );
+        let mut seen = self.spool.wait(Woken { written: 0, interrupts: 0 }, Duration::ZERO);
         let mut pause = RETRY_MIN;
         loop {
             let stopping = self.shared.stop.load(Ordering::Acquire);
@@ -198,10 +168,7 @@ impl Task {
                     self.shared.failures.fetch_add(1, Ordering::AcqRel);
                     // Read again from what the sink is known to have.
                     self.reader = None;
-                    let news = Woken {
-                        written: u64::MAX,
-                        interrupts: seen.interrupts,
-                    };
+                    let news = Woken { written: u64::MAX, interrupts: seen.interrupts };
                     seen.interrupts = self.spool.wait(news, pause).interrupts;
                     pause = (pause * 2).min(RETRY_MAX);
                 }

@@ -37,23 +37,12 @@ impl Consumers {
     pub(crate) fn new(names: &[String]) -> Self {
         let start = (LogId::default(), 0);
         let positions = names.iter().map(|name| (name.clone(), start)).collect();
-        Self {
-            inner: Mutex::new(Inner {
-                positions,
-                ..Inner::default()
-            }),
-            changed: Condvar::new(),
-        }
+        Self { inner: Mutex::new(Inner { positions, ..Inner::default() }), changed: Condvar::new() }
     }
 
     /// The place that every sink has reached; `None` without sinks.
     pub(crate) fn slowest(&self) -> Option<Delivered> {
-        self.inner
-            .lock()
-            .positions
-            .iter()
-            .map(|(_, position)| *position)
-            .min()
+        self.inner.lock().positions.iter().map(|(_, position)| *position).min()
     }
 
     /// Notes how far a sink is; going back is ignored.
@@ -83,9 +72,6 @@ impl Consumers {
         let mut inner = self.inner.lock();
         let same = |inner: &mut Inner| inner.written <= seen.written && inner.interrupts == seen.interrupts;
         _ = self.changed.wait_while_for(&mut inner, same, at_most);
-        Woken {
-            written: inner.written,
-            interrupts: inner.interrupts,
-        }
+        Woken { written: inner.written, interrupts: inner.interrupts }
     }
 }

@@ -172,8 +172,7 @@ impl BlockBuffer {
         let mut length = record.len();
         while length >= 0x80 {
             // The mask keeps seven bits.
-            self.bytes
-                .push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
+            self.bytes.push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
             length >>= 7;
         }
         self.bytes.push(u8::try_from(length).unwrap_or(0));
@@ -190,12 +189,7 @@ impl BlockBuffer {
         // INVARIANT: `fits` keeps the payload within 65,536 bytes.
         let length = u32::try_from(self.bytes.len() - BLOCK_HEADER_BYTES).unwrap_or(u32::MAX);
         let end = self.bytes.len();
-        let header = BlockHeader {
-            length,
-            crc: 0,
-            count: self.count,
-            first_seq: self.first_seq,
-        };
+        let header = BlockHeader { length, crc: 0, count: self.count, first_seq: self.first_seq };
         self.bytes[..BLOCK_HEADER_BYTES].copy_from_slice(&header.to_bytes());
         let crc = checksum(log, &self.bytes[..end]);
         self.bytes[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -244,12 +238,7 @@ impl BlockHeader {
             && (kind, codec) == (TYPE_RECORDS, CODEC_PLAIN)
             && (1..=BLOCK_RECORDS_MAX).contains(&count)
             && first_seq.checked_add(u64::from(count)).is_some();
-        possible.then_some(Self {
-            length,
-            crc: u32::from_le_bytes(array(bytes, 4)?),
-            count,
-            first_seq,
-        })
+        possible.then_some(Self { length, crc: u32::from_le_bytes(array(bytes, 4)?), count, first_seq })
     }
 
     /// Bytes of header and payload.
@@ -272,10 +261,7 @@ impl BlockHeader {
 pub fn checksum(log: LogId, block: &[u8]) -> u32 {
     let seeded = crc32c::crc32c(&log.to_bytes());
     let (length, rest) = block.split_at(block.len().min(4));
-    crc32c::crc32c_append(
-        crc32c::crc32c_append(seeded, length),
-        rest.get(4..).unwrap_or(&[]),
-    )
+    crc32c::crc32c_append(crc32c::crc32c_append(seeded, length), rest.get(4..).unwrap_or(&[]))
 }
 
 /// The records of a block's payload, in order; ends early at what is no length.
@@ -304,8 +290,7 @@ pub fn segment_name(first_seq: u64) -> String {
 /// The first sequence number in a segment's file name.
 pub fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".nev")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -52,11 +52,7 @@ pub struct SystemIo;
 
 impl Io for SystemIo {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let room = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             // A file system without preallocation: running out of space shows at the write instead.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(bytes),

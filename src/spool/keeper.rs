@@ -142,9 +142,7 @@ impl Core {
     fn nap(&self, wrote: bool) -> Duration {
         let signal = &self.signal;
         // First said, then looked: who appends after the look sees what was said.
-        signal
-            .nap
-            .store(if wrote { SHORT } else { LONG }, Ordering::SeqCst);
+        signal.nap.store(if wrote { SHORT } else { LONG }, Ordering::SeqCst);
         let state = self.state.lock();
         let (stalled, pending) = (state.health != Health::Running, state.has_pending());
         let waiting = !state.durable_waiters.is_empty();
@@ -163,21 +161,11 @@ impl Core {
 
     /// Makes the next segment, if there is none and the budget holds it.
     pub(crate) fn prepare_ahead(&self) {
-        if self
-            .prepared
-            .lock()
-            .as_ref()
-            .is_some_and(|prepared| !prepared.reserve)
-        {
+        if self.prepared.lock().as_ref().is_some_and(|prepared| !prepared.reserve) {
             return self.judge_room(true);
         }
         let ordinary = self.make_room();
-        let kept = self
-            .prepared
-            .lock()
-            .as_mut()
-            .map(|kept| kept.reserve = !ordinary)
-            .is_some();
+        let kept = self.prepared.lock().as_mut().map(|kept| kept.reserve = !ordinary).is_some();
         let affordable = || self.disk_bytes() + self.limits.segment_bytes <= self.limits.max_bytes;
         if !kept && (ordinary || affordable()) {
             // Without it the log runs on to its segment's end and then stalls, which is tried again.
@@ -219,11 +207,7 @@ impl Core {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.inventory
-            .lock()
-            .iter()
-            .map(|segment| segment.bytes)
-            .sum()
+        self.inventory.lock().iter().map(|segment| segment.bytes).sum()
     }
 
     fn remove_oldest(&self) -> bool {
@@ -254,11 +238,7 @@ impl Core {
                 return;
             };
             // A segment ends where the next one of its log begins, or with its log.
-            let end = if next.log == oldest.log {
-                next.first_seq
-            } else {
-                u64::MAX
-            };
+            let end = if next.log == oldest.log { next.first_seq } else { u64::MAX };
             if slowest < (oldest.log, end) {
                 return;
             }
@@ -320,13 +300,9 @@ impl Core {
     fn sync_files(&self, files: &[Arc<Segment>]) -> io::Result<()> {
         if self.unsynced_names.swap(false, Ordering::AcqRel) {
             let dir = self.spool.join(self.id.to_string());
-            self.io
-                .sync_dir(&dir)
-                .inspect_err(|_| self.unsynced_names.store(true, Ordering::Release))?;
+            self.io.sync_dir(&dir).inspect_err(|_| self.unsynced_names.store(true, Ordering::Release))?;
         }
-        files
-            .iter()
-            .try_for_each(|segment| self.io.sync(&segment.file))
+        files.iter().try_for_each(|segment| self.io.sync(&segment.file))
     }
 
     /// Gets a stalled log going again, or tells those who wait that it will not.
@@ -338,18 +314,12 @@ impl Core {
             Health::Failed => Err(Health::Failed),
             Health::NoSegment => {
                 self.prepare_ahead();
-                self.prepared
-                    .lock()
-                    .as_ref()
-                    .map(drop)
-                    .ok_or(Health::NoSegment)
+                self.prepared.lock().as_ref().map(drop).ok_or(Health::NoSegment)
             }
-            Health::Suspect => self
-                .begin_anew(&mut writer)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Health::Suspect,
-                    _ => Health::Failed,
-                }),
+            Health::Suspect => self.begin_anew(&mut writer).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Health::Suspect,
+                _ => Health::Failed,
+            }),
         };
         let mut state = self.state.lock();
         match outcome {
@@ -374,11 +344,7 @@ impl Core {
     fn begin_anew(&self, writer: &mut crate::spool::writer::Writer) -> io::Result<()> {
         let (from, end, chunks) = {
             let mut state = self.state.lock();
-            (
-                state.durable,
-                state.written,
-                std::mem::take(&mut state.retained),
-            )
+            (state.durable, state.written, std::mem::take(&mut state.retained))
         };
         let result = self.rewrite(writer, from, &chunks);
         let mut state = self.state.lock();
@@ -438,12 +404,7 @@ pub(crate) fn tell_losses(state: &mut State, now: Now) {
     for (count, cause) in [(lost, "no_room"), (notes, "notes")] {
         if count > 0 {
             let mut record = Vec::new();
-            let loss = Loss {
-                count,
-                cause,
-                upper_bound: false,
-                log,
-            };
+            let loss = Loss { count, cause, upper_bound: false, log };
             encode::loss(&mut record, now, &loss);
             state.append(&record);
         }

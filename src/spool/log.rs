@@ -177,11 +177,7 @@ impl Core {
     ) -> (Place, Settlement) {
         let held = slot.is_some();
         let judged = verdict.basis().now;
-        let now = if judged == Now::default() {
-            self.clock.now()
-        } else {
-            judged
-        };
+        let now = if judged == Now::default() { self.clock.now() } else { judged };
         let refused = verdict.effect() == Effect::Deny;
         let resolved = verdict.basis().principal.is_some();
         let write = |out: &mut Vec<u8>| encode::decision(out, now, mode, facts, verdict);
@@ -237,11 +233,7 @@ impl Core {
             return Settlement::Settled;
         }
         let mut state = self.state.lock();
-        let reached = if require {
-            state.durable
-        } else {
-            state.written
-        };
+        let reached = if require { state.durable } else { state.written };
         if reached > sequence {
             return Settlement::Settled;
         }
@@ -271,9 +263,7 @@ impl Core {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Core").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -290,13 +280,7 @@ impl EvidenceLog for Core {
         verdict: &Verdict,
     ) -> (DecisionId, Settlement) {
         let (place, settlement) = self.decided(slot, mode, facts, verdict);
-        (
-            DecisionId {
-                log: self.id,
-                place,
-            },
-            settlement,
-        )
+        (DecisionId { log: self.id, place }, settlement)
     }
 
     fn abandoned(&self, slot: Option<Slot>, facts: &ExchangeFacts) {
@@ -327,11 +311,7 @@ impl Core {
         loop {
             let (some, after) = rest.split_at(rest.len().min(encode::LIST_ITEMS_MAX));
             // The count stands in the first one only, so that it can be added up.
-            let purged = if rest.len() == revocations.len() {
-                purged
-            } else {
-                0
-            };
+            let purged = if rest.len() == revocations.len() { purged } else { 0 };
             self.note(|out| encode::in_force(out, now, cell, position, some, purged));
             rest = after;
             if rest.is_empty() {

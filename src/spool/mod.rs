@@ -101,13 +101,7 @@ impl SpoolLog {
                 Some(started.map_err(|source| SpoolError::Thread { name, source })?)
             }
         };
-        Ok((
-            Arc::new(Self {
-                core,
-                keeper: Mutex::new(keeper),
-            }),
-            opened,
-        ))
+        Ok((Arc::new(Self { core, keeper: Mutex::new(keeper) }), opened))
     }
 
     /// The log's name.
@@ -134,20 +128,10 @@ impl SpoolLog {
     pub fn stats(&self) -> Stats {
         let core = &self.core;
         let (counts, health) = core.counts();
-        let ahead = core
-            .prepared
-            .lock()
-            .as_ref()
-            .map_or(0, |prepared| prepared.bytes);
+        let ahead = core.prepared.lock().as_ref().map_or(0, |prepared| prepared.bytes);
         Stats {
             counts,
-            disk_bytes: ahead
-                + core
-                    .inventory
-                    .lock()
-                    .iter()
-                    .map(|found| found.bytes)
-                    .sum::<u64>(),
+            disk_bytes: ahead + core.inventory.lock().iter().map(|found| found.bytes).sum::<u64>(),
             written: core.written(),
             oldest_undelivered: core.consumers.slowest(),
             expired_segments: core.expired_segments.load(Ordering::Acquire),

@@ -1,5 +1,6 @@
 //! What a spool is opened with.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct SpoolOptions {
     pub pending_records_max: usize,
     /// Records a second a listener for refusals of callers that resolve to no identity.
     pub refusals_per_second: u32,
+    /// Where a listener has another budget.
+    pub refusals_by_listener: HashMap<Arc<str>, u32>,
     /// The names of the sinks that must have a record before its segment is removed. None: the
     /// oldest segments are removed when the budget is spent.
     pub sinks: Vec<String>,
@@ -69,6 +72,7 @@ impl SpoolOptions {
             segment_bytes: 64 << 20,
             pending_records_max: 8192,
             refusals_per_second: 100,
+            refusals_by_listener: HashMap::new(),
             sinks: Vec::new(),
             clock,
             io: Arc::new(SystemIo),
@@ -79,9 +83,7 @@ impl SpoolOptions {
 
 impl fmt::Debug for SpoolOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpoolOptions")
-            .field("dir", &self.dir)
-            .finish_non_exhaustive()
+        f.debug_struct("SpoolOptions").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 

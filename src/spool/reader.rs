@@ -59,19 +59,11 @@ impl LogReader {
     /// # Errors
     /// [`SpoolError::NoLog`] when it has no segment; [`SpoolError::Io`].
     pub fn open(spool: &Path, log: LogId, from: u64) -> Result<Self, SpoolError> {
-        let mut this = Self {
-            spool: spool.to_path_buf(),
-            log,
-            next_seq: from,
-            current: None,
-        };
+        let mut this = Self { spool: spool.to_path_buf(), log, next_seq: from, current: None };
         let found = segments(spool, log)?;
         let holding = found.iter().rfind(|segment| segment.first_seq <= from);
         let Some(begin) = holding.or(found.first()) else {
-            return Err(SpoolError::NoLog {
-                log,
-                dir: spool.to_path_buf(),
-            });
+            return Err(SpoolError::NoLog { log, dir: spool.to_path_buf() });
         };
         this.enter(begin.clone())?;
         Ok(this)
@@ -127,17 +119,17 @@ impl LogReader {
     }
 
     fn enter(&mut self, segment: Found) -> Result<(), SpoolError> {
-        let scanner = Scanner::open(&segment.path, self.log)
-            .map_err(SpoolError::io("open", &segment.path))?;
+        let scanner =
+            Scanner::open(&segment.path, self.log).map_err(SpoolError::io("open", &segment.path))?;
         self.current = Some((segment, scanner));
         Ok(())
     }
 
     fn scan(&mut self) -> Result<Scanned, SpoolError> {
         match &mut self.current {
-            Some((segment, scanner)) => scanner
-                .next(segment.first_seq)
-                .map_err(SpoolError::io("read", &segment.path)),
+            Some((segment, scanner)) => {
+                scanner.next(segment.first_seq).map_err(SpoolError::io("read", &segment.path))
+            }
             None => Ok(Scanned::End),
         }
     }
@@ -148,34 +140,21 @@ impl LogReader {
         if let Some((_, scanner)) = &mut self.current {
             scanner.again();
         }
-        Read::Missing {
-            from,
-            to: first_seq - 1,
-        }
+        Read::Missing { from, to: first_seq - 1 }
     }
 
     fn take(&mut self, end_seq: u64) -> Records {
         let first_seq = std::mem::replace(&mut self.next_seq, end_seq);
-        let payload = self
-            .current
-            .as_ref()
-            .map_or(&[][..], |(_, scanner)| scanner.payload());
+        let payload = self.current.as_ref().map_or(&[][..], |(_, scanner)| scanner.payload());
         let held = records(payload).count();
         let count = end_seq - first_seq;
         let skip = held.saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-        Records {
-            first_seq,
-            count,
-            payload: payload.to_vec(),
-            skip,
-        }
+        Records { first_seq, count, payload: payload.to_vec(), skip }
     }
 
     fn following(&self) -> Result<Option<Found>, SpoolError> {
         let after = self.current.as_ref().map(|(segment, _)| segment.first_seq);
         let found = segments(&self.spool, self.log)?;
-        Ok(found
-            .into_iter()
-            .find(|segment| after.is_none_or(|after| segment.first_seq > after)))
+        Ok(found.into_iter().find(|segment| after.is_none_or(|after| segment.first_seq > after)))
     }
 }

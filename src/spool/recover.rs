@@ -70,10 +70,7 @@ pub(crate) fn lock(spool: &Path) -> Result<File, SpoolError> {
                 holder = "another process".to_owned();
             }
             let holder = holder.trim_end().to_owned();
-            return Err(SpoolError::Locked {
-                dir: spool.to_path_buf(),
-                holder,
-            });
+            return Err(SpoolError::Locked { dir: spool.to_path_buf(), holder });
         }
         Err(error) => return Err(SpoolError::io("lock", &path)(error.into())),
     }
@@ -86,17 +83,10 @@ pub(crate) fn lock(spool: &Path) -> Result<File, SpoolError> {
 }
 
 /// Finds what earlier processes left, and begins a log.
-pub(crate) fn begin(
-    options: &SpoolOptions,
-    spool: &Path,
-    lock: File,
-) -> Result<(Core, Opened), SpoolError> {
+pub(crate) fn begin(options: &SpoolOptions, spool: &Path, lock: File) -> Result<(Core, Opened), SpoolError> {
     let (max_bytes, segment_bytes) = (options.max_bytes, options.segment_bytes);
     if max_bytes / 4 < segment_bytes || segment_bytes < 8 * HEADER_BYTES as u64 {
-        return Err(SpoolError::Budget {
-            max_bytes,
-            segment_bytes,
-        });
+        return Err(SpoolError::Budget { max_bytes, segment_bytes });
     }
     let now = options.clock.now();
     let mut inventory = VecDeque::new();
@@ -113,19 +103,10 @@ pub(crate) fn begin(
         predecessor = Some(log);
         inventory.extend(found);
     }
-    let kept = inventory
-        .iter()
-        .map(|found| found.log)
-        .collect::<std::collections::BTreeSet<_>>();
+    let kept = inventory.iter().map(|found| found.log).collect::<std::collections::BTreeSet<_>>();
     let logs_kept = kept.len();
     let predecessor = predecessor
-        .map(|log| {
-            examine(
-                inventory.iter().filter(|found| found.log == log),
-                log,
-                options,
-            )
-        })
+        .map(|log| examine(inventory.iter().filter(|found| found.log == log), log, options))
         .transpose()?;
     let id = name(options, newest, now);
     let core = Core::new(CoreParts {
@@ -133,27 +114,19 @@ pub(crate) fn begin(
         incarnation: options.incarnation,
         boot_id: options.boot_id,
         spool: spool.to_path_buf(),
-        limits: Limits {
-            max_bytes,
-            segment_bytes,
-            pending_records_max: options.pending_records_max,
-        },
+        limits: Limits { max_bytes, segment_bytes, pending_records_max: options.pending_records_max },
         clock: Arc::clone(&options.clock),
         io: Arc::clone(&options.io),
-        state: State::new(id, Refusals::new(options.refusals_per_second, now)),
+        state: State::new(
+            id,
+            Refusals::new(options.refusals_per_second, options.refusals_by_listener.clone(), now),
+        ),
         inventory,
         consumers: Consumers::new(&options.sinks),
         lock,
     });
     start(&core, options, predecessor.as_ref(), now)?;
-    Ok((
-        core,
-        Opened {
-            log: id,
-            predecessor,
-            logs_kept,
-        },
-    ))
+    Ok((core, Opened { log: id, predecessor, logs_kept }))
 }
 
 /// A name later than every other, even when the clock went back.
@@ -170,20 +143,13 @@ fn examine<'a>(
     log: LogId,
     options: &SpoolOptions,
 ) -> Result<Predecessor, SpoolError> {
-    let mut about = Predecessor {
-        log,
-        size: 0,
-        closed: false,
-        torn_bytes: 0,
-        damage: Vec::new(),
-        lost_at_most: 0,
-    };
+    let mut about =
+        Predecessor { log, size: 0, closed: false, torn_bytes: 0, damage: Vec::new(), lost_at_most: 0 };
     let mut bounds = None;
     for segment in found.rev() {
         let path = &segment.path;
         let mut scanner = Scanner::open(path, log).map_err(SpoolError::io("open", path))?;
-        let any =
-            scan_to_end(&mut scanner, segment, &mut about).map_err(SpoolError::io("read", path))?;
+        let any = scan_to_end(&mut scanner, segment, &mut about).map_err(SpoolError::io("read", path))?;
         about.torn_bytes += scanner.torn_bytes().map_err(SpoolError::io("read", path))?;
         about.size = about.size.max(segment.first_seq);
         if bounds.is_none() {
@@ -209,11 +175,7 @@ fn examine<'a>(
     Ok(about)
 }
 
-fn scan_to_end(
-    scanner: &mut Scanner,
-    segment: &Found,
-    about: &mut Predecessor,
-) -> std::io::Result<bool> {
+fn scan_to_end(scanner: &mut Scanner, segment: &Found, about: &mut Predecessor) -> std::io::Result<bool> {
     let mut any = false;
     loop {
         match scanner.next(segment.first_seq)? {
@@ -239,13 +201,10 @@ fn start(
 ) -> Result<(), SpoolError> {
     let dir = core.spool.join(core.id.to_string());
     fs::create_dir_all(&dir).map_err(SpoolError::io("create", &dir))?;
-    core.io
-        .sync_dir(&core.spool)
-        .map_err(SpoolError::io("sync", &core.spool))?;
+    core.io.sync_dir(&core.spool).map_err(SpoolError::io("sync", &core.spool))?;
     let prepared = Prepared::create(&*core.io, &dir, core.limits.segment_bytes, false)
         .map_err(SpoolError::io("make a segment in", &dir))?;
-    core.begin(&mut core.writer.lock(), prepared, 0)
-        .map_err(SpoolError::io("begin a segment in", &dir))?;
+    core.begin(&mut core.writer.lock(), prepared, 0).map_err(SpoolError::io("begin a segment in", &dir))?;
     let opening = Opening {
         spoke_id: &options.spoke_id,
         incarnation: &options.incarnation,
@@ -258,12 +217,7 @@ fn start(
     core.note(|out| encode::log_open(out, now, &opening));
     if let Some(before) = before.filter(|before| !before.closed) {
         let (count, log) = (before.lost_at_most, before.log);
-        let loss = Loss {
-            count,
-            cause: "unclean_end",
-            upper_bound: true,
-            log,
-        };
+        let loss = Loss { count, cause: "unclean_end", upper_bound: true, log };
         core.note(|out| encode::loss(out, now, &loss));
     }
     core.flush_after_others();

@@ -29,6 +29,7 @@ const TOKEN: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Refusals {
     per_second: u32,
+    rates: HashMap<Arc<str>, u32>,
     budgets: HashMap<Arc<str>, Budget>,
     shared: Budget,
     window: Option<Window>,
@@ -49,26 +50,19 @@ struct Window {
 }
 
 impl Refusals {
-    /// Begins with full budgets of `per_second` records.
-    pub(crate) fn new(per_second: u32, now: Now) -> Self {
+    /// Begins with full budgets: of `per_second` records, or of what `rates` says of a listener.
+    pub(crate) fn new(per_second: u32, rates: HashMap<Arc<str>, u32>, now: Now) -> Self {
         let shared = Budget::full(per_second, now);
-        Self {
-            per_second,
-            budgets: HashMap::new(),
-            shared,
-            window: None,
-            numbered: 0,
-        }
+        Self { per_second, rates, budgets: HashMap::new(), shared, window: None, numbered: 0 }
     }
 
     /// Takes one record's worth from a listener's budget; `false`: it is spent.
     pub(crate) fn admit(&mut self, listener: &Arc<str>, now: Now) -> bool {
+        let rate = self.rates.get(listener).copied().unwrap_or(self.per_second);
         if !self.budgets.contains_key(listener) && self.budgets.len() < LISTENERS_MAX {
-            self.budgets
-                .insert(Arc::clone(listener), Budget::full(self.per_second, now));
+            self.budgets.insert(Arc::clone(listener), Budget::full(rate, now));
         }
-        let budget = self.budgets.get_mut(listener).unwrap_or(&mut self.shared);
-        budget.take(self.per_second, now)
+        self.budgets.get_mut(listener).unwrap_or(&mut self.shared).take(rate, now)
     }
 
     /// Counts one and gives its place number, from 1.
@@ -77,23 +71,14 @@ impl Refusals {
         let first = self.numbered;
         let window = self.window.get_or_insert_with(|| Window {
             began: now,
-            rolled: RolledUp {
-                first,
-                from_us: now.wall.as_micros(),
-                ..RolledUp::default()
-            },
+            rolled: RolledUp { first, from_us: now.wall.as_micros(), ..RolledUp::default() },
         });
         window.rolled.count += 1;
         window.rolled.to_us = now.wall.as_micros();
         // A refusal always has a reason.
         let reason = verdict.reason().unwrap_or(Reason::Internal);
         let basis = verdict.basis();
-        window.add(
-            &facts.listener,
-            basis.resource.as_ref(),
-            basis.route.as_ref(),
-            reason,
-        );
+        window.add(&facts.listener, basis.resource.as_ref(), basis.route.as_ref(), reason);
         self.numbered
     }
 
@@ -101,10 +86,7 @@ impl Refusals {
     pub(crate) fn due(&self, now: Now) -> bool {
         self.window.as_ref().is_some_and(|window| {
             window.rolled.count >= WINDOW_COUNT_MAX
-                || now
-                    .boot
-                    .since(window.began.boot)
-                    .is_none_or(|age| age >= WINDOW)
+                || now.boot.since(window.began.boot).is_none_or(|age| age >= WINDOW)
         })
     }
 
@@ -145,13 +127,7 @@ impl Window {
                 return;
             }
             let listener = Arc::from("");
-            groups.push(RolledUpGroup {
-                listener,
-                resource: None,
-                route: None,
-                reason,
-                count: 1,
-            });
+            groups.push(RolledUpGroup { listener, resource: None, route: None, reason, count: 1 });
             return;
         }
         groups.push(RolledUpGroup {
@@ -166,22 +142,14 @@ impl Window {
 
 impl Budget {
     fn full(per_second: u32, now: Now) -> Self {
-        Self {
-            tokens: u64::from(per_second) * TOKEN,
-            at_us: now.boot.as_micros(),
-        }
+        Self { tokens: u64::from(per_second) * TOKEN, at_us: now.boot.as_micros() }
     }
 
     fn take(&mut self, per_second: u32, now: Now) -> bool {
         let now_us = now.boot.as_micros();
-        let gained = now_us
-            .saturating_sub(self.at_us)
-            .saturating_mul(u64::from(per_second));
+        let gained = now_us.saturating_sub(self.at_us).saturating_mul(u64::from(per_second));
         self.at_us = self.at_us.max(now_us);
-        self.tokens = self
-            .tokens
-            .saturating_add(gained)
-            .min(u64::from(per_second) * TOKEN);
+        self.tokens = self.tokens.saturating_add(gained).min(u64::from(per_second) * TOKEN);
         match self.tokens.checked_sub(TOKEN) {
             Some(left) => {
                 self.tokens = left;

@@ -102,11 +102,7 @@ impl Scanner {
             if self.block_at(to, least)?.is_some() {
                 let from = std::mem::replace(&mut self.at, to);
                 let path = self.path.clone();
-                return Ok(Scanned::Damaged(Damage {
-                    path,
-                    from_offset: from,
-                    to_offset: to,
-                }));
+                return Ok(Scanned::Damaged(Damage { path, from_offset: from, to_offset: to }));
             }
             to += self.zeros_from(to)?.max(8);
         }
@@ -139,10 +135,7 @@ impl Scanner {
         // INVARIANT: `bytes` made the window cover `at`.
         let skip = usize::try_from(at - self.window_at).unwrap_or(0);
         let rest = self.window.get(skip..).unwrap_or(&[]);
-        let zeros = rest
-            .chunks_exact(8)
-            .take_while(|eight| eight.iter().all(|b| *b == 0))
-            .count();
+        let zeros = rest.chunks_exact(8).take_while(|eight| eight.iter().all(|b| *b == 0)).count();
         Ok(8 * zeros as u64)
     }
 
@@ -181,10 +174,7 @@ impl Scanner {
         self.window_at = at;
         let mut filled = 0;
         while filled < length {
-            match self
-                .file
-                .read_at(&mut self.window[filled..], at + filled as u64)
-            {
+            match self.file.read_at(&mut self.window[filled..], at + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

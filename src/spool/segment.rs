@@ -41,12 +41,7 @@ impl Prepared {
             }
             other => other,
         }
-        .map(|file| Self {
-            file,
-            path,
-            bytes,
-            reserve,
-        })
+        .map(|file| Self { file, path, bytes, reserve })
     }
 
     /// Gives it its header and its name.
@@ -58,11 +53,7 @@ impl Prepared {
             io.rename(&path, &path.with_extension("nev.suspect"))?;
         }
         io.rename(&self.path, &path)?;
-        Ok(Segment {
-            file: self.file,
-            path,
-            bytes: self.bytes,
-        })
+        Ok(Segment { file: self.file, path, bytes: self.bytes })
     }
 }
 
@@ -101,12 +92,7 @@ pub(crate) fn segments(spool: &Path, log: LogId) -> Result<Vec<Found>, SpoolErro
         };
         // A segment removed since is none.
         if let Ok(about) = entry.metadata() {
-            found.push(Found {
-                log,
-                first_seq,
-                path: entry.path(),
-                bytes: about.len(),
-            });
+            found.push(Found { log, first_seq, path: entry.path(), bytes: about.len() });
         }
     }
     found.sort_by_key(|segment| segment.first_seq);
@@ -121,10 +107,7 @@ pub(crate) fn sweep(spool: &Path, log: LogId) -> io::Result<()> {
     for entry in fs::read_dir(&dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name
-            .to_str()
-            .is_some_and(|name| name == AHEAD || name.ends_with(".suspect"))
-        {
+        if name.to_str().is_some_and(|name| name == AHEAD || name.ends_with(".suspect")) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -158,9 +158,7 @@ impl State {
     fn retain(&mut self, bytes: &[u8]) {
         self.retained_bytes += bytes.len();
         match self.retained.back_mut() {
-            Some(chunk) if chunk.len() + bytes.len() <= CHUNK_BYTES => {
-                chunk.extend_from_slice(bytes)
-            }
+            Some(chunk) if chunk.len() + bytes.len() <= CHUNK_BYTES => chunk.extend_from_slice(bytes),
             _ => {
                 let mut chunk = Vec::with_capacity(CHUNK_BYTES.max(bytes.len()));
                 chunk.extend_from_slice(bytes);
@@ -177,11 +175,7 @@ impl State {
 
     /// Notes that a segment was written to.
     pub(crate) fn dirtied(&mut self, segment: &Arc<Segment>) {
-        if !self
-            .dirty
-            .last()
-            .is_some_and(|last| Arc::ptr_eq(last, segment))
-        {
+        if !self.dirty.last().is_some_and(|last| Arc::ptr_eq(last, segment)) {
             self.dirty.push(Arc::clone(segment));
         }
     }
@@ -192,14 +186,9 @@ impl State {
             return Vec::new();
         }
         let (written, durable) = (self.written, self.durable);
-        let mut done: Vec<Waiter> = self
-            .written_waiters
-            .extract_if(.., |waiter| waiter.sequence < written)
-            .collect();
-        done.extend(
-            self.durable_waiters
-                .extract_if(.., |waiter| waiter.sequence < durable),
-        );
+        let mut done: Vec<Waiter> =
+            self.written_waiters.extract_if(.., |waiter| waiter.sequence < written).collect();
+        done.extend(self.durable_waiters.extract_if(.., |waiter| waiter.sequence < durable));
         done
     }
 

@@ -42,10 +42,7 @@ fn the_format_is_frozen() {
     block.push(b"abc");
     block.push(&[0x5a; 130]);
     let bytes = block.finish(LOG);
-    assert_eq!(
-        hex(&bytes[..28]),
-        format!("88000000{BLOCK_CRC}0100020009000000000000000361626382015a5a")
-    );
+    assert_eq!(hex(&bytes[..28]), format!("88000000{BLOCK_CRC}0100020009000000000000000361626382015a5a"));
     assert_eq!(bytes.len(), 160);
     assert!(bytes[156..].iter().all(|byte| *byte == 0));
 }
@@ -76,10 +73,7 @@ fn a_block_reads_back_and_belongs_to_its_log() {
     let once = block.finish(LOG).to_vec();
     assert_eq!(block.finish(LOG), once, "finishing twice changes nothing");
     let header = BlockHeader::parse(&once).unwrap();
-    assert_eq!(
-        (header.first_seq, header.count, header.end_seq()),
-        (40, 3, 43)
-    );
+    assert_eq!((header.first_seq, header.count, header.end_seq()), (40, 3, 43));
     let whole = &once[..header.block_bytes()];
     assert_eq!(checksum(LOG, whole), header.crc);
     assert_ne!(checksum(LogId::from_bytes([0x12; 16]), whole), header.crc);
@@ -104,12 +98,7 @@ fn blocks_are_bounded_in_count_and_bytes() {
 
 #[test]
 fn what_is_no_length_ends_the_records() {
-    for payload in [
-        &[5, 1][..],
-        &[0x80],
-        &[0xff; 9],
-        &[0x80, 0x80, 0x80, 0x80, 0],
-    ] {
+    for payload in [&[5, 1][..], &[0x80], &[0xff; 9], &[0x80, 0x80, 0x80, 0x80, 0]] {
         assert_eq!(records(payload).count(), 0, "{payload:?}");
     }
 }
@@ -117,17 +106,9 @@ fn what_is_no_length_ends_the_records() {
 #[test]
 fn segment_names_read_back() {
     for first_seq in [0, 1, u64::MAX] {
-        assert_eq!(
-            parse_segment_name(&segment_name(first_seq)),
-            Some(first_seq)
-        );
+        assert_eq!(parse_segment_name(&segment_name(first_seq)), Some(first_seq));
     }
-    for other in [
-        "seg-1.nev",
-        "seg-0000000000000000000x.nev",
-        "next.tmp",
-        "seg-99999999999999999999.nev",
-    ] {
+    for other in ["seg-1.nev", "seg-0000000000000000000x.nev", "next.tmp", "seg-99999999999999999999.nev"] {
         assert_eq!(parse_segment_name(other), None, "{other}");
     }
 }

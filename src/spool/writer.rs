@@ -100,9 +100,7 @@ impl Core {
             Some(segment) if writer.offset + length <= segment.bytes => Arc::clone(segment),
             _ => self.rotate(writer, first_seq)?,
         };
-        self.io
-            .write_at(&segment.file, bytes, writer.offset)
-            .map_err(|_| Fault::Suspect)?;
+        self.io.write_at(&segment.file, bytes, writer.offset).map_err(|_| Fault::Suspect)?;
         writer.offset += length;
         Ok(segment)
     }
@@ -113,9 +111,7 @@ impl Core {
         if prepared.reserve {
             self.room.store(false, Ordering::Release);
         }
-        let segment = self
-            .begin(writer, prepared, first_seq)
-            .map_err(|_| Fault::Suspect)?;
+        let segment = self.begin(writer, prepared, first_seq).map_err(|_| Fault::Suspect)?;
         // The next one is made ahead by the keeper, soon.
         self.signal.urge();
         Ok(segment)
@@ -142,12 +138,7 @@ impl Core {
         let mut inventory = self.inventory.lock();
         // The same place can be begun twice when the first attempt failed.
         inventory.retain(|known| known.path != path);
-        inventory.push_back(Found {
-            log: self.id,
-            first_seq,
-            path,
-            bytes: segment.bytes,
-        });
+        inventory.push_back(Found { log: self.id, first_seq, path, bytes: segment.bytes });
         drop(inventory);
         self.unsynced_names.store(true, Ordering::Release);
         writer.offset = HEADER_BYTES as u64;

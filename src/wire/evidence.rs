@@ -40,19 +40,9 @@ pub const RECORD_BYTES_MAX: usize = 64 * 1024 - 16;
 pub const ROLLED_UP_GROUPS_MAX: usize = 40;
 
 /// Writes a decision.
-pub fn decision(
-    out: &mut Vec<u8>,
-    now: Now,
-    mode: EvidenceMode,
-    facts: &ExchangeFacts,
-    verdict: &Verdict,
-) {
+pub fn decision(out: &mut Vec<u8>, now: Now, mode: EvidenceMode, facts: &ExchangeFacts, verdict: &Verdict) {
     let basis = verdict.basis();
-    let mut actors = basis
-        .principal
-        .iter()
-        .flat_map(|principal| principal.actors())
-        .map(Name::as_str);
+    let mut actors = basis.principal.iter().flat_map(|principal| principal.actors()).map(Name::as_str);
     let fields = DecisionFields {
         effect: verdict.effect(),
         reason: verdict.reason_code(),
@@ -293,19 +283,14 @@ impl DecisionFields<'_> {
     fn put(&self, out: &mut Vec<u8>, actors: &mut dyn Iterator<Item = &str>) {
         text(out, 1, self.effect.as_str());
         text(out, 2, self.reason);
-        self.warnings
-            .iter()
-            .take(LIST_ITEMS_MAX)
-            .for_each(|it| put::item(out, 3, it.code()));
+        self.warnings.iter().take(LIST_ITEMS_MAX).for_each(|it| put::item(out, 3, it.code()));
         self.put_request(out);
         if let Some(identity) = &self.identity {
             text(out, 10, identity.name);
             number(out, 11, u64::from(identity.generation));
             text(out, 12, identity.owner);
         }
-        actors
-            .take(LIST_ITEMS_MAX)
-            .for_each(|actor| put::item(out, 13, actor));
+        actors.take(LIST_ITEMS_MAX).for_each(|actor| put::item(out, 13, actor));
         if let Some(credential) = &self.credential {
             text(out, 14, credential.kind);
             bytes(out, 15, credential.fingerprint);
@@ -319,30 +304,16 @@ impl DecisionFields<'_> {
         trace(out, 30, &self.facts.trace_id);
         peer(out, 31, self.facts.peer.as_ref().map(IpAddr::to_canonical));
         flag(out, 32, self.basis.verification_cached);
-        self.basis
-            .shadow
-            .iter()
-            .take(LIST_ITEMS_MAX)
-            .for_each(|it| put_shadow(out, it));
+        self.basis.shadow.iter().take(LIST_ITEMS_MAX).for_each(|it| put_shadow(out, it));
         number(out, 35, self.basis.lease_hub_us);
-        text(
-            out,
-            36,
-            self.credential
-                .as_ref()
-                .map_or("", |credential| credential.token_id),
-        );
+        text(out, 36, self.credential.as_ref().map_or("", |credential| credential.token_id));
     }
 
     fn put_request(&self, out: &mut Vec<u8>) {
         text(out, 4, &self.facts.listener);
         text(out, 5, self.facts.door.as_str());
         text(out, 6, self.basis.tenant.as_ref().map_or("", Name::as_str));
-        text(
-            out,
-            7,
-            self.basis.resource.as_ref().map_or("", Name::as_str),
-        );
+        text(out, 7, self.basis.resource.as_ref().map_or("", Name::as_str));
         text(out, 8, self.basis.route.as_deref().unwrap_or(""));
         text(out, 9, &self.facts.method);
     }
@@ -354,11 +325,7 @@ impl DecisionFields<'_> {
         }
         number(out, 20, position.revision);
         let age = self.basis.state_age;
-        number(
-            out,
-            21,
-            age.map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
-        );
+        number(out, 21, age.map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)));
         flag(out, 22, age.is_some());
         flag(out, 23, self.basis.state_warn);
     }
@@ -368,33 +335,17 @@ impl DecisionFields<'_> {
             bytes(out, 24, digest);
         }
         if let Some(answer) = &self.basis.answer {
-            answer
-                .determining
-                .iter()
-                .take(LIST_ITEMS_MAX)
-                .for_each(|it| put::item(out, 25, it));
-            answer
-                .errors
-                .iter()
-                .take(LIST_ITEMS_MAX)
-                .for_each(|it| put::item(out, 26, it));
+            answer.determining.iter().take(LIST_ITEMS_MAX).for_each(|it| put::item(out, 25, it));
+            answer.errors.iter().take(LIST_ITEMS_MAX).for_each(|it| put::item(out, 26, it));
         }
         let exceptions = self.basis.exceptions.iter().take(LIST_ITEMS_MAX);
         exceptions.for_each(|it| put::item(out, 27, it.as_str()));
-        self.basis
-            .lifted
-            .iter()
-            .take(LIST_ITEMS_MAX)
-            .for_each(|it| put::item(out, 28, it.code()));
+        self.basis.lifted.iter().take(LIST_ITEMS_MAX).for_each(|it| put::item(out, 28, it.code()));
     }
 }
 
 fn put_shadow(out: &mut Vec<u8>, outcome: &ShadowOutcome) {
-    let effect = if outcome.permits {
-        Effect::Allow
-    } else {
-        Effect::Deny
-    };
+    let effect = if outcome.permits { Effect::Allow } else { Effect::Deny };
     message(out, 34, |out| {
         text(out, 1, outcome.set.as_str());
         text(out, 2, effect.as_str());

@@ -3,7 +3,12 @@
 //! The tree of modules is that of the packages, because generated code refers to its
 //! neighbours by relative paths. Short names for use stand at the end.
 
-#![expect(missing_docs, clippy::all, reason = "generated code")]
+#![expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/, where it is documented"
+)]
 
 pub mod tree {
     pub mod envoy {

@@ -33,7 +33,7 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let answers: Vec<(u16, String)> = answers.iter().map(|(s, body)| (*s, (*body).to_owned())).collect();
-        let (tell, asked) = mpsc::channel();
+        let (tell, asked) = mpsc::sync_channel(64);
         thread::spawn(move || {
             for (status, body) in answers {
                 let (stream, _) = listener.accept().expect("a connection");
@@ -76,7 +76,7 @@ const EFFECTIVE: &str = r#"{"revision":42,"committed_at":"2026-11-01T00:00:00Z",
     "effective_since":"2026-11-01T00:00:00.25Z","members":[
     {"spoke_id":"edge-1","incarnation":"01J","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
     {"spoke_id":"edge-2","incarnation":"01K","state":"lapsed","at":"2026-11-01T00:00:00.25Z"}]}"#;
-const PENDING: &str = r#"{"revision":42,"committed_at":"2026-11-01T00:00:00Z","state":"PENDING","members":[
+const PENDING: &str = r#"{"revision":42,"committed_at":"2026-11-01T00:00:00Z","state":"PENDING","settled":1,"members":[
     {"spoke_id":"edge-1","incarnation":"01J","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
     {"spoke_id":"edge-2","incarnation":"01K","state":"pending"}]}"#;
 const COMMITTED: &str = r#"{"name":"r-1","revision":42,"committed_at":"2026-11-01T00:00:00Z"}"#;

@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use portreeve::core::evidence::{
-    Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement,
-};
+use portreeve::core::evidence::{Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement};
 use portreeve::core::id::{DecisionId, LogId, Place};
 use portreeve::core::policy::{Basis, Reason, Verdict};
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
@@ -39,10 +37,7 @@ impl Clock for TestClock {
     fn now(&self) -> Now {
         let us = self.0.load(Ordering::SeqCst);
         let wall = Timestamp::from_micros(1_795_000_000_000_000 + i64::try_from(us).unwrap());
-        Now {
-            wall,
-            boot: BootInstant::from_micros(1_000_000 + us),
-        }
+        Now { wall, boot: BootInstant::from_micros(1_000_000 + us) }
     }
 }
 
@@ -105,11 +100,7 @@ const SEGMENT: u64 = 64 * 1024;
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            dir,
-            clock: Arc::default(),
-            disk: Arc::default(),
-        }
+        Self { dir, clock: Arc::default(), disk: Arc::default() }
     }
 
     fn options(&self) -> SpoolOptions {
@@ -149,11 +140,7 @@ fn read_all(spool: &Path, log: LogId) -> (Vec<(u64, Record)>, u64) {
     loop {
         match reader.read(None).unwrap() {
             Read::Records(records) => {
-                found.extend(
-                    records
-                        .iter()
-                        .map(|(seq, bytes)| (seq, decode(bytes).unwrap())),
-                );
+                found.extend(records.iter().map(|(seq, bytes)| (seq, decode(bytes).unwrap())));
             }
             Read::Missing { from, to } => missing += to - from + 1,
             Read::Damaged(_) => {}
@@ -173,13 +160,7 @@ fn facts(method: &str) -> ExchangeFacts {
 }
 
 fn refusal(now: Now) -> Verdict {
-    Verdict::refuse(
-        Reason::CredentialMissing,
-        Basis {
-            now,
-            ..Basis::default()
-        },
-    )
+    Verdict::refuse(Reason::CredentialMissing, Basis { now, ..Basis::default() })
 }
 
 /// Reserves and records one decision, named by `method`.
@@ -233,11 +214,7 @@ fn methods(records: &[(u64, Record)]) -> Vec<String> {
 
 fn balanced(log: &SpoolLog) {
     let counts = log.stats().counts;
-    assert_eq!(
-        counts.decisions,
-        counts.records + counts.rolled_up + counts.lost,
-        "{counts:?}"
-    );
+    assert_eq!(counts.decisions, counts.records + counts.rolled_up + counts.lost, "{counts:?}");
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -169,6 +169,8 @@ pub(super) fn open_log(
         SpoolOptions::new(&point.data_dir, point.id.to_string(), incarnation, random, Arc::clone(clock));
     options.max_bytes = config.evidence.spool.max_bytes;
     options.segment_bytes = config.evidence.spool.segment_bytes;
+    let budgets = config.listeners.iter().map(|l| (Arc::clone(&l.name), l.unresolved_refusals_per_s));
+    options.refusals_by_listener = budgets.collect();
     options.sinks = config.evidence.sinks.iter().map(sink_name).collect();
     let (log, opened) = SpoolLog::open(options)?;
     tracing::info!(log = %log.id(), ?opened, "the decision log is open");

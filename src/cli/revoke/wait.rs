@@ -59,8 +59,11 @@ pub(super) async fn until_effective(
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
         let wait = left.min(POLL_WAIT);
-        let path =
-            format!("/v1/revisions/{revision}/receipts?wait_ms={}&seen={}", wait.as_millis(), shown.answered);
+        let path = format!(
+            "/v1/revisions/{revision}/receipts?wait_ms={}&seen={}",
+            wait.as_millis(),
+            shown.settled()
+        );
         let news = match cx.client.get_waiting(&path, wait).await {
             Ok(receipts) => {
                 let news = shown.show(cx, &receipts)?;
@@ -93,11 +96,15 @@ pub(super) async fn until_effective(
 #[derive(Default)]
 struct Shown {
     members: BTreeSet<(String, String)>,
-    answered: usize,
     last: Option<Value>,
 }
 
 impl Shown {
+    /// How many were settled in the last answer: the hub answers again once that changes.
+    fn settled(&self) -> u64 {
+        self.last.as_ref().and_then(|receipts| receipts.get("settled")).and_then(Value::as_u64).unwrap_or(0)
+    }
+
     /// Prints the receipts that are new; says whether there were any.
     fn show(&mut self, cx: &mut Context<'_, '_>, receipts: &Value) -> Result<bool, Failure> {
         let mut news = false;
@@ -115,7 +122,6 @@ impl Shown {
             }
             news = true;
         }
-        self.answered = members(receipts).iter().filter(|member| has_answered(member)).count();
         Ok(news)
     }
 }

@@ -159,8 +159,7 @@ fn log_open(line: &mut Object, body: &proto::LogOpen) {
 
 /// A log's name as it stands in ids; empty for none.
 fn log_name(bytes: &[u8]) -> String {
-    <[u8; 16]>::try_from(bytes)
-        .map_or_else(|_| String::new(), |it| LogId::from_bytes(it).to_string())
+    <[u8; 16]>::try_from(bytes).map_or_else(|_| String::new(), |it| LogId::from_bytes(it).to_string())
 }
 
 /// An object under way. Writing to a string does not fail, so results of `write!` are dropped.
@@ -170,18 +169,9 @@ struct Object {
 
 impl Object {
     fn begin(log: LogId, sequence: u64, kind: &str) -> Self {
-        let mut this = Self {
-            out: String::with_capacity(1024),
-        };
+        let mut this = Self { out: String::with_capacity(1024) };
         this.out.push('{');
-        this.text(
-            "id",
-            &DecisionId {
-                log,
-                place: Place::Recorded(sequence),
-            }
-            .to_string(),
-        );
+        this.text("id", &DecisionId { log, place: Place::Recorded(sequence) }.to_string());
         this.text("kind", kind);
         this
     }

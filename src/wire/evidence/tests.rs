@@ -9,10 +9,7 @@ use crate::core::time::{BootInstant, Timestamp};
 
 fn now() -> Now {
     let wall = Timestamp::from_micros(1_795_000_000_123_456);
-    Now {
-        wall,
-        boot: BootInstant::from_micros(77),
-    }
+    Now { wall, boot: BootInstant::from_micros(77) }
 }
 
 fn log() -> LogId {
@@ -36,10 +33,7 @@ fn facts() -> ExchangeFacts {
 fn basis() -> Basis {
     Basis {
         now: now(),
-        position: Position {
-            epoch: Epoch::from_bytes([1; 16]),
-            revision: 4711,
-        },
+        position: Position { epoch: Epoch::from_bytes([1; 16]), revision: 4711 },
         state_age: Some(Duration::from_micros(1500)),
         lease_hub_us: 1_795_000_000_100_000,
         state_warn: true,
@@ -57,10 +51,7 @@ fn basis() -> Basis {
         policy_digest: Some([2; 32]),
         exceptions: vec![name("exc-1")],
         lifted: vec![Reason::HygieneOwnerless],
-        shadow: vec![ShadowOutcome {
-            set: name("next"),
-            permits: false,
-        }],
+        shadow: vec![ShadowOutcome { set: name("next"), permits: false }],
     }
 }
 
@@ -74,11 +65,7 @@ fn whole(facts: &ExchangeFacts, basis: &Basis, long: &str) -> Vec<u8> {
         facts,
         mode: EvidenceMode::Require,
         basis,
-        identity: Some(IdentityFields {
-            name: "checkout",
-            generation: 3,
-            owner: "team-pay",
-        }),
+        identity: Some(IdentityFields { name: "checkout", generation: 3, owner: "team-pay" }),
         credential: Some(CredentialFields {
             kind: "jwt",
             fingerprint: &[3; 16],
@@ -140,11 +127,7 @@ fn expected() -> proto::Decision {
 }
 
 fn wrap(body: proto::record::Body) -> proto::Record {
-    proto::Record {
-        at_us: 1_795_000_000_123_456,
-        boot_us: 77,
-        body: Some(body),
-    }
+    proto::Record { at_us: 1_795_000_000_123_456, boot_us: 77, body: Some(body) }
 }
 
 #[test]
@@ -161,13 +144,7 @@ fn an_empty_decision_too() {
     (facts.method, facts.peer, facts.trace_id) = ("".into(), None, [0; 16]);
     let mut bytes = Vec::new();
     let verdict = Verdict::refuse(Reason::CredentialMissing, Basis::default());
-    decision(
-        &mut bytes,
-        now(),
-        EvidenceMode::BestEffort,
-        &facts,
-        &verdict,
-    );
+    decision(&mut bytes, now(), EvidenceMode::BestEffort, &facts, &verdict);
     let record = wrap(proto::record::Body::Decision(proto::Decision {
         effect: "deny".into(),
         reason: "credential.missing".into(),
@@ -188,30 +165,15 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
         write(&mut out);
         all.push((out, wrap(body)));
     };
-    let id = DecisionId {
-        log: log(),
-        place: Place::Recorded(17),
-    };
-    let taken_back = Withdrawal {
-        decision: id,
-        reason: Reason::IdentityRevoked,
-        revision: 4712,
-        now: now(),
-    };
+    let id = DecisionId { log: log(), place: Place::Recorded(17) };
+    let taken_back = Withdrawal { decision: id, reason: Reason::IdentityRevoked, revision: 4712, now: now() };
     add(
         &|out| withdrawn(out, &taken_back),
-        Body::Withdrawn(proto::Withdrawn {
-            decision: 17,
-            reason: "identity.revoked".into(),
-            revision: 4712,
-        }),
+        Body::Withdrawn(proto::Withdrawn { decision: 17, reason: "identity.revoked".into(), revision: 4712 }),
     );
     add(
         &|out| abandoned(out, now(), &facts()),
-        Body::Abandoned(proto::Abandoned {
-            listener: "main".into(),
-            door: "ext_authz".into(),
-        }),
+        Body::Abandoned(proto::Abandoned { listener: "main".into(), door: "ext_authz".into() }),
     );
     let group = RolledUpGroup {
         listener: "main".into(),
@@ -220,13 +182,7 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
         reason: Reason::CredentialMissing,
         count: 900,
     };
-    let rolled = RolledUp {
-        first: 1,
-        count: 900,
-        from_us: -1,
-        to_us: 5,
-        groups: vec![group],
-    };
+    let rolled = RolledUp { first: 1, count: 900, from_us: -1, to_us: 5, groups: vec![group] };
     add(
         &|out| rolled_up(out, now(), &rolled),
         Body::RolledUp(proto::RolledUp {
@@ -243,12 +199,7 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
             }],
         }),
     );
-    let missing = Loss {
-        count: 8,
-        cause: "unclean_end",
-        upper_bound: true,
-        log: log(),
-    };
+    let missing = Loss { count: 8, cause: "unclean_end", upper_bound: true, log: log() };
     add(
         &|out| loss(out, now(), &missing),
         Body::Loss(proto::Loss {
@@ -279,20 +230,10 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
             build: "0.1.0".into(),
         }),
     );
-    let closing = Closing {
-        decisions: 10,
-        records: 7,
-        rolled_up: 2,
-        lost: 1,
-    };
+    let closing = Closing { decisions: 10, records: 7, rolled_up: 2, lost: 1 };
     add(
         &|out| log_close(out, now(), &closing),
-        Body::LogClose(proto::LogClose {
-            decisions: 10,
-            records: 7,
-            rolled_up: 2,
-            lost: 1,
-        }),
+        Body::LogClose(proto::LogClose { decisions: 10, records: 7, rolled_up: 2, lost: 1 }),
     );
     let revocations: [Arc<str>; 1] = ["rev-9".into()];
     add(
@@ -312,11 +253,7 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
 fn so_are_all_other_kinds() {
     for (bytes, record) in others() {
         assert_eq!(decode(&bytes).unwrap(), record);
-        assert_eq!(
-            bytes,
-            record.encode_to_vec(),
-            "and byte for byte: {record:?}"
-        );
+        assert_eq!(bytes, record.encode_to_vec(), "and byte for byte: {record:?}");
     }
 }
 
@@ -329,9 +266,7 @@ fn text_is_cut_at_a_character() {
         ("é".repeat(200), "é".repeat(128)),
     ] {
         let record = decode(&whole(&facts(), &basis(), &text)).unwrap();
-        let Some(proto::record::Body::Decision(decision)) = record.body else {
-            panic!()
-        };
+        let Some(proto::record::Body::Decision(decision)) = record.body else { panic!() };
         assert_eq!(decision.token_id, kept);
     }
 }
@@ -344,27 +279,14 @@ fn the_longest_records_stay_below_the_cap() {
     basis.route = Some(Arc::clone(&long));
     basis.exceptions = vec![long_name.clone(); 1000];
     basis.lifted = vec![Reason::HygieneRotationOverdue; 1000];
-    basis.shadow = vec![
-        ShadowOutcome {
-            set: long_name.clone(),
-            permits: true
-        };
-        1000
-    ];
+    basis.shadow = vec![ShadowOutcome { set: long_name.clone(), permits: true }; 1000];
     let texts = vec![Arc::clone(&long); 1000];
-    basis.answer = Some(Arc::new(Answer {
-        permits: true,
-        determining: texts.clone(),
-        errors: texts,
-    }));
+    basis.answer = Some(Arc::new(Answer { permits: true, determining: texts.clone(), errors: texts }));
     let mut facts = facts();
     (facts.listener, facts.method) = (Arc::clone(&long), Arc::clone(&long));
     assert!(whole(&facts, &basis, &long).len() < RECORD_BYTES_MAX);
 
-    let reasons = Reason::ALL
-        .iter()
-        .cycle()
-        .take(ROLLED_UP_GROUPS_MAX + Reason::ALL.len());
+    let reasons = Reason::ALL.iter().cycle().take(ROLLED_UP_GROUPS_MAX + Reason::ALL.len());
     let groups = reasons.map(|reason| RolledUpGroup {
         listener: Arc::clone(&long),
         resource: Some(long_name.clone()),
@@ -372,10 +294,7 @@ fn the_longest_records_stay_below_the_cap() {
         reason: *reason,
         count: u64::MAX,
     });
-    let rolled = RolledUp {
-        groups: groups.collect(),
-        ..RolledUp::default()
-    };
+    let rolled = RolledUp { groups: groups.collect(), ..RolledUp::default() };
     let mut out = Vec::new();
     rolled_up(&mut out, now(), &rolled);
     assert!(out.len() < RECORD_BYTES_MAX, "{}", out.len());
@@ -387,11 +306,7 @@ fn a_line_is_one_line_whatever_it_holds() {
     let record = decode(&whole(&facts(), &basis(), nasty)).unwrap();
     let line = json_line(&record, log(), 5);
     let body = line.strip_suffix('\n').unwrap();
-    assert!(
-        !body
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
-    );
+    assert!(!body.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')));
     let value: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(value["token_id"], nasty);
 }
@@ -401,21 +316,11 @@ fn a_line_is_one_line_whatever_it_holds() {
 fn the_documentation_shows_what_is_written() {
     let mut records = vec![decode(&whole(&facts(), &basis(), "jti-1")).unwrap()];
     records.extend(others().into_iter().map(|(_, record)| record));
-    let mut lines: Vec<_> = (17..)
-        .zip(&records)
-        .map(|(n, it)| json_line(it, log(), n))
-        .collect();
+    let mut lines: Vec<_> = (17..).zip(&records).map(|(n, it)| json_line(it, log(), n)).collect();
     lines.push(missing_line(log(), 30, Some(34)));
     lines.push(undecodable_line(log(), 35, 12));
     let page = include_str!("../../../docs/evidence.md");
-    let blocks = page
-        .split("```json\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next());
+    let blocks = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let shown: Vec<_> = blocks.collect();
-    assert_eq!(
-        lines.concat(),
-        shown.concat(),
-        "docs/evidence.md is out of step"
-    );
+    assert_eq!(lines.concat(), shown.concat(), "docs/evidence.md is out of step");
 }

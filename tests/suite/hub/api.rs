@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use portreeve::hub::{Hub, HubError, api};
+use portreeve::hub::{Hub, HubError, HubSettings, api};
 use serde_json::{Value, json};
 
 use super::lab::{HandClock, Lab, demo, document, identity_spec, issuer_spec, resource_spec, settings};
@@ -95,7 +95,7 @@ async fn a_port_in_use_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(directory.path());
-    settings.api.address = taken.local_addr().unwrap();
+    settings.api = taken.local_addr().unwrap();
     let hub = Hub::open(settings, HandClock::new()).unwrap();
     let error = hub.bind().await.unwrap_err();
     assert!(matches!(error, HubError::Listen { .. }));
@@ -104,15 +104,14 @@ async fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn plaintext_beyond_loopback_must_be_asked_for() {
+fn nothing_listens_beyond_loopback() {
     let directory = tempfile::tempdir().unwrap();
-    let mut open = settings(directory.path());
-    open.stream.address = "0.0.0.0:0".parse().unwrap();
-    assert!(Hub::open(open.clone(), HandClock::new()).unwrap_err().to_string().contains("state.tls"));
-    open.stream.insecure_plaintext = true;
-    Hub::open(open.clone(), HandClock::new()).unwrap();
-    open.api.address = "0.0.0.0:0".parse().unwrap();
-    assert!(Hub::open(open, HandClock::new()).unwrap_err().to_string().contains("admin token"));
+    let local = settings(directory.path());
+    let beyond = "0.0.0.0:0".parse().unwrap();
+    for open in [HubSettings { stream: beyond, ..local.clone() }, HubSettings { api: beyond, ..local }] {
+        let error = Hub::open(open, HandClock::new()).unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:0") && error.contains("loopback"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
-use portreeve::hub::{ApiListener, Hub, HubError, HubSettings, StreamListener, StreamSettings};
+use portreeve::hub::{Hub, HubError, HubSettings, StreamSettings};
 use serde_json::{Value, json};
 
 /// A clock that is set by hand: microseconds since its beginning, in 2026.
@@ -42,12 +42,9 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
     HubSettings {
         store: directory.join("hub.db"),
         data_dir: directory.to_owned(),
-        stream: StreamListener { address: local, tls: None, insecure_plaintext: false },
-        api: ApiListener {
-            address: local,
-            admin_token_file: directory.join("admin.token"),
-            insecure_plaintext: false,
-        },
+        stream: local,
+        api: local,
+        admin_token_file: directory.join("admin.token"),
         streams: StreamSettings::default(),
     }
 }

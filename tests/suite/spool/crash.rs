@@ -39,10 +39,7 @@ fn run(bench: &Bench, log: &SpoolLog, actions: &[Action]) -> (Vec<String>, usize
                 }
             }
             Action::Withdraw => log.withdrawn(&portreeve::core::evidence::Withdrawal {
-                decision: DecisionId {
-                    log: log.id(),
-                    place: Place::Recorded(1),
-                },
+                decision: DecisionId { log: log.id(), place: Place::Recorded(1) },
                 reason: Reason::StateStale,
                 revision: 1,
                 now: bench.clock.now(),
@@ -57,9 +54,7 @@ fn run(bench: &Bench, log: &SpoolLog, actions: &[Action]) -> (Vec<String>, usize
 }
 
 fn segment_of(spool: &Path, log: LogId) -> std::path::PathBuf {
-    spool
-        .join(log.to_string())
-        .join("seg-00000000000000000000.nev")
+    spool.join(log.to_string()).join("seg-00000000000000000000.nev")
 }
 
 proptest! {
@@ -128,10 +123,7 @@ fn small() -> (Bench, LogId, Vec<u8>, Vec<usize>) {
 }
 
 fn whole_blocks(ends: &[usize], cut: usize) -> usize {
-    ends.iter()
-        .filter(|end| **end <= cut)
-        .count()
-        .saturating_sub(1)
+    ends.iter().filter(|end| **end <= cut).count().saturating_sub(1)
 }
 
 #[test]
@@ -148,9 +140,7 @@ fn a_tail_cut_or_zeroed_at_any_byte_loses_only_what_was_cut() {
     }
     for cut in HEADER_BYTES..=end {
         // The last block's padding may be gone: it is no part of what is checked.
-        let padded = ends
-            .iter()
-            .position(|e| *e > cut && bytes[cut..*e].iter().all(|b| *b == 0));
+        let padded = ends.iter().position(|e| *e > cut && bytes[cut..*e].iter().all(|b| *b == 0));
         let expected = match padded {
             Some(block) if bytes[cut..ends[block]].len() < 8 => sums[block],
             _ => sums[whole_blocks(&ends, cut)],
@@ -181,15 +171,8 @@ fn a_torn_tail_is_told_from_damage() {
     let mut torn = bytes.clone();
     torn[last + 30] ^= 1;
     fs::write(&path, &torn).unwrap();
-    let opened = SpoolLog::open(bench.options())
-        .unwrap()
-        .1
-        .predecessor
-        .unwrap();
-    assert!(
-        opened.torn_bytes > 0 && opened.damage.is_empty() && !opened.closed,
-        "{opened:?}"
-    );
+    let opened = SpoolLog::open(bench.options()).unwrap().1.predecessor.unwrap();
+    assert!(opened.torn_bytes > 0 && opened.damage.is_empty() && !opened.closed, "{opened:?}");
     assert_eq!(fs::read(&path).unwrap(), torn, "nothing is cut off");
 
     let (bench, log, bytes, ends) = small();
@@ -197,11 +180,7 @@ fn a_torn_tail_is_told_from_damage() {
     let mut damaged = bytes.clone();
     damaged[ends[1] + 30] ^= 1;
     fs::write(&path, &damaged).unwrap();
-    let opened = SpoolLog::open(bench.options())
-        .unwrap()
-        .1
-        .predecessor
-        .unwrap();
+    let opened = SpoolLog::open(bench.options()).unwrap().1.predecessor.unwrap();
     assert!(opened.torn_bytes == 0 && opened.closed, "{opened:?}");
     assert_eq!(opened.damage.len(), 1);
     assert_eq!(opened.damage[0].from_offset, ends[1] as u64);
@@ -221,14 +200,8 @@ fn a_flipped_bit_anywhere_costs_at_most_its_block() {
         let (records, _) = bench.read(log);
         let block = ends.iter().rposition(|end| *end <= at).unwrap();
         let count = BlockHeader::parse(&bytes[ends[block]..]).unwrap().count;
-        assert!(
-            all.len() - records.len() <= usize::from(count),
-            "bit at {at}"
-        );
-        assert!(
-            records.iter().all(|record| all.contains(record)),
-            "bit at {at}"
-        );
+        assert!(all.len() - records.len() <= usize::from(count), "bit at {at}");
+        assert!(records.iter().all(|record| all.contains(record)), "bit at {at}");
     }
 }
 
@@ -247,12 +220,7 @@ fn a_reader_goes_on_from_any_number() {
     let bench = Bench::new();
     let log = bench.open();
     for n in 0..600 {
-        decide(
-            &log,
-            &bench.clock,
-            EvidenceMode::BestEffort,
-            &format!("{n:0200}"),
-        );
+        decide(&log, &bench.clock, EvidenceMode::BestEffort, &format!("{n:0200}"));
         if n % 50 == 0 {
             log.drive();
         }
@@ -262,9 +230,7 @@ fn a_reader_goes_on_from_any_number() {
     assert_eq!((all.len(), missing), (602, 0));
     for from in (0..602u64).step_by(37) {
         let mut reader = log.reader(log.id(), from).unwrap();
-        let Read::Records(records) = reader.read(Some(log.written())).unwrap() else {
-            panic!()
-        };
+        let Read::Records(records) = reader.read(Some(log.written())).unwrap() else { panic!() };
         assert_eq!(records.first_seq, from);
         for (seq, bytes) in records.iter() {
             assert_eq!(decode(bytes).unwrap(), all[usize::try_from(seq).unwrap()].1);

@@ -7,25 +7,15 @@ fn after_a_failed_sync_everything_not_durable_is_written_again_elsewhere() {
     let bench = Bench::new();
     let log = bench.open();
     for n in 0..20 {
-        decide(
-            &log,
-            &bench.clock,
-            EvidenceMode::ProcessSafe,
-            &format!("A{n}"),
-        );
+        decide(&log, &bench.clock, EvidenceMode::ProcessSafe, &format!("A{n}"));
     }
     bench.clock.advance_ms(1000);
     log.drive();
-    let mut waiting: Vec<_> = (0..20)
-        .map(|n| decide(&log, &bench.clock, EvidenceMode::Require, &format!("B{n}")))
-        .collect();
+    let mut waiting: Vec<_> =
+        (0..20).map(|n| decide(&log, &bench.clock, EvidenceMode::Require, &format!("B{n}"))).collect();
     bench.disk.fail_sync.store(1, Ordering::SeqCst);
     log.drive();
-    assert!(
-        waiting
-            .iter_mut()
-            .all(|outcome| outcome.settled() == Some(true))
-    );
+    assert!(waiting.iter_mut().all(|outcome| outcome.settled() == Some(true)));
     assert_eq!(log.stats().suspect_segments, 1);
     decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "C");
     assert!(log.close());
@@ -36,12 +26,7 @@ fn after_a_failed_sync_everything_not_durable_is_written_again_elsewhere() {
     // The new segment holds by itself all that was not durable in the old one.
     let begins = fs::read_dir(bench.spool().join(log.id().to_string())).unwrap();
     let names: Vec<_> = begins.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(
-        names
-            .iter()
-            .any(|name| name == "seg-00000000000000000021.nev"),
-        "{names:?}"
-    );
+    assert!(names.iter().any(|name| name == "seg-00000000000000000021.nev"), "{names:?}");
 }
 
 #[test]
@@ -53,19 +38,10 @@ fn two_failed_syncs_in_a_row_end_the_log() {
     log.drive();
     assert_eq!(outcome.settled(), Some(false));
     assert!(log.stats().failed);
-    assert!(matches!(
-        log.reserve(EvidenceMode::Require),
-        Reserved::Exhausted
-    ));
-    assert!(matches!(
-        log.reserve(EvidenceMode::BestEffort),
-        Reserved::Lossy
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::Require), Reserved::Exhausted));
+    assert!(matches!(log.reserve(EvidenceMode::BestEffort), Reserved::Lossy));
     log.drive();
-    assert!(matches!(
-        log.reserve(EvidenceMode::Require),
-        Reserved::Exhausted
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::Require), Reserved::Exhausted));
     let lost = decide(&log, &bench.clock, EvidenceMode::BestEffort, "GET");
     assert_eq!(lost.place(), Place::Lost(1));
     balanced(&log);
@@ -80,32 +56,18 @@ fn a_failed_write_is_made_good_by_a_new_segment() {
     bench.disk.fail_write.store(1, Ordering::SeqCst);
     let mut outcome = decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "B");
     assert_eq!(outcome.settled(), None);
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Exhausted
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Exhausted));
     log.drive();
     assert_eq!(outcome.settled(), Some(true));
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Held(_)
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Held(_)));
     let (records, missing) = bench.read(log.id());
-    assert_eq!(
-        (methods(&records), missing),
-        (vec!["A".to_owned(), "B".to_owned()], 0)
-    );
+    assert_eq!((methods(&records), missing), (vec!["A".to_owned(), "B".to_owned()], 0));
 }
 
 /// Fills the log until it refuses, with a bound.
 fn fill(bench: &Bench, log: &SpoolLog) -> u64 {
     for n in 0..100_000 {
-        match decide(
-            log,
-            &bench.clock,
-            EvidenceMode::ProcessSafe,
-            &"x".repeat(250),
-        ) {
+        match decide(log, &bench.clock, EvidenceMode::ProcessSafe, &"x".repeat(250)) {
             Outcome::Exhausted => return n,
             _ if n % 16 == 0 => {
                 bench.clock.advance_ms(1000);
@@ -146,24 +108,15 @@ fn the_budget_keeps_one_segment_back_and_a_delivery_frees_it() {
     });
     let decided = fill(&bench, &log);
     assert!(log.stats().disk_bytes <= 6 * SEGMENT);
-    assert!(
-        !log.stats().stalled,
-        "the segment kept back is still being written"
-    );
+    assert!(!log.stats().stalled, "the segment kept back is still being written");
     // Notes still find room in it.
     log.abandoned(None, &facts("GET"));
     log.note_in_force("acme", Default::default(), &[], 0);
     log.drive();
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Exhausted
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Exhausted));
     log.delivered("file", (log.id(), decided / 2));
     log.drive();
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Held(_)
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Held(_)));
     assert_eq!(log.stats().expired_segments, 0);
 }
 
@@ -172,12 +125,7 @@ fn without_sinks_the_oldest_segments_expire() {
     let bench = Bench::new();
     let log = bench.open_with(|options| options.max_bytes = 4 * SEGMENT);
     for n in 0..2000 {
-        let mut outcome = decide(
-            &log,
-            &bench.clock,
-            EvidenceMode::ProcessSafe,
-            &format!("{n:0250}"),
-        );
+        let mut outcome = decide(&log, &bench.clock, EvidenceMode::ProcessSafe, &format!("{n:0250}"));
         assert_eq!(outcome.settled(), Some(true), "{n}");
         if n % 16 == 0 {
             bench.clock.advance_ms(1000);
@@ -185,10 +133,7 @@ fn without_sinks_the_oldest_segments_expire() {
         }
     }
     let stats = log.stats();
-    assert!(
-        stats.expired_segments > 0 && stats.disk_bytes <= 4 * SEGMENT,
-        "{stats:?}"
-    );
+    assert!(stats.expired_segments > 0 && stats.disk_bytes <= 4 * SEGMENT, "{stats:?}");
     let (records, missing) = bench.read(log.id());
     assert!(missing > 0);
     assert_eq!(records.last().unwrap().0, 2000);

@@ -29,21 +29,12 @@ fn best_effort_settles_before_it_is_written() {
 fn require_waits_for_the_disk_and_many_share_one_sync() {
     let bench = Bench::new();
     let log = bench.open();
-    let mut waiting: Vec<_> = (0..50)
-        .map(|_| decide(&log, &bench.clock, EvidenceMode::Require, "GET"))
-        .collect();
-    assert!(
-        waiting
-            .iter_mut()
-            .all(|outcome| outcome.settled().is_none())
-    );
+    let mut waiting: Vec<_> =
+        (0..50).map(|_| decide(&log, &bench.clock, EvidenceMode::Require, "GET")).collect();
+    assert!(waiting.iter_mut().all(|outcome| outcome.settled().is_none()));
     let before = bench.disk.syncs.load(Ordering::SeqCst);
     log.drive();
-    assert!(
-        waiting
-            .iter_mut()
-            .all(|outcome| outcome.settled() == Some(true))
-    );
+    assert!(waiting.iter_mut().all(|outcome| outcome.settled() == Some(true)));
     assert_eq!(bench.disk.syncs.load(Ordering::SeqCst), before + 1);
 }
 
@@ -51,29 +42,13 @@ fn require_waits_for_the_disk_and_many_share_one_sync() {
 fn the_queue_is_bounded_by_slots_and_records() {
     let bench = Bench::new();
     let log = bench.open_with(|options| options.pending_records_max = 4);
-    let held: Vec<_> = (0..4)
-        .map(|_| log.reserve(EvidenceMode::ProcessSafe))
-        .collect();
-    assert!(
-        held.iter()
-            .all(|reserved| matches!(reserved, Reserved::Held(_)))
-    );
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Exhausted
-    ));
-    assert!(matches!(
-        log.reserve(EvidenceMode::Require),
-        Reserved::Exhausted
-    ));
-    assert!(matches!(
-        log.reserve(EvidenceMode::BestEffort),
-        Reserved::Lossy
-    ));
+    let held: Vec<_> = (0..4).map(|_| log.reserve(EvidenceMode::ProcessSafe)).collect();
+    assert!(held.iter().all(|reserved| matches!(reserved, Reserved::Held(_))));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Exhausted));
+    assert!(matches!(log.reserve(EvidenceMode::Require), Reserved::Exhausted));
+    assert!(matches!(log.reserve(EvidenceMode::BestEffort), Reserved::Lossy));
     for (reserved, abandon) in held.into_iter().zip([true, false].into_iter().cycle()) {
-        let Reserved::Held(slot) = reserved else {
-            unreachable!()
-        };
+        let Reserved::Held(slot) = reserved else { unreachable!() };
         if abandon {
             log.abandoned(Some(slot), &facts("GET"));
         } else {
@@ -82,10 +57,7 @@ fn the_queue_is_bounded_by_slots_and_records() {
         }
     }
     log.drive();
-    assert!(matches!(
-        log.reserve(EvidenceMode::ProcessSafe),
-        Reserved::Held(_)
-    ));
+    assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Held(_)));
     assert_eq!(log.stats().counts.abandoned, 2);
     balanced(&log);
 }
@@ -94,25 +66,16 @@ fn the_queue_is_bounded_by_slots_and_records() {
 fn what_is_lost_is_counted_and_told() {
     let bench = Bench::new();
     let log = bench.open_with(|options| options.pending_records_max = 1);
-    let Reserved::Held(slot) = log.reserve(EvidenceMode::BestEffort) else {
-        unreachable!()
-    };
+    let Reserved::Held(slot) = log.reserve(EvidenceMode::BestEffort) else { unreachable!() };
     let lost = decide(&log, &bench.clock, EvidenceMode::BestEffort, "POST");
     let again = decide(&log, &bench.clock, EvidenceMode::BestEffort, "POST");
-    assert_eq!(
-        (lost.place(), again.place()),
-        (Place::Lost(1), Place::Lost(2))
-    );
+    assert_eq!((lost.place(), again.place()), (Place::Lost(1), Place::Lost(2)));
     log.abandoned(Some(slot), &facts("GET"));
     log.drive();
-    let told = bench
-        .read(log.id())
-        .0
-        .into_iter()
-        .find_map(|(_, record)| match record.body {
-            Some(Body::Loss(loss)) => Some((loss.count, loss.cause.to_string(), loss.upper_bound)),
-            _ => None,
-        });
+    let told = bench.read(log.id()).0.into_iter().find_map(|(_, record)| match record.body {
+        Some(Body::Loss(loss)) => Some((loss.count, loss.cause.to_string(), loss.upper_bound)),
+        _ => None,
+    });
     assert_eq!(told, Some((2, "no_room".to_owned(), false)));
     balanced(&log);
 }
@@ -121,42 +84,24 @@ fn what_is_lost_is_counted_and_told() {
 fn refusals_of_strangers_beyond_the_budget_are_rolled_up_exactly() {
     let bench = Bench::new();
     let log = bench.open_with(|options| options.refusals_per_second = 10);
-    let places: Vec<_> = (0..25)
-        .map(|_| decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "GET").place())
-        .collect();
-    let recorded = places
-        .iter()
-        .filter(|place| matches!(place, Place::Recorded(_)))
-        .count();
+    let places: Vec<_> =
+        (0..25).map(|_| decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "GET").place()).collect();
+    let recorded = places.iter().filter(|place| matches!(place, Place::Recorded(_))).count();
     assert_eq!(recorded, 10);
-    assert_eq!(
-        places[10..],
-        (1..=15).map(Place::RolledUp).collect::<Vec<_>>()
-    );
+    assert_eq!(places[10..], (1..=15).map(Place::RolledUp).collect::<Vec<_>>());
     bench.clock.advance_ms(500);
     let refilled = (0..6).map(|_| decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "GET"));
     let places: Vec<_> = refilled.map(|outcome| outcome.place()).collect();
     assert_eq!(places[5], Place::RolledUp(16));
-    assert!(
-        places[..5]
-            .iter()
-            .all(|place| matches!(place, Place::Recorded(_)))
-    );
+    assert!(places[..5].iter().all(|place| matches!(place, Place::Recorded(_))));
     bench.clock.advance_ms(10_000);
     log.drive();
-    let rolled = bench
-        .read(log.id())
-        .0
-        .into_iter()
-        .find_map(|(_, record)| match record.body {
-            Some(Body::RolledUp(rolled)) => Some(rolled),
-            _ => None,
-        });
+    let rolled = bench.read(log.id()).0.into_iter().find_map(|(_, record)| match record.body {
+        Some(Body::RolledUp(rolled)) => Some(rolled),
+        _ => None,
+    });
     let rolled = rolled.unwrap();
-    assert_eq!(
-        (rolled.first, rolled.count, rolled.groups.len()),
-        (1, 16, 1)
-    );
+    assert_eq!((rolled.first, rolled.count, rolled.groups.len()), (1, 16, 1));
     assert_eq!(rolled.groups[0].count, 16);
     assert_eq!(rolled.groups[0].reason, "credential.missing");
     assert_eq!(rolled.to_us - rolled.from_us, 500_000);
@@ -172,24 +117,14 @@ fn sequence_numbers_have_no_gaps_under_threads() {
         options.max_bytes = 64 << 20;
         options.drive = Drive::Thread;
     });
-    let modes = [
-        EvidenceMode::ProcessSafe,
-        EvidenceMode::BestEffort,
-        EvidenceMode::Require,
-    ];
+    let modes = [EvidenceMode::ProcessSafe, EvidenceMode::BestEffort, EvidenceMode::Require];
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (log, clock) = (&log, &bench.clock);
             scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .build()
-                    .unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 for turn in 0..500 {
-                    let mode = if turn % 50 == 0 {
-                        modes[2]
-                    } else {
-                        modes[turn % 2]
-                    };
+                    let mode = if turn % 50 == 0 { modes[2] } else { modes[turn % 2] };
                     match decide(log, clock, mode, &format!("M{thread}-{turn}")) {
                         Outcome::Decided(_, Settlement::Waiting(wait)) => {
                             assert!(runtime.block_on(wait));
@@ -211,13 +146,8 @@ fn sequence_numbers_have_no_gaps_under_threads() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 2000);
-    let Some(Body::LogClose(close)) = &records.last().unwrap().1.body else {
-        panic!()
-    };
-    assert_eq!(
-        (close.decisions, close.records, close.rolled_up, close.lost),
-        (2000, 2000, 0, 0)
-    );
+    let Some(Body::LogClose(close)) = &records.last().unwrap().1.body else { panic!() };
+    assert_eq!((close.decisions, close.records, close.rolled_up, close.lost), (2000, 2000, 0, 0));
 }
 
 #[test]
@@ -225,10 +155,7 @@ fn one_directory_one_process() {
     let bench = Bench::new();
     let log = bench.open();
     let error = SpoolLog::open(bench.options()).unwrap_err().to_string();
-    assert!(
-        error.contains("spool") && error.contains("process ") && error.contains("own"),
-        "{error}"
-    );
+    assert!(error.contains("spool") && error.contains("process ") && error.contains("own"), "{error}");
     drop(log);
     bench.open();
 }
@@ -238,12 +165,7 @@ fn a_budget_that_holds_no_log_is_refused() {
     let bench = Bench::new();
     let mut options = bench.options();
     options.max_bytes = 4 * SEGMENT - 1;
-    assert!(
-        SpoolLog::open(options)
-            .unwrap_err()
-            .to_string()
-            .contains("budget")
-    );
+    assert!(SpoolLog::open(options).unwrap_err().to_string().contains("budget"));
 }
 
 #[test]
@@ -251,19 +173,12 @@ fn many_revocations_become_many_records() {
     let bench = Bench::new();
     let log = bench.open();
     let revocations: Vec<Arc<str>> = (0..70).map(|n| Arc::from(format!("r{n}"))).collect();
-    let position = portreeve::core::id::Position {
-        revision: 9,
-        ..Default::default()
-    };
+    let position = portreeve::core::id::Position { revision: 9, ..Default::default() };
     log.note_in_force("acme", position, &revocations, 5);
     log.drive();
-    let bodies = bench
-        .read(log.id())
-        .0
-        .into_iter()
-        .filter_map(|(_, record)| match record.body {
-            Some(Body::InForce(body)) => Some((body.revocations.len(), body.purged)),
-            _ => None,
-        });
+    let bodies = bench.read(log.id()).0.into_iter().filter_map(|(_, record)| match record.body {
+        Some(Body::InForce(body)) => Some((body.revocations.len(), body.purged)),
+        _ => None,
+    });
     assert_eq!(bodies.collect::<Vec<_>>(), [(32, 5), (32, 0), (6, 0)]);
 }

@@ -6,10 +6,7 @@ use super::*;
 
 fn shipper(bench: &Bench, log: &Arc<SpoolLog>, sink: impl Sink + 'static) -> Shipper {
     let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
-    let options = ShipperOptions {
-        name: "file".to_owned(),
-        clock,
-    };
+    let options = ShipperOptions { name: "file".to_owned(), clock };
     Shipper::start(Arc::clone(log), Box::new(sink), options).unwrap()
 }
 
@@ -33,12 +30,7 @@ fn every_record_of_every_log_is_shipped_once_in_order() {
     for _ in 0..3 {
         let log = bench.open_with(with_sink);
         for n in 0..40 {
-            decide(
-                &log,
-                &bench.clock,
-                EvidenceMode::ProcessSafe,
-                &format!("M{n}"),
-            );
+            decide(&log, &bench.clock, EvidenceMode::ProcessSafe, &format!("M{n}"));
         }
         assert!(log.close());
         expected.extend((0..log.written()).map(|n| format!("{}-{n}", log.id())));
@@ -47,11 +39,7 @@ fn every_record_of_every_log_is_shipped_once_in_order() {
         log.drive();
         let at = (log.id(), log.written());
         assert_eq!(log.stats().oldest_undelivered, Some(at));
-        assert_eq!(
-            log.logs().unwrap(),
-            [log.id()],
-            "delivered logs are removed"
-        );
+        assert_eq!(log.logs().unwrap(), [log.id()], "delivered logs are removed");
     }
     assert_eq!(ids(&fs::read_to_string(&out).unwrap()), expected);
 }
@@ -79,11 +67,7 @@ impl Sink for Flaky {
     }
     fn flush(&mut self) -> io::Result<()> {
         self.1 = !self.1;
-        if self.1 {
-            Err(io::ErrorKind::TimedOut.into())
-        } else {
-            Ok(())
-        }
+        if self.1 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 
@@ -92,12 +76,7 @@ fn a_sink_that_fails_gets_the_same_records_again() {
     let bench = Bench::new();
     let log = bench.open_with(with_sink);
     for n in 0..10 {
-        decide(
-            &log,
-            &bench.clock,
-            EvidenceMode::ProcessSafe,
-            &format!("M{n}"),
-        );
+        decide(&log, &bench.clock, EvidenceMode::ProcessSafe, &format!("M{n}"));
     }
     assert!(log.close());
     let taken = Arc::new(Mutex::new(String::new()));
@@ -107,9 +86,7 @@ fn a_sink_that_fails_gets_the_same_records_again() {
     }
     assert!(shipper.failures() >= 1);
     shipper.stop();
-    let once: Vec<_> = (0..log.written())
-        .map(|n| format!("{}-{n}", log.id()))
-        .collect();
+    let once: Vec<_> = (0..log.written()).map(|n| format!("{}-{n}", log.id())).collect();
     assert_eq!(ids(&taken.lock()), [once.clone(), once].concat());
 }
 
@@ -151,15 +128,8 @@ fn a_cursor_cut_short_falls_back_to_the_place_before() {
             let torn = [&after[..cut], &before[cut..]].concat();
             fs::write(&path, &torn).unwrap();
             let read = Cursor::open(&path).unwrap().at();
-            let former = if n == 1 {
-                (LogId::default(), 0)
-            } else {
-                at(n - 1)
-            };
-            assert!(
-                read == former || read == at(n),
-                "{read:?} at {n}, cut {cut}"
-            );
+            let former = if n == 1 { (LogId::default(), 0) } else { at(n - 1) };
+            assert!(read == former || read == at(n), "{read:?} at {n}, cut {cut}");
         }
         fs::write(&path, &after).unwrap();
         cursor = Cursor::open(&path).unwrap();
