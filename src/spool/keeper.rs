@@ -278,12 +278,11 @@ impl Core {
         let end = state.written;
         let files = std::mem::take(&mut state.dirty);
         let set_aside = std::mem::take(&mut state.retained);
-        let bytes = set_aside.iter().map(Vec::len).sum();
         drop(state);
         let synced = self.sync_files(&files);
         let mut state = self.state.lock();
         if synced.is_ok() {
-            state.made_durable(end, bytes);
+            state.made_durable(end, set_aside);
             self.publish(&state);
             let done = state.satisfied();
             drop(state);
@@ -350,9 +349,8 @@ impl Core {
         let mut state = self.state.lock();
         match result {
             Ok(segment) => {
-                let bytes = chunks.iter().map(Vec::len).sum();
                 state.dirty.clear();
-                state.made_durable(end, bytes);
+                state.made_durable(end, chunks);
                 // What is written from now on goes there.
                 state.dirtied(&segment);
                 self.suspect_segments.fetch_add(1, Ordering::AcqRel);

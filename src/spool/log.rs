@@ -224,6 +224,9 @@ impl Core {
     fn settle(&self, mode: EvidenceMode, sequence: u64) -> Settlement {
         if mode == EvidenceMode::BestEffort {
             self.signal.appended(true);
+            if self.pending() == self.limits.pending_records_max / 2 {
+                self.signal.urge();
+            }
             return Settlement::Settled;
         }
         self.flush();

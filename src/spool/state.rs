@@ -18,6 +18,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Most empty block buffers kept for use again.
 const POOL_MAX: usize = 8;
 
+/// Most empty pieces kept for use again.
+const SPARE_MAX: usize = 16;
+
 /// Whether the log can write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Health {
@@ -61,6 +64,7 @@ pub(crate) struct State {
     open: BlockBuffer,
     full: VecDeque<BlockBuffer>,
     pool: Vec<BlockBuffer>,
+    spare: Vec<Vec<u8>>,
     /// The next number to give out.
     pub(crate) next_seq: u64,
     /// All below are with the kernel.
@@ -94,6 +98,7 @@ impl State {
             open,
             full: VecDeque::new(),
             pool: Vec::new(),
+            spare: Vec::new(),
             next_seq: 0,
             written: 0,
             durable: 0,
@@ -160,17 +165,24 @@ impl State {
         match self.retained.back_mut() {
             Some(chunk) if chunk.len() + bytes.len() <= CHUNK_BYTES => chunk.extend_from_slice(bytes),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK_BYTES.max(bytes.len()));
+                let fresh = || Vec::with_capacity(CHUNK_BYTES.max(bytes.len()));
+                let mut chunk = self.spare.pop().unwrap_or_else(fresh);
                 chunk.extend_from_slice(bytes);
                 self.retained.push_back(chunk);
             }
         }
     }
 
-    /// Notes that everything below `end` is durable. `synced` bytes of it had been set aside.
-    pub(crate) fn made_durable(&mut self, end: u64, synced: usize) {
+    /// Notes that everything below `end` is durable: the bytes that had been set aside.
+    pub(crate) fn made_durable(&mut self, end: u64, set_aside: VecDeque<Vec<u8>>) {
         self.durable = self.durable.max(end);
-        self.retained_bytes = self.retained_bytes.saturating_sub(synced);
+        for mut chunk in set_aside {
+            self.retained_bytes = self.retained_bytes.saturating_sub(chunk.len());
+            if self.spare.len() < SPARE_MAX {
+                chunk.clear();
+                self.spare.push(chunk);
+            }
+        }
     }
 
     /// Notes that a segment was written to.
