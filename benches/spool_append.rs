@@ -50,10 +50,7 @@ fn verdict() -> Verdict {
         tenant: Name::parse("acme").ok(),
         resource: Name::parse("orders").ok(),
         route: Some("/orders/{id}".into()),
-        answer: Some(std::sync::Arc::new(Answer {
-            determining: vec!["base/orders-read".into()],
-            ..Default::default()
-        })),
+        answer: Some(Answer { determining: vec!["base/orders-read".into()], ..Default::default() }.into()),
         policy_digest: Some([2; 32]),
         ..Basis::default()
     };
