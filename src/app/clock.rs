@@ -32,3 +32,9 @@ pub fn kernel_boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
 }
+
+/// The same as sixteen bytes; all zero when it cannot be told.
+pub(super) fn kernel_boot_bytes() -> [u8; 16] {
+    let digits = kernel_boot_id().replace('-', "");
+    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+}

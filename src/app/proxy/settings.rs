@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Core, Serves};
+use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random};
 use crate::config::{Listener, ListenerKind, ProxyConfig, Sink};
 use crate::core::policy::{RouteRules, Staleness};
@@ -167,6 +168,7 @@ pub(super) fn open_log(
     let point = &config.enforcement_point;
     let mut options =
         SpoolOptions::new(&point.data_dir, point.id.to_string(), incarnation, random, Arc::clone(clock));
+    options.boot_id = kernel_boot_bytes();
     options.max_bytes = config.evidence.spool.max_bytes;
     options.segment_bytes = config.evidence.spool.segment_bytes;
     let budgets = config.listeners.iter().map(|l| (Arc::clone(&l.name), l.unresolved_refusals_per_s));

@@ -137,7 +137,8 @@ pub trait EvidenceLog: Send + Sync {
     /// Sets room for one record aside.
     fn reserve(&self, mode: EvidenceMode) -> Reserved;
 
-    /// Appends a decision. `None` instead of a slot: counted as lost.
+    /// Appends a decision. `None` instead of a slot: counted as lost, but for a refusal of a
+    /// resolved identity, which is recorded while there is any room at all.
     ///
     /// The sequence number is fixed before this returns.
     fn decided(
