@@ -98,3 +98,12 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
         }
     })
 }
+
+/// Keeps keys and tokens in memory out of core dumps and out of reach of other processes of the same user.
+///
+/// # Errors
+/// [`AppError::Io`] when the kernel refuses.
+pub fn hide_memory() -> Result<(), AppError> {
+    let hidden = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    hidden.map_err(|error| AppError::io("keeping memory out of core dumps")(error.into()))
+}

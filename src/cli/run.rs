@@ -56,6 +56,7 @@ impl From<AppError> for Failure {
 pub async fn hub(args: HubArgs) -> Result<(), Failure> {
     let loaded = loaded(|environment| config::load_hub(&args.config, environment))?;
     app::start_logging(&loaded.config.log)?;
+    app::hide_memory()?;
     warn(&loaded);
     let stop = app::stop_signal()?;
     let hub = app::hub::start(&loaded.config, app::hub::Operations::Own).await?;
@@ -71,6 +72,7 @@ pub async fn hub(args: HubArgs) -> Result<(), Failure> {
 pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
     let loaded = loaded(|environment| config::load_proxy(&args.config, environment))?;
     let level = app::start_logging(&loaded.config.log)?;
+    app::hide_memory()?;
     warn(&loaded);
     let stop = app::stop_signal()?;
     let proxy = app::proxy::start(&loaded.config, Some(level))?;

@@ -1,14 +1,15 @@
 //! Hub and enforcement point as two processes, apart and together again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::http::call;
+use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
 use crate::support::upstream::Upstream;
 
@@ -35,6 +36,13 @@ impl Role {
     fn says(&mut self, text: &str) {
         let found = self.log.by_ref().map_while(Result::ok).any(|line| line.contains(text));
         assert!(found, "the process ended before it said `{text}`");
+    }
+
+    /// Asks it to stop and waits until it has.
+    fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// Ends it without any chance to tidy up.
@@ -81,6 +89,8 @@ impl Site {
              hub: {{ endpoints: [\"http://{state}\"] }}\nlisteners:\n  - name: inbound\n    kind: proxy\n    \
              address: \"{proxy}\"\n    routes: [{{ match: {{ path: \"/**\" }}, service: orders, upstream: app }}]\n\
              upstreams: {{ app: {{ url: \"http://{upstream}\" }} }}\ncredentials: {{ audiences: [orders] }}\n\
+             evidence: {{ spool: {{ max_bytes: 64MiB, segment_bytes: 4MiB }}, \
+             sinks: [{{ kind: file, path: decisions.jsonl }}] }}\n\
              admin: {{ address: \"127.0.0.1:0\" }}\nmetrics: {{ address: \"{health}\" }}\n"
         );
         fs::write(at("proxy.yaml"), point).unwrap();
@@ -127,12 +137,16 @@ impl Site {
 
     /// The status of a call with a token of `subject`.
     fn call_as(&self, subject: &str) -> u16 {
+        self.answer_to(subject).status.as_u16()
+    }
+
+    fn answer_to(&self, subject: &str) -> Answer {
         let now = jsonwebtoken::get_current_timestamp();
         let claims = json!({
             "iss": self.issuer.iss(), "sub": subject, "aud": "orders", "iat": now, "exp": now + 300,
         });
         let token = format!("Bearer {}", self.issuer.sign(&self.issuer.header(), &claims));
-        call(self.proxy, "GET", "/", &[("authorization", &token)]).status.as_u16()
+        call(self.proxy, "GET", "/", &[("authorization", &token)])
     }
 
     fn ready(&self) -> u16 {
@@ -183,4 +197,40 @@ fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
     hub.says("the hub is running");
     proxy.says("the hub has confirmed the state");
     assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+}
+
+#[test]
+fn a_killed_enforcement_point_has_every_answered_decision_on_record() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    let mut proxy = site.start("proxy");
+    proxy.says("the hub has confirmed the state");
+    site.apply_records();
+    // Its receipt says that the records before it have arrived too.
+    site.command(&["revoke", "identity", "batch", "--reason", "test", "--wait"]);
+
+    let mut answered = Vec::new();
+    for kill in 0..5 {
+        for call in 0..20 {
+            let subject = if call % 3 == 0 { "stranger" } else { "ledger" };
+            let answer = site.answer_to(subject);
+            assert_eq!(answer.status, if call % 3 == 0 { 401 } else { 200 }, "kill {kill}, call {call}");
+            answered.push(answer.header("x-portreeve-decision").to_owned());
+        }
+        proxy.kill();
+        proxy = site.start("proxy");
+        proxy.says("the hub has confirmed the state");
+    }
+    proxy.stop();
+
+    let text = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
+    let recorded: BTreeSet<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    let missing: Vec<_> = answered.iter().filter(|id| !recorded.contains(*id)).collect();
+    assert_eq!(answered.len(), 100);
+    assert!(missing.is_empty(), "answered and not on record: {missing:?}");
 }
