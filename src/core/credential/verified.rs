@@ -10,9 +10,11 @@ use crate::core::time::Timestamp;
 
 /// What a verified credential says. Made only by [`super::verify`].
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use portreeve::core::credential::Verified;
-/// let forged = Verified { subject: "root".into(), ..todo!() };
+/// fn forge(honest: Verified) -> Verified {
+///     Verified { subject: "root".into(), ..honest }
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {

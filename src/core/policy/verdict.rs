@@ -66,7 +66,7 @@ pub struct Basis {
     pub shadow: Vec<ShadowOutcome>,
 }
 
-/// The answer of the PDP. Made only in this room; see [`Judgement`].
+/// The answer of the PDP. Made only in this room, by a judgement that ends.
 ///
 /// ```compile_fail,E0451
 /// use portreeve::core::policy::{Basis, Effect, Verdict};
