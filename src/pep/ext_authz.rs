@@ -207,7 +207,7 @@ impl Checker {
         Some(match outcome {
             Ok(released) => {
                 metrics.allowed(released.verdict().warnings(), elapsed());
-                Answer::allow(released, settings.forward, question.own_headers(), target)
+                Answer::allow(released, settings.forward, question.barred_headers(), target)
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());

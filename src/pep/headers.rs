@@ -31,17 +31,12 @@ static ALIASED: [(&str, HeaderName); 4] = [
 ];
 
 /// Folded names, and beginnings of names, that only a trusted proxy in front may set.
-const CLAIMED: [&str; 8] = [
-    "forwarded",
-    "xrewriteurl",
-    "xhttpmethod",
-    "xhttpmethodoverride",
-    "xmethodoverride",
-    "xrealip",
-    "clientcert",
-    "clientcertchain",
-];
-const CLAIMED_PREFIXES: [&str; 3] = ["xforwarded", "xoriginal", "xsslclient"];
+const CLAIMED: [&str; 4] = ["forwarded", "xrealip", "clientcert", "clientcertchain"];
+const CLAIMED_PREFIXES: [&str; 2] = ["xforwarded", "xsslclient"];
+
+/// Folded names, and a beginning of names, by which some upstreams take a request for another.
+const OVERRIDING: [&str; 4] = ["xrewriteurl", "xhttpmethod", "xhttpmethodoverride", "xmethodoverride"];
+const OVERRIDING_PREFIX: &str = "xoriginal";
 
 /// Names that concern one connection only (RFC 9110 §7.6.1), `TE` apart.
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -65,6 +60,8 @@ pub(crate) enum Standing {
     Own,
     /// Says what only a proxy in front may say: removed.
     Claimed,
+    /// Names another method or target than the one that is judged: removed.
+    Overriding,
     /// Could be taken for a name that counts: the request is refused.
     Alias,
 }
@@ -80,6 +77,9 @@ pub(crate) fn standing(name: &str) -> Standing {
     if ALIASED.iter().any(|(folded, exact)| exact.as_str() != name && folds_to(name, folded)) {
         return Standing::Alias;
     }
+    if OVERRIDING.iter().any(|folded| folds_to(name, folded)) || folds_under(name, OVERRIDING_PREFIX) {
+        return Standing::Overriding;
+    }
     let claimed = CLAIMED.iter().any(|folded| folds_to(name, folded))
         || CLAIMED_PREFIXES.iter().any(|prefix| folds_under(name, prefix));
     if claimed { Standing::Claimed } else { Standing::Ordinary }
@@ -94,7 +94,7 @@ pub(crate) fn screen_request(headers: &mut HeaderMap) -> Result<(), Reason> {
     for name in headers.keys() {
         match standing(name.as_str()) {
             Standing::Ordinary => {}
-            Standing::Own | Standing::Claimed => removed.push(name.clone()),
+            Standing::Own | Standing::Claimed | Standing::Overriding => removed.push(name.clone()),
             Standing::Alias => return Err(Reason::RequestAmbiguous),
         }
     }
@@ -194,10 +194,10 @@ mod tests {
             ("x.forwarded.host", Standing::Claimed),
             ("x-forwarded-client-cert", Standing::Claimed),
             ("forwarded", Standing::Claimed),
-            ("x-original-url", Standing::Claimed),
-            ("x_rewrite_url", Standing::Claimed),
-            ("x-http-method-override", Standing::Claimed),
-            ("x-http_method", Standing::Claimed),
+            ("x-original-url", Standing::Overriding),
+            ("x_rewrite_url", Standing::Overriding),
+            ("x-http-method-override", Standing::Overriding),
+            ("x-http_method", Standing::Overriding),
             ("x-http-methods", Standing::Ordinary),
         ];
         for (name, expected) in rows {

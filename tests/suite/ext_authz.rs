@@ -255,6 +255,31 @@ fn an_allow_introduces_the_caller_and_removes_what_it_must() {
     assert_eq!(Door::ExtAuthz.as_str(), "ext_authz");
 }
 
+/// What would have the upstream act on another request is removed; what Envoy says of the caller stays.
+#[test]
+fn headers_that_name_another_request_are_removed() {
+    let world = World::new();
+    let (running, _door) = ext_authz(&world, ForwardSettings::default());
+    let bearer = format!("Bearer {}", world.token(&world.claims("ledger")));
+    let asked = call(&[
+        ("authorization", &bearer),
+        ("x-http-method-override", "DELETE"),
+        ("x_http_method", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("x-forwarded-for", "10.1.2.3"),
+        ("x-forwarded-proto", "https"),
+    ]);
+    let answer = runtime()
+        .block_on(async { client(running.address()).await.check(asked).await.unwrap() })
+        .into_inner();
+    let removed = &judge(&answer).unwrap().headers_to_remove;
+    for name in ["x-http-method-override", "x_http_method", "x-original-url", "x-rewrite-url"] {
+        assert!(removed.iter().any(|held| held == name), "{name} stays");
+    }
+    assert!(!removed.iter().any(|held| held.starts_with("x-forwarded")), "{removed:?}");
+}
+
 /// Envoy forwards the form that was judged, not the one it was sent.
 #[test]
 fn a_target_in_another_form_is_replaced() {

@@ -24,12 +24,12 @@ use crate::wire::ext_authz::{
 pub(super) struct Answer(CheckResponse);
 
 impl Answer {
-    /// Allows. Headers in our name that `sent` lists and we do not set are removed; `target`
-    /// replaces a target that is not in the form that was judged.
+    /// Allows. Headers in our name that we do not set are removed, and so are those that `barred`
+    /// lists; `target` replaces a target that is not in the form that was judged.
     pub(super) fn allow<'a>(
         released: Released,
         settings: ForwardSettings,
-        sent: impl Iterator<Item = &'a HeaderName>,
+        barred: impl Iterator<Item = &'a HeaderName>,
         target: Option<String>,
     ) -> Self {
         let (verdict, id) = (released.verdict(), released.id());
@@ -37,7 +37,7 @@ impl Answer {
         let told: &[_] = if settings.identity_headers { &introduced } else { &[] };
         let is_set = |name: &HeaderName| told.iter().any(|(set, _)| set == name);
         let mut removed: Vec<String> =
-            headers::OWN.iter().chain(sent).filter(|name| !is_set(name)).map(ToString::to_string).collect();
+            headers::OWN.iter().chain(barred).filter(|name| !is_set(name)).map(ToString::to_string).collect();
         if !settings.pass_credential {
             removed.push(header::AUTHORIZATION.to_string());
         }

@@ -77,10 +77,11 @@ impl Asked {
         (path != judged.as_str()).then(|| format!("{judged}{query}"))
     }
 
-    /// Headers in our name that the caller sent, exactly spelled.
-    pub(super) fn own_headers(&self) -> impl Iterator<Item = &HeaderName> {
+    /// Headers that the caller sent and that may not go on: those in our name, exactly spelled, and
+    /// those that name another request. What is said of the caller is Envoy's own to say.
+    pub(super) fn barred_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let names = self.headers.iter().flat_map(HeaderMap::keys);
-        names.filter(|name| headers::standing(name.as_str()) == Standing::Own)
+        names.filter(|name| matches!(headers::standing(name.as_str()), Standing::Own | Standing::Overriding))
     }
 
     /// The host is not asked which service it is; it must only be one, and well formed.
