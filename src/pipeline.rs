@@ -10,6 +10,7 @@ use crate::core::credential::{Expected, FingerprintKey, TokenCache, Verification
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Withdrawal,
 };
+use crate::core::id::Position;
 use crate::core::identity::{
     Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
 };
@@ -122,17 +123,17 @@ impl Pipeline {
         let lease = self.state.lease();
         let snapshot = self.state.load();
         let now = self.clock.now();
-        let judged = allowed.verdict().basis().position;
+        let judged = allowed.verdict().basis().root;
         let turned = if exchange.rules.anonymous {
             None
-        } else if snapshot.position() != judged {
+        } else if snapshot.root() != judged {
             self.decide(&snapshot, lease, exchange, &mut NoWitness).reason()
         } else {
             let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
             freshness.stale.then_some(Reason::StateStale)
         };
         let withdrawal = turned.map(|reason| {
-            let revision = snapshot.position().revision;
+            let revision = position(&snapshot, exchange).revision;
             (reason, Withdrawal { decision: allowed.id(), reason, revision, now })
         });
         allowed.release(withdrawal)
@@ -146,11 +147,12 @@ impl Pipeline {
         witness: &mut impl Witness,
     ) -> Verdict {
         let now = self.clock.now();
-        let position = snapshot.position();
+        let position = position(snapshot, exchange);
         let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
         let mut judgement = Judgement::new(Basis {
             now,
             position,
+            root: snapshot.root(),
             state_age: freshness.age,
             state_warn: freshness.warn,
             lease_hub_us: lease.hub_time_us,
@@ -346,6 +348,12 @@ impl Case<'_> {
         }
         true
     }
+}
+
+/// How far the state goes that decides `exchange`.
+fn position(snapshot: &Snapshot, exchange: &Exchange) -> Position {
+    let of_tenant = exchange.service.as_ref().and_then(|service| snapshot.position_of(&service.tenant));
+    of_tenant.unwrap_or_else(|| snapshot.position())
 }
 
 fn seen<T>(witness: &mut impl Witness, step: &'static str, found: Result<T, Reason>) -> Result<T, Reason> {

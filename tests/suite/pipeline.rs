@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portreeve::core::evidence::EvidenceMode;
+use portreeve::core::id::Epoch;
 use portreeve::core::identity::{
-    Binding, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode, HygieneRule,
-    Identity, IdentityStatus, Lease, Owner, PolicyMode, Record, Revocation, RevocationTarget,
+    Batch, Binding, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
+    HygieneRule, Identity, IdentityStatus, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
+    RevocationTarget,
 };
 use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules};
 use portreeve::core::time::{Clock as _, Timestamp};
@@ -14,7 +16,7 @@ use serde_json::json;
 
 use crate::support::clock::ManualClock;
 use crate::support::evidence::Entry;
-use crate::support::world::{World, facts, identity, name, policy, rules};
+use crate::support::world::{TENANT, World, facts, identity, name, policy, rules};
 
 const START: Timestamp = ManualClock::START;
 
@@ -428,6 +430,54 @@ fn the_last_look_takes_an_allow_back() {
     let lapsed = world.decide_with(&exchange, || world.clock.advance(Duration::from_secs(301)));
     assert_eq!(lapsed, Some(Reason::StateStale));
     assert!(matches!(world.log.entries().last(), Some(Entry::Withdrawn(Reason::StateStale))));
+}
+
+/// Revisions are one sequence over all tenants, and a tenant's change can arrive behind another's.
+#[test]
+fn the_last_look_sees_what_another_tenants_revision_hides() {
+    let world = World::new();
+    let ahead = Batch {
+        cell: name("other"),
+        epoch: Epoch::from_bytes([1; 16]),
+        from_revision: 0,
+        to_revision: 50,
+        history_hash: [0; 32],
+        changes: Vec::new(),
+    };
+    let next = world.state.load().apply(&ahead).unwrap();
+    world.state.publish(next);
+    let token = world.token(&world.claims("ledger"));
+    let exchange = world.exchange(Some(&token), "GET", "/orders/1");
+    assert_eq!(world.decide(&exchange), None);
+    assert_eq!(
+        world.log.last_verdict().basis().position.revision,
+        1,
+        "a decision names its own tenant's state"
+    );
+    let target = RevocationTarget::Identity { identity: name("ledger"), generation: 1 };
+    let turned = world.decide_with(&exchange, || world.put(vec![("r1", 1, revocation(target))]));
+    assert_eq!(turned, Some(Reason::IdentityRevoked));
+
+    // A snapshot in place of the cell, at the revision it already stood at.
+    let world = World::new();
+    let token = world.token(&world.claims("ledger"));
+    let exchange = world.exchange(Some(&token), "GET", "/orders/1");
+    let repaired = world.decide_with(&exchange, || {
+        let held = world.state.load();
+        let cell = held.cell(&name(TENANT)).unwrap();
+        let whole = Batch {
+            cell: cell.cell.clone(),
+            epoch: cell.epoch,
+            from_revision: 0,
+            to_revision: cell.revision,
+            history_hash: cell.history_hash,
+            changes: held.export(&cell.cell).into_iter().filter(|c| c.kind != RecordKind::Identity).collect(),
+        };
+        let next = held.replace_cell(&whole).unwrap();
+        drop(held);
+        world.state.publish(next);
+    });
+    assert_eq!(repaired, Some(Reason::IdentityUnknown));
 }
 
 #[test]

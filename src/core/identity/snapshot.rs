@@ -114,6 +114,7 @@ type Kills = Arc<[Arc<Held<Revocation>>]>;
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     keyer: Keyer,
+    root: u64,
     position: Position,
     cells: Arc<[CellState]>,
     records: Tables,
@@ -198,6 +199,7 @@ impl Snapshot {
     pub fn empty(keyer: Keyer) -> Self {
         Self {
             keyer,
+            root: 0,
             position: Position::default(),
             cells: Arc::from(Vec::new()),
             records: Tables::default(),
@@ -211,6 +213,19 @@ impl Snapshot {
     /// How far it goes: the highest revision applied in any cell.
     pub const fn position(&self) -> Position {
         self.position
+    }
+
+    /// How far the cell of `tenant` goes.
+    pub fn position_of(&self, tenant: &Name) -> Option<Position> {
+        self.cell(tenant).map(|held| Position { epoch: held.epoch, revision: held.revision })
+    }
+
+    /// Which state of this process it is: one more than that of the state it was made from.
+    ///
+    /// Positions do not tell states apart: a cell can move behind the highest revision of
+    /// another, and a whole cell can be put in place of itself.
+    pub const fn root(&self) -> u64 {
+        self.root
     }
 
     /// Whether nothing has arrived yet.

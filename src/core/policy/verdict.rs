@@ -34,8 +34,10 @@ impl Effect {
 pub struct Basis {
     /// When it was judged.
     pub now: Now,
-    /// The state it was judged by.
+    /// The state it was judged by: the tenant's, where there is one.
     pub position: Position,
+    /// That state's [`Snapshot::root`](crate::core::identity::Snapshot::root).
+    pub root: u64,
     /// How old that state was; `None`: no hub has confirmed it in this boot.
     pub state_age: Option<Duration>,
     /// Hub time in the answer that this age is counted from, microseconds; 0: none.

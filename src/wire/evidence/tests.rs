@@ -34,6 +34,7 @@ fn basis() -> Basis {
     Basis {
         now: now(),
         position: Position { epoch: Epoch::from_bytes([1; 16]), revision: 4711 },
+        root: 0,
         state_age: Some(Duration::from_micros(1500)),
         lease_hub_us: 1_795_000_000_100_000,
         state_warn: true,

@@ -77,7 +77,7 @@ impl Snapshot {
                 changes,
             })?;
         }
-        rest.advance(batch)
+        rest.advance(batch).map(|next| Self { root: self.root + 1, ..next })
     }
 
     fn follows(&self, batch: &Batch) -> Result<(), ApplyError> {
@@ -329,6 +329,7 @@ impl Snapshot {
         let highest = Position { epoch: batch.epoch, revision: batch.to_revision };
         Self {
             keyer: self.keyer,
+            root: self.root + 1,
             position: self.position.max(highest),
             cells: Arc::from(cells),
             records: Tables {
