@@ -555,6 +555,10 @@ fn a_remembered_answer_ends_with_what_it_rested_on() {
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.read_orders("brief"), Some(Reason::PolicyDenied), "its entitlement ended");
 
+    world.clock.step_wall_back(Duration::from_secs(60));
+    assert_eq!(world.read_orders("brief"), None, "it has not ended by this clock");
+    world.clock.advance(Duration::from_secs(60));
+
     brief.entitlements[0].expires = None;
     world.put_identity("brief", 1, brief.clone());
     assert_eq!(world.read_orders("brief"), None, "its record changed");

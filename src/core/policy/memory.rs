@@ -3,7 +3,7 @@
 //! A question is the same when everything its policies can read is: the policies
 //! themselves (by digest), the records (by epoch and revision), method, route, delegation,
 //! and path and address where some policy reads them. Where one reads the time or the
-//! credential's age, nothing is remembered. An answer ends when an entitlement does.
+//! credential's age, nothing is remembered. An answer holds between two ends of entitlements.
 
 use std::sync::Arc;
 
@@ -11,15 +11,24 @@ use crate::core::id::Epoch;
 use crate::core::policy::cedar::{Answer, Question, ShadowOutcome, TenantPolicy};
 use crate::core::time::Timestamp;
 
-/// An answer with the instant from which it must be asked again.
+/// An answer with the time for which it holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remembered {
     /// What the enforced policies answered.
     pub answer: Arc<Answer>,
     /// What the shadow sets answered.
     pub shadow: Vec<ShadowOutcome>,
+    /// The first instant at which it holds; `None`: it always did.
+    pub from: Option<Timestamp>,
     /// The first instant at which the answer may be another; `None`: never.
     pub until: Option<Timestamp>,
+}
+
+impl Remembered {
+    /// Whether it is the answer at `now`. The wall clock may have been set back since.
+    fn holds(&self, now: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// A bounded memory of answers. It may forget anything at any time.
@@ -43,13 +52,15 @@ impl TenantPolicy {
     ) -> Arc<Remembered> {
         let key = self.key(question, epoch);
         let held = key.as_ref().and_then(|key| memory.lookup(key));
-        if let Some(held) = held.filter(|held| held.until.is_none_or(|until| question.now.wall < until)) {
+        let now = question.now.wall;
+        if let Some(held) = held.filter(|held| held.holds(now)) {
             return held;
         }
         let (answer, shadow) = self.ask(question);
-        let entitlements = question.principal.identity().entitlements.iter();
-        let until = entitlements.filter_map(|e| e.expires).filter(|end| *end > question.now.wall).min();
-        let asked = Arc::new(Remembered { answer: Arc::new(answer), shadow, until });
+        let ends = || question.principal.identity().entitlements.iter().filter_map(|e| e.expires);
+        let from = ends().filter(|end| *end <= now).max();
+        let until = ends().filter(|end| *end > now).min();
+        let asked = Arc::new(Remembered { answer: Arc::new(answer), shadow, from, until });
         if let Some(key) = key.filter(|_| asked.answer.errors.is_empty()) {
             memory.store(key, Arc::clone(&asked));
         }

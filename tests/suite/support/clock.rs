@@ -25,6 +25,11 @@ impl ManualClock {
         self.wall_us.fetch_add(i64::try_from(span.as_micros()).unwrap(), Ordering::SeqCst);
         self.boot_us.fetch_add(u64::try_from(span.as_micros()).unwrap(), Ordering::SeqCst);
     }
+
+    /// Sets the wall clock back, as an operator or a time server may.
+    pub(crate) fn step_wall_back(&self, span: Duration) {
+        self.wall_us.fetch_sub(i64::try_from(span.as_micros()).unwrap(), Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
