@@ -6,7 +6,7 @@ use std::time::Duration;
 use portreeve::core::evidence::EvidenceMode;
 use portreeve::core::id::Epoch;
 use portreeve::core::identity::{
-    Batch, Binding, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
+    Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
     HygieneRule, Identity, IdentityStatus, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
     RevocationTarget,
 };
@@ -478,6 +478,34 @@ fn the_last_look_sees_what_another_tenants_revision_hides() {
         world.state.publish(next);
     });
     assert_eq!(repaired, Some(Reason::IdentityUnknown));
+}
+
+/// Of two changes of one record the index would keep both and the record one: refused whole.
+#[test]
+fn a_batch_names_each_record_once() {
+    let world = World::new();
+    let cell = name(TENANT);
+    let change = |subject: Option<&str>| Change {
+        kind: RecordKind::Identity,
+        name: name("ledger"),
+        generation: 1,
+        revision: 2,
+        record: subject.map(|subject| Record::Identity(Arc::new(identity(subject)))),
+    };
+    let batch = |from: u64, changes: Vec<Change>| Batch {
+        cell: cell.clone(),
+        epoch: Epoch::from_bytes([1; 16]),
+        from_revision: from,
+        to_revision: 2,
+        history_hash: [0; 32],
+        changes,
+    };
+    let held = world.state.load();
+    let twice = || vec![change(Some("first")), change(Some("second"))];
+    assert!(held.apply(&batch(1, twice())).is_err());
+    assert!(held.replace_cell(&batch(0, twice())).is_err());
+    assert!(held.apply(&batch(1, vec![change(Some("first")), change(None)])).is_err());
+    assert!(held.apply(&batch(1, vec![change(Some("first"))])).is_ok());
 }
 
 #[test]

@@ -179,7 +179,7 @@ pub enum ApplyError {
         /// The batch's.
         given: Epoch,
     },
-    /// A change would lower a generation, or a record's kind is not its change's.
+    /// A change would lower a generation, a record's kind is not its change's, or a record is changed twice.
     #[error("{kind} `{name}`: {why}", kind = kind.as_str())]
     Record {
         /// The record's kind.

@@ -1,5 +1,7 @@
 //! Making the next state from a batch: everything is checked beside the old one, then returned whole.
 
+use std::collections::HashSet;
+
 use super::*;
 
 /// Edits gathered for each table, applied in one pass each.
@@ -96,8 +98,13 @@ impl Snapshot {
         let mut policy_sets = self.cell(&batch.cell).map(|c| Arc::clone(&c.policy_sets)).unwrap_or_default();
         let mut touched_policy = false;
         let mut touched_exceptions = false;
+        let mut named = HashSet::with_capacity(batch.changes.len());
         for change in &batch.changes {
             self.check(batch, change)?;
+            if !named.insert(self.named(change.kind.into(), &batch.cell, &change.name)) {
+                let why = "it is changed twice in one batch";
+                return Err(ApplyError::Record { kind: change.kind, name: change.name.clone(), why });
+            }
             match change.kind {
                 RecordKind::PolicySet => {
                     touched_policy = true;
