@@ -172,7 +172,8 @@ impl Pipeline {
         };
         judgement.basis.tenant = Some(service.tenant.clone());
         judgement.basis.resource = Some(service.resource.clone());
-        if snapshot.is_absent() {
+        if snapshot.cell(&service.tenant).is_none() {
+            witness.step("state", || format!("nothing has arrived of tenant `{}`", service.tenant));
             return judgement.refuse(Reason::StateAbsent);
         }
         let case = Case { snapshot, service, exchange, now };

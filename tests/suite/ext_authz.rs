@@ -178,7 +178,7 @@ fn rows() {
         ("no service", for_service(good(), None), Some(Reason::PolicyDenied)),
         ("unknown service", for_service(good(), Some("ledger")), Some(Reason::PolicyDenied)),
         ("malformed service", for_service(good(), Some("demo/orders/1")), Some(Reason::PolicyDenied)),
-        ("another tenant", for_service(good(), Some("other/orders")), Some(Reason::IssuerUnknown)),
+        ("another tenant", for_service(good(), Some("other/orders")), Some(Reason::StateAbsent)),
         ("entitlement", changed(good(), |http| http.method = "POST".into()), Some(Reason::PolicyDenied)),
         ("nothing at all", CheckRequest::default(), Some(Reason::RequestAmbiguous)),
     ];

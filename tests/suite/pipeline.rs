@@ -10,7 +10,7 @@ use portreeve::core::identity::{
     HygieneRule, Identity, IdentityStatus, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
     RevocationTarget,
 };
-use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules};
+use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules, ServiceRef};
 use portreeve::core::time::{Clock as _, Timestamp};
 use serde_json::json;
 
@@ -218,6 +218,12 @@ fn the_signing_key_can_be_revoked_and_overdue() {
         world.put(vec![("key-1", 1, record)]);
         assert_eq!(world.decide(&exchange), expected, "row {at}");
         assert_eq!(world.log.last_verdict().warnings(), warnings, "row {at}");
+    }
+    for (owner, expected) in [("ledger", None), ("other", Some(Reason::CredentialUnverified))] {
+        let Record::Credential(of_none) = key(active, None, None) else { unreachable!() };
+        let owned = Credential { identity: Some(name(owner)), ..Credential::clone(&of_none) };
+        world.put(vec![("key-1", 1, Record::Credential(Arc::new(owned)))]);
+        assert_eq!(world.decide(&exchange), expected, "the key belongs to {owner}");
     }
     world.put(vec![("key-1", 1, key(active, None, None))]);
     assert_eq!(world.decide(&exchange), None);
@@ -570,6 +576,15 @@ fn without_state_everything_is_refused() {
     let token = world.token(&world.claims("ledger"));
     world.state.publish(portreeve::core::identity::Snapshot::empty(portreeve::core::identity::Keyer::new(1)));
     let exchange = world.exchange(Some(&token), "GET", "/orders/1");
+    assert_eq!(world.decide(&exchange), Some(Reason::StateAbsent));
+}
+
+#[test]
+fn a_tenant_that_has_not_arrived_is_absent_and_not_unknown() {
+    let world = World::new();
+    let token = world.token(&world.claims("ledger"));
+    let mut exchange = world.exchange(Some(&token), "GET", "/orders/1");
+    exchange.service = Some(ServiceRef { tenant: name("elsewhere"), resource: name("orders") });
     assert_eq!(world.decide(&exchange), Some(Reason::StateAbsent));
 }
 

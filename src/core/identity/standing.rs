@@ -91,7 +91,8 @@ impl Snapshot {
     /// issued within it after a cut-off is refused too.
     ///
     /// # Errors
-    /// The reason of the first that does not stand; revocations are looked at first.
+    /// The reason of the first that does not stand; revocations are looked at first. A key that
+    /// belongs to another identity verifies nothing for this one.
     pub fn standing(
         &self,
         tenant: &Name,
@@ -108,6 +109,10 @@ impl Snapshot {
         let credential = self.credential_with(tenant, verified.key_thumbprint()).cloned();
         if let Some(held) = &credential {
             self.credential_stands(tenant, held, now)?;
+            let owner = held.value.as_deref().and_then(|credential| credential.identity.as_ref());
+            if owner.is_some_and(|owner| owner != principal.name()) {
+                return Err(Reason::CredentialUnverified);
+            }
         }
         let parties = || std::iter::once(&principal.caller).chain(&principal.actors);
         for party in parties() {
