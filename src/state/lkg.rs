@@ -221,6 +221,8 @@ impl LastKnownGood {
             let mut words = line.split(' ');
             match (words.next()?, words.next()?) {
                 ("boot", id) => id.clone_into(&mut found.boot_id),
+                // Zero: nobody has granted one. Read as a time it would be fresh soon after a boot.
+                ("fresh", "0") => {}
                 ("fresh", us) => found.lease.fresh_at = Some(BootInstant::from_micros(us.parse().ok()?)),
                 ("hub", us) => found.lease.hub_time_us = us.parse().ok()?,
                 ("cell", name) => found.positions.push(LeasePosition {

@@ -117,3 +117,14 @@ fn a_file_cut_short_is_behind_what_was_in_force_and_refused() {
     // What was cut off does not come back: the next delta follows the cut.
     assert!(fs::metadata(&path).unwrap().len() < good.len() as u64 - 1);
 }
+
+#[test]
+fn a_lease_that_nobody_granted_stays_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = written(folder.path());
+    let (lkg, _) = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap();
+    lkg.write_lease(&Lease::default(), &state).unwrap();
+    let loaded = reopened(folder.path(), BOOT);
+    assert_eq!(loaded.snapshot.position().revision, 2);
+    assert_eq!(loaded.lease.fresh_at, None, "else a machine that has just started would be fresh by it");
+}
