@@ -30,6 +30,7 @@ pub struct Applier {
     observer: Box<dyn Observer>,
     status: Arc<StateStatus>,
     purged: u64,
+    kept: bool,
 }
 
 impl std::fmt::Debug for Applier {
@@ -49,7 +50,7 @@ impl Applier {
         observer: Box<dyn Observer>,
         status: Arc<StateStatus>,
     ) -> Self {
-        Self { cell, lkg, observer, status, purged: 0 }
+        Self { cell, lkg, observer, status, purged: 0, kept: true }
     }
 
     /// The current state.
@@ -94,10 +95,18 @@ impl Applier {
     }
 
     /// Writes down what is in force, so that an older last-known-good is recognised as one.
-    fn note_positions(&self) {
-        if let Err(error) = self.lkg.write_lease(&self.cell.lease(), &self.snapshot()) {
-            disk_failed(&error);
-        }
+    ///
+    /// Where that fails, a restart loses its lease instead: removing a file needs no room.
+    fn note_positions(&mut self) {
+        let noted = self.lkg.write_lease(&self.cell.lease(), &self.snapshot()).inspect_err(disk_failed);
+        self.kept = noted.is_ok() || self.lkg.remove_lease().inspect_err(disk_failed).is_ok();
+    }
+
+    /// Whether no restart can take older state than is in force here for fresh.
+    ///
+    /// INVARIANT: nothing is acknowledged while it is not so: the restart would undo the receipt.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// Remembered verifications dropped since this was last asked.
@@ -128,4 +137,56 @@ fn disk_failed(error: &LkgError) {
         error = %error,
         "last-known-good state cannot be written; a restart without a hub would begin with older state"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::Epoch;
+    use crate::core::identity::Keyer;
+    use crate::core::time::BootInstant;
+    use std::path::Path;
+
+    struct Unobserved;
+
+    impl Observer for Unobserved {
+        fn in_force(&self, _: &AppliedBatch<'_>) -> u64 {
+            0
+        }
+    }
+
+    fn base(revision: u64) -> Batch {
+        Batch {
+            cell: Name::parse("demo").unwrap(),
+            epoch: Epoch::from_bytes([1; 16]),
+            from_revision: 0,
+            to_revision: revision,
+            history_hash: [0; 32],
+            changes: Vec::new(),
+        }
+    }
+
+    fn open(folder: &Path) -> (Applier, Lease) {
+        let (lkg, loaded) = LastKnownGood::open(folder, "boot-1", Keyer::new(1)).unwrap();
+        let cell = Arc::new(SnapshotCell::new(loaded.snapshot));
+        (Applier::new(cell, lkg, Box::new(Unobserved), Arc::default()), loaded.lease)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_ends_the_lease_of_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut applier, _) = open(folder.path());
+        applier.replace(&base(1)).await.unwrap();
+        applier.renew(Lease { fresh_at: Some(BootInstant::from_micros(7)), hub_time_us: 1 });
+        assert_eq!(open(folder.path()).1.fresh_at, Some(BootInstant::from_micros(7)));
+        // From here on no file can be made: what is on disk stays behind what is acknowledged.
+        for name in ["demo.new", "lease.new"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        applier.replace(&base(2)).await.unwrap();
+        assert_eq!(applier.snapshot().position().revision, 2);
+        let (restarted, lease) = open(folder.path());
+        assert_eq!(restarted.snapshot().position().revision, 1);
+        assert_eq!(lease, Lease::default(), "older state than was acknowledged, taken for fresh");
+    }
 }

@@ -210,6 +210,15 @@ impl LastKnownGood {
             .map_err(|source| LkgError::Io { path, source })
     }
 
+    /// Takes the lease away from a restart.
+    pub(super) fn remove_lease(&self) -> Result<(), LkgError> {
+        let path = self.folder.join("lease");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LkgError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     fn read_lease(&self) -> Option<CoveredLease> {
         let text = fs::read_to_string(self.folder.join("lease")).ok()?;
         let (body, crc) = text.split_at(text.rfind("crc ")?);

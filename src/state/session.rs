@@ -253,7 +253,7 @@ impl Session<'_> {
         refused: Vec<proto::Refusal>,
     ) -> Result<(), SessionError> {
         let ack = proto::Ack {
-            in_force: self.positions(),
+            in_force: if self.applier.is_kept() { self.positions() } else { Vec::new() },
             effective_boot_us: self.clock.now().boot.as_micros(),
             purged_verifications: self.applier.take_purged(),
             ended_streams: 0,
