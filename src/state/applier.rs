@@ -94,6 +94,12 @@ impl Applier {
         self.note_positions();
     }
 
+    /// Gives up the lease, in memory and for a restart; `false`: a restart could still begin with it.
+    pub(super) fn give_up_lease(&mut self) -> bool {
+        self.renew(Lease::default());
+        self.kept
+    }
+
     /// Writes down what is in force, so that an older last-known-good is recognised as one.
     ///
     /// Where that fails, a restart loses its lease instead: removing a file needs no room.

@@ -123,7 +123,11 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
-                    send(&stream.outbox, ToHub::Goodbye(proto::Goodbye { reason: "stopping".into() })).await?;
+                    // Whoever says goodbye is waited for by no receipt: nothing may decide on its lease any more.
+                    if self.applier.give_up_lease() {
+                        let goodbye = proto::Goodbye { reason: "stopping".into() };
+                        send(&stream.outbox, ToHub::Goodbye(goodbye)).await?;
+                    }
                     drop(stream);
                     // The hub answers a goodbye by ending the stream.
                     let ended = async { while let Ok(Some(_)) = inbox.message().await {} };

@@ -1,0 +1,86 @@
+//! An enforcement point's client against a real hub.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portreeve::core::identity::{Keyer, SnapshotCell};
+use portreeve::state::{self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, StateStatus};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::lab::{HandClock, Lab, demo};
+
+const BOOT: &str = "boot-1";
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Unobserved;
+
+impl Observer for Unobserved {
+    fn in_force(&self, _: &AppliedBatch<'_>) -> u64 {
+        0
+    }
+}
+
+/// A client that runs.
+struct Client {
+    state: Arc<SnapshotCell>,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    fn start(folder: &Path, hub: &str, clock: &Arc<HandClock>) -> Self {
+        let (lkg, loaded) = open(folder);
+        let state = Arc::new(SnapshotCell::new(loaded.snapshot));
+        let status = Arc::new(StateStatus::default());
+        let applier = Applier::new(Arc::clone(&state), lkg, Box::new(Unobserved), Arc::clone(&status));
+        let settings = ClientSettings {
+            endpoints: vec![hub.to_owned()],
+            spoke_id: "edge".to_owned(),
+            incarnation: [1; 16],
+            deny_after_max: MINUTE,
+            waived: Vec::new(),
+            jitter: 7,
+        };
+        let stop = CancellationToken::new();
+        let ended = tokio::spawn(state::run(settings, applier, status, clock.clone(), stop.clone()));
+        Self { state, stop, ended }
+    }
+
+    async fn confirmed(&self) {
+        for _ in 0..500 {
+            if self.state.lease().fresh_at.is_some() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the hub did not confirm the state");
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.ended).await.expect("an end").unwrap();
+    }
+}
+
+fn open(folder: &Path) -> (LastKnownGood, state::Loaded) {
+    LastKnownGood::open(folder, BOOT, Keyer::new(1)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_said_goodbye_does_not_begin_again_on_the_lease_it_gave_up() {
+    let (directory, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lab = Lab::start(directory.path(), HandClock::new()).await;
+    lab.apply(&demo()).await;
+    let client = Client::start(folder.path(), &format!("http://{}", lab.stream), &lab.clock);
+    client.confirmed().await;
+    client.stop().await;
+    // The hub has let it go: nobody is waited for.
+    let revoked = lab.revoke("ledger").await;
+    assert_eq!((&revoked["state"], &revoked["members"]), (&json!("EFFECTIVE"), &json!([])));
+    let (_, again) = open(folder.path());
+    assert_eq!(again.snapshot.position().revision, 1);
+    assert_eq!(again.lease.fresh_at, None, "older state under a lease that no receipt waits for");
+    lab.stop().await;
+}
