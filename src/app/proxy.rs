@@ -76,7 +76,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
 
     let incarnation = random::bytes()?;
     let keyer = Keyer::new(u128::from_le_bytes(random::bytes()?));
-    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
+    let deny_after_max = settings::deny_after_max(config);
+    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), deny_after_max, keyer)?;
     for refused in &loaded.refused {
         tracing::error!(error = %refused, "last-known-good state refused");
     }

@@ -14,14 +14,15 @@
 //! before it is whole. Anything else that does not check out refuses the file, which is
 //! set aside under another name and never half-applied.
 //!
-//! `lease` beside them holds the freshness lease, the kernel's boot id it was taken in
-//! and the positions it covers. In another boot it is void; a state behind the positions
+//! `lease` beside them holds the freshness lease, the kernel's boot id it was taken in, the longest
+//! `deny_after` it was granted under and the positions it covers. In another boot it is void; a state behind the positions
 //! it names is a rollback and refused.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prost::Message as _;
 
@@ -74,6 +75,7 @@ pub enum LkgError {
 pub struct LastKnownGood {
     folder: PathBuf,
     boot_id: String,
+    deny_after_max: Duration,
     cells: BTreeMap<Name, Tail>,
 }
 
@@ -99,18 +101,26 @@ impl LastKnownGood {
     /// Opens the folder and reads what it holds.
     ///
     /// `boot_id` names the kernel's boot: a lease of another one is void, and so is any when it is empty.
+    /// `deny_after_max` is the longest finite `deny_after` of any route: a lease granted under a
+    /// shorter one is void, since the hub's receipts count on its ending earlier.
     ///
     /// # Errors
     /// [`LkgError::Io`] when the folder cannot be made or listed. Damaged files are no
     /// error: they are set aside and listed in [`Loaded::refused`].
-    pub fn open(folder: &Path, boot_id: &str, keyer: Keyer) -> Result<(Self, Loaded), LkgError> {
+    pub fn open(
+        folder: &Path,
+        boot_id: &str,
+        deny_after_max: Duration,
+        keyer: Keyer,
+    ) -> Result<(Self, Loaded), LkgError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| LkgError::Io { path, source }
         };
         fs::create_dir_all(folder).map_err(at(folder))?;
+        let (folder_kept, boot_kept) = (folder.to_owned(), boot_id.to_owned());
         let mut this =
-            Self { folder: folder.to_owned(), boot_id: boot_id.to_owned(), cells: BTreeMap::new() };
+            Self { folder: folder_kept, boot_id: boot_kept, deny_after_max, cells: BTreeMap::new() };
         let mut snapshot = Snapshot::empty(keyer);
         let mut refused = Vec::new();
         let covered = this.read_lease().unwrap_or_default();
@@ -129,8 +139,9 @@ impl LastKnownGood {
                 .cell(&position.cell)
                 .is_some_and(|held| (held.epoch, held.revision) >= (position.epoch, position.revision))
         };
-        let valid =
-            !boot_id.is_empty() && covered.boot_id == boot_id && covered.positions.iter().all(reaches);
+        let same_terms = covered.deny_after_max >= deny_after_max;
+        let same_boot = !boot_id.is_empty() && covered.boot_id == boot_id;
+        let valid = same_boot && same_terms && covered.positions.iter().all(reaches);
         let lease = if valid { covered.lease } else { Lease::default() };
         Ok((this, Loaded { snapshot, lease, refused }))
     }
@@ -193,8 +204,9 @@ impl LastKnownGood {
     /// Writes the lease with the positions it covers.
     pub(super) fn write_lease(&self, lease: &Lease, snapshot: &Snapshot) -> Result<(), LkgError> {
         let mut text = format!(
-            "portreeve-lease 1\nboot {}\nfresh {}\nhub {}\n",
+            "portreeve-lease 1\nboot {}\nterms {}\nfresh {}\nhub {}\n",
             self.boot_id,
+            self.deny_after_max.as_micros(),
             lease.fresh_at.map_or(0, BootInstant::as_micros),
             lease.hub_time_us
         );
@@ -230,6 +242,7 @@ impl LastKnownGood {
             let mut words = line.split(' ');
             match (words.next()?, words.next()?) {
                 ("boot", id) => id.clone_into(&mut found.boot_id),
+                ("terms", us) => found.deny_after_max = Duration::from_micros(us.parse().ok()?),
                 // Zero: nobody has granted one. Read as a time it would be fresh soon after a boot.
                 ("fresh", "0") => {}
                 ("fresh", us) => found.lease.fresh_at = Some(BootInstant::from_micros(us.parse().ok()?)),
@@ -283,6 +296,7 @@ impl LastKnownGood {
 #[derive(Debug, Default)]
 struct CoveredLease {
     boot_id: String,
+    deny_after_max: Duration,
     lease: Lease,
     positions: Vec<LeasePosition>,
 }

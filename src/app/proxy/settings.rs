@@ -135,14 +135,18 @@ pub(super) fn longest_staleness(config: &ProxyConfig) -> Staleness {
     Staleness { warn_after, deny_after: (!waived).then_some(longest) }
 }
 
+/// The longest finite `deny_after` of any route; zero: none.
+pub(super) fn deny_after_max(config: &ProxyConfig) -> Duration {
+    all_rules(config).filter_map(|(_, rules)| rules.staleness.deny_after).max().unwrap_or(Duration::ZERO)
+}
+
 pub(super) fn client(config: &ProxyConfig, incarnation: [u8; 16], jitter: u64) -> ClientSettings {
-    let finite = all_rules(config).filter_map(|(_, rules)| rules.staleness.deny_after);
     let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
     ClientSettings {
         endpoints: config.hubs.iter().map(ToString::to_string).collect(),
         spoke_id: config.enforcement_point.id.to_string(),
         incarnation,
-        deny_after_max: finite.max().unwrap_or(Duration::ZERO),
+        deny_after_max: deny_after_max(config),
         waived: waived.map(|(name, _)| name).collect(),
         jitter,
     }

@@ -3,6 +3,7 @@ use crate::core::identity::{Change, IdentityStatus, IdentityType, Owner, Record,
 use std::sync::Arc;
 
 const BOOT: &str = "boot-1";
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
@@ -51,7 +52,7 @@ fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (prot
 
 /// A folder with a base at revision 1 and one delta to revision 2, and the state it stands for.
 fn written(folder: &Path) -> Snapshot {
-    let (mut lkg, loaded) = LastKnownGood::open(folder, BOOT, Keyer::new(1)).unwrap();
+    let (mut lkg, loaded) = LastKnownGood::open(folder, BOOT, MINUTE, Keyer::new(1)).unwrap();
     let (_, first) = delta(0, 1, &[0; 32], IdentityStatus::Active);
     let state = loaded.snapshot.apply(&first).unwrap();
     lkg.rewrite(&name("demo"), &state).unwrap();
@@ -64,7 +65,7 @@ fn written(folder: &Path) -> Snapshot {
 }
 
 fn reopened(folder: &Path, boot: &str) -> Loaded {
-    LastKnownGood::open(folder, boot, Keyer::new(2)).unwrap().1
+    LastKnownGood::open(folder, boot, MINUTE, Keyer::new(2)).unwrap().1
 }
 
 #[test]
@@ -122,9 +123,20 @@ fn a_file_cut_short_is_behind_what_was_in_force_and_refused() {
 fn a_lease_that_nobody_granted_stays_none() {
     let folder = tempfile::tempdir().unwrap();
     let state = written(folder.path());
-    let (lkg, _) = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap();
+    let (lkg, _) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
     lkg.write_lease(&Lease::default(), &state).unwrap();
     let loaded = reopened(folder.path(), BOOT);
     assert_eq!(loaded.snapshot.position().revision, 2);
     assert_eq!(loaded.lease.fresh_at, None, "else a machine that has just started would be fresh by it");
+}
+
+#[test]
+fn a_lease_is_not_lengthened_by_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    for (deny_after_max, stands) in [(MINUTE / 2, true), (MINUTE, true), (MINUTE * 2, false)] {
+        let (_, loaded) = LastKnownGood::open(folder.path(), BOOT, deny_after_max, Keyer::new(2)).unwrap();
+        assert_eq!(loaded.snapshot.position().revision, 2);
+        assert_eq!(loaded.lease.fresh_at.is_some(), stands, "{deny_after_max:?}");
+    }
 }
