@@ -1,7 +1,7 @@
 //! When the state counts as fresh: our own ping, answered with a head that is applied here.
 //!
-//! INVARIANT (I6): the lease's time is that of the latest ping whose answer named only
-//! heads that are in force here. An answer may overtake its deltas; it then waits.
+//! INVARIANT (I6): the lease's time is that of the latest ping whose answer named a head of
+//! every cell held, and only heads that are in force here. An answer may overtake its deltas; it then waits.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,10 +49,12 @@ impl Freshness {
     /// The newest lease that the state now in force covers, if one newer than the last taken has become so.
     pub(super) fn covered(&mut self, snapshot: &Snapshot) -> Option<Lease> {
         let covers = |answer: &Answer| {
-            answer
-                .heads
-                .iter()
-                .all(|(cell, head)| snapshot.cell(cell).is_some_and(|held| held.revision >= *head))
+            let in_force = |(cell, head): (&Name, &u64)| {
+                snapshot.cell(cell).is_some_and(|held| held.revision >= *head)
+            };
+            // A cell that no answer has named yet may have moved on.
+            snapshot.cells().iter().all(|held| answer.heads.contains_key(&held.cell))
+                && answer.heads.iter().all(in_force)
         };
         let newest = self.uncovered.iter().rposition(covers)?;
         self.uncovered.drain(..=newest).next_back().map(|answer| answer.lease)
@@ -122,5 +124,14 @@ mod tests {
         freshness.answered(nonce, Vec::new(), 1);
         freshness.answered(nonce, Vec::new(), 9);
         assert_eq!(freshness.covered(&state(1)).unwrap().hub_time_us, 1, "each nonce once");
+    }
+
+    #[test]
+    fn an_answer_that_leaves_out_a_cell_held_does_not_count() {
+        let mut freshness = Freshness::default();
+        let nonce = freshness.ping(BootInstant::from_micros(10));
+        freshness.answered(nonce, Vec::new(), 1);
+        assert_eq!(freshness.covered(&state(1)), None, "nobody said how far the cell has come");
+        assert_eq!(freshness.covered(&Snapshot::empty(Keyer::new(1))).unwrap().fresh_at, at(10));
     }
 }
