@@ -35,6 +35,8 @@ pub(crate) struct Roster {
     clock: Arc<dyn Clock>,
     members: Mutex<HashMap<MemberKey, Member>>,
     changes: watch::Sender<u64>,
+    /// Held while members come and go, so that memory and store say the same of them.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Roster {
@@ -83,7 +85,7 @@ impl Roster {
             (key, Member::restored(&saved, now))
         });
         let members = Mutex::new(members.collect());
-        Ok(Self { store, clock, members, changes: watch::Sender::new(0) })
+        Ok(Self { store, clock, members, changes: watch::Sender::new(0), turn: tokio::sync::Mutex::default() })
     }
 
     /// Tells when anything about a member changes.
@@ -103,6 +105,7 @@ impl Roster {
 
     /// Takes in a stream. An older one of the same incarnation is fenced.
     pub(crate) async fn join(&self, key: MemberKey, terms: Terms) -> Result<Membership, JoinError> {
+        let _turn = self.turn.lock().await;
         self.make_room().await?;
         let saved = StoredMember {
             spoke_id: key.spoke_id.clone(),
@@ -129,7 +132,7 @@ impl Roster {
         asked.max(held)
     }
 
-    /// Forgets the lapsed when there are too many members.
+    /// Forgets the lapsed when there are too many members. In turn.
     async fn make_room(&self) -> Result<(), JoinError> {
         let now = self.clock.now().boot;
         let gone: Vec<_> = {
@@ -141,7 +144,7 @@ impl Roster {
             over.map(|(key, _)| key.clone()).collect()
         };
         for key in &gone {
-            self.forget(key.clone()).await?;
+            self.forget(key, |member| member.is_over(now, Duration::ZERO)).await?;
         }
         if gone.is_empty() { Err(JoinError::Full) } else { Ok(()) }
     }
@@ -155,7 +158,8 @@ impl Roster {
             over.map(|(key, _)| key.clone()).collect()
         };
         for key in gone {
-            self.forget(key).await?;
+            let _turn = self.turn.lock().await;
+            self.forget(&key, |member| member.is_over(now, KEPT_AFTER_LAPSE)).await?;
         }
         Ok(())
     }
@@ -168,16 +172,21 @@ impl Roster {
         self.changed();
     }
 
-    /// A member decides no more: it said so itself.
+    /// A member decides no more: it said so itself, on its newest stream.
     pub(crate) async fn goodbye(&self, membership: &Membership) -> Result<(), StoreError> {
-        self.forget(membership.key.clone()).await
+        let _turn = self.turn.lock().await;
+        self.forget(&membership.key, |member| member.is_newest(membership.session)).await
     }
 
-    async fn forget(&self, key: MemberKey) -> Result<(), StoreError> {
+    /// Forgets a member, if it still is as `gone` says: it may have returned meanwhile. In turn.
+    async fn forget(&self, key: &MemberKey, gone: impl Fn(&Member) -> bool) -> Result<(), StoreError> {
+        if !self.members.lock().get(key).is_some_and(gone) {
+            return Ok(());
+        }
         let store = Arc::clone(&self.store);
         let (spoke_id, incarnation) = (key.spoke_id.clone(), key.incarnation);
         blocking(move || store.forget_member(&spoke_id, &incarnation)).await?;
-        self.members.lock().remove(&key);
+        self.members.lock().remove(key);
         self.changed();
         Ok(())
     }
@@ -226,3 +235,43 @@ pub(crate) fn with_drift(span: Duration) -> Duration {
 pub(crate) const MEMBERS_MAX: usize = 20_000;
 /// How long a lapsed member is still listed.
 const KEPT_AFTER_LAPSE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::Timestamp;
+    use crate::hub::store::SqliteStore;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn now(&self) -> Now {
+            let passed = self.0.load(Ordering::SeqCst);
+            Now { wall: Timestamp::from_micros(passed.cast_signed()), boot: BootInstant::from_micros(passed) }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_returns_while_it_is_forgotten_stays_a_member() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(HandClock(AtomicU64::new(1)));
+        let store = SqliteStore::open(&directory.path().join("hub.db"), clock.clone()).unwrap();
+        let store: Arc<dyn StateStore> = Arc::new(store);
+        let roster = Roster::load(Arc::clone(&store), clock.clone()).unwrap();
+        let key = MemberKey { spoke_id: "edge".to_owned(), incarnation: [1; 16] };
+        for _ in 0..20 {
+            let left = roster.join(key.clone(), Terms::default()).await.unwrap();
+            roster.answered(&left, 1, clock.now().boot);
+            roster.leave(&left);
+            clock.0.fetch_add(2 * 3_600_000_000, Ordering::SeqCst);
+            let (back, swept) = tokio::join!(roster.join(key.clone(), Terms::default()), roster.sweep());
+            swept.unwrap();
+            assert_eq!((roster.connected(), store.members().unwrap().len()), (1, 1), "a live stream unseen");
+            // The stream before this one has nothing more to say.
+            roster.goodbye(&left).await.unwrap();
+            assert_eq!((roster.connected(), store.members().unwrap().len()), (1, 1), "ended by an older one");
+            roster.leave(&back.unwrap());
+        }
+    }
+}

@@ -83,6 +83,11 @@ impl Member {
         self.stream.is_some()
     }
 
+    /// Whether a stream is the last that came.
+    pub(super) const fn is_newest(&self, session: u64) -> bool {
+        self.sessions == session
+    }
+
     /// Takes over the stream, fencing the one before.
     pub(super) fn connect(&mut self, terms: Terms, fence: CancellationToken, now: Now) -> u64 {
         if let Some((_, older)) = self.stream.take() {
