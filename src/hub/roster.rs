@@ -8,7 +8,9 @@
 //!
 //! INVARIANT: a member counts as done with a revision only when it has acknowledged it in
 //! force, or when its lease on older state is over: `deny_after` and the tolerated drift past
-//! the last ping that was answered with an older head.
+//! the last ping that was answered with an older head. Where a stream was live when a newer one of
+//! its incarnation came, there may be two processes: the newer one's word alone is not enough
+//! while the older one's lease runs.
 
 mod member;
 mod receipt;
@@ -204,7 +206,7 @@ impl Roster {
     pub(crate) fn acknowledged(&self, membership: &Membership, ack: Acknowledged) {
         let now = self.clock.now();
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
-            member.acknowledged(ack, now);
+            member.acknowledged(membership.session, ack, now);
         }
         self.changed();
     }

@@ -39,7 +39,18 @@ pub(super) struct Member {
     /// When it was last known to hold a lease from an answer this list no longer, or never, had.
     before: Option<BootInstant>,
     cells: HashMap<Name, VecDeque<InForce>>,
+    copied: Option<Copied>,
     pub(super) refused: VecDeque<String>,
+}
+
+/// Streams that were live when a newer one of the same incarnation came: they may have been
+/// those of a copy, which goes on deciding for the lease it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Copied {
+    /// The first of them.
+    from: u64,
+    /// Their last answer.
+    last: BootInstant,
 }
 
 /// A position that was acknowledged to be in force.
@@ -49,6 +60,8 @@ pub(super) struct InForce {
     pub(super) at: Timestamp,
     pub(super) purged: u64,
     pub(super) ended_streams: u64,
+    /// On which stream it was acknowledged.
+    session: u64,
 }
 
 impl Member {
@@ -61,6 +74,7 @@ impl Member {
             answers: VecDeque::new(),
             before: None,
             cells: HashMap::new(),
+            copied: None,
             refused: VecDeque::new(),
         }
     }
@@ -90,8 +104,9 @@ impl Member {
 
     /// Takes over the stream, fencing the one before.
     pub(super) fn connect(&mut self, terms: Terms, fence: CancellationToken, now: Now) -> u64 {
-        if let Some((_, older)) = self.stream.take() {
+        if let Some((session, older)) = self.stream.take() {
             older.cancel();
+            self.note_copy(session, now.boot);
         }
         if self.sessions == 0 {
             self.joined = now.wall;
@@ -101,6 +116,18 @@ impl Member {
         self.sessions += 1;
         self.stream = Some((self.sessions, fence));
         self.sessions
+    }
+
+    fn note_copy(&mut self, session: u64, now: BootInstant) {
+        let Some(last) = self.last_answer() else { return };
+        let running = self.copied.filter(|copied| now <= self.lease_end(copied.last));
+        self.copied = Some(Copied { from: running.map_or(session, |copied| copied.from), last });
+    }
+
+    /// From when on an acknowledgement speaks for every copy of the process; `None`: there is none.
+    pub(super) fn alone_from(&self, held: &InForce) -> Option<BootInstant> {
+        let copied = self.copied.filter(|copied| held.session > copied.from)?;
+        Some(self.lease_end(copied.last))
     }
 
     pub(super) fn disconnect(&mut self, session: u64) {
@@ -121,7 +148,10 @@ impl Member {
         }
     }
 
-    pub(super) fn acknowledged(&mut self, ack: Acknowledged, now: Now) {
+    pub(super) fn acknowledged(&mut self, session: u64, ack: Acknowledged, now: Now) {
+        if !self.is_newest(session) {
+            return;
+        }
         for (cell, revision) in ack.positions {
             let held = self.cells.entry(cell).or_default();
             if held.back().is_none_or(|last| last.revision < revision) {
@@ -130,6 +160,7 @@ impl Member {
                     at: now.wall,
                     purged: ack.purged,
                     ended_streams: ack.ended_streams,
+                    session,
                 });
             }
             if held.len() > ACKS_MAX {
@@ -160,7 +191,11 @@ impl Member {
     /// itself: an answer sent after it names the revision.
     pub(super) fn fence(&self, revision: u64, committed: BootInstant) -> BootInstant {
         let older = self.answers.iter().filter(|(head, _)| *head < revision).map(|(_, at)| *at).max();
-        let last = older.max(self.before).unwrap_or(committed);
+        self.lease_end(older.max(self.before).unwrap_or(committed))
+    }
+
+    /// When a lease from an answer to a ping that came at `last` is over.
+    fn lease_end(&self, last: BootInstant) -> BootInstant {
         let span = with_drift(self.terms.deny_after_max.unwrap_or_default());
         BootInstant::from_micros(last.as_micros().saturating_add(micros(span)))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::member::{Member, MemberKey};
+use super::member::{InForce, Member, MemberKey};
 use super::with_drift;
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
@@ -121,9 +121,13 @@ impl MemberReceipt {
         // Without a finite route a lease bounds nothing: a live stream is waited for.
         let bounded = member.deny_after_max().is_some() || !member.is_connected();
         let lapsed = bounded && now.boot > fence;
-        let in_force = member.in_force(&facts.cell, facts.revision);
+        let alone = |held: &&InForce| member.alone_from(held).is_none_or(|from| now.boot > from);
+        let in_force = member.in_force(&facts.cell, facts.revision).filter(alone);
+        let since = |held: &InForce| {
+            held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)))
+        };
         let (state, at) = match in_force {
-            Some(held) => (MemberState::InForce, Some(Time(held.at))),
+            Some(held) => (MemberState::InForce, Some(Time(since(held)))),
             None if lapsed => (MemberState::Lapsed, Some(Time(wall_of(fence, now)))),
             None => (MemberState::Pending, None),
         };

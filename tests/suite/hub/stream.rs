@@ -518,3 +518,29 @@ async fn a_large_cell_comes_in_chunks() {
     assert_eq!(spoke.client.get_chunk(request).await.unwrap_err().code(), Code::NotFound);
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_does_not_speak_for_a_copy_that_was_fenced() {
+    let (_directory, lab) = lab().await;
+    lab.apply(&demo()).await;
+    let mut older = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
+    older.welcome().await;
+    older.beat(1).await;
+    // The same memory twice, as a copied machine has it.
+    let mut newer = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
+    newer.welcome().await;
+    newer.beat(1).await;
+    assert_eq!(older.end().await.code(), Code::Aborted);
+    let revoked = lab.revoke("ledger").await;
+    newer.beat(2).await;
+    newer.acknowledge().await;
+    newer.beat(3).await;
+    let held = receipt(&lab, &revoked).await;
+    assert_eq!((&held["state"], &held["members"][0]["state"]), (&json!("PENDING"), &json!("pending")));
+    // The copy's lease is over 60.03 s after its last ping.
+    lab.clock.pass(Duration::from_micros(60_030_001));
+    let over = receipt(&lab, &revoked).await;
+    assert_eq!((&over["state"], &over["members"][0]["state"]), (&json!("EFFECTIVE"), &json!("in_force")));
+    assert_eq!(over["effective_since"], "2026-06-21T00:01:01.03Z");
+    lab.stop().await;
+}
