@@ -297,7 +297,7 @@ fn plan(
             }
         };
         plan.warnings.extend(read.warnings.iter().map(|w| document.relocate(w)));
-        let record = match life::settle(held, &document.name, read) {
+        let record = match life::settle(image, held, &document.name, read, now) {
             Ok(record) => record,
             Err(refused) => {
                 steps.absorb(Refusal::step(&document.at, refused))?;

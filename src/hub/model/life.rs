@@ -1,14 +1,16 @@
 //! Which steps an edit may take in the life of a record.
 //!
 //! INVARIANT: what was suspended, retired or revoked does not come back by an edit of fields.
-//! Only `portreeve identity resume`, which says so, brings an identity back.
+//! Only `portreeve identity resume`, which says so, brings an identity back; nor does what it was
+//! known by pass to another record while that would bring it back under another name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Read, TenantImage};
 use crate::core::id::Name;
 use crate::core::identity::{
-    Change, Credential, CredentialStatus, Identity, IdentityStatus, Record, RecordKind, Revocation,
+    Binding, Change, Credential, CredentialStatus, Identity, IdentityStatus, Record, RecordKind, Revocation,
     RevocationTarget,
 };
 use crate::core::time::Timestamp;
@@ -26,10 +28,18 @@ pub struct Refused {
 ///
 /// # Errors
 /// [`Refused`] for a step that a document may not take.
-pub fn settle(held: Option<&Change>, name: &Name, read: Read) -> Result<Record, Refused> {
+pub fn settle(
+    image: &TenantImage,
+    held: Option<&Change>,
+    name: &Name,
+    read: Read,
+    now: Timestamp,
+) -> Result<Record, Refused> {
     match (held.and_then(|change| change.record.as_ref()), read.record) {
         (Some(Record::Identity(held)), Record::Identity(next)) => {
-            settle_identity(held, name, &next, read.names_status)
+            let settled = settle_identity(held, name, &next, read.names_status)?;
+            keeps_subjects(image, name, held, &settled, now)?;
+            Ok(Record::Identity(Arc::new(settled)))
         }
         (Some(Record::Credential(held)), Record::Credential(next)) => settle_credential(held, next),
         (_, record) => Ok(record),
@@ -41,7 +51,7 @@ fn settle_identity(
     name: &Name,
     next: &Identity,
     names_status: bool,
-) -> Result<Record, Refused> {
+) -> Result<Identity, Refused> {
     let mut settled = next.clone();
     if !names_status {
         settled.status = held.status;
@@ -55,7 +65,49 @@ fn settle_identity(
         }
         (_, next) => next,
     };
-    Ok(Record::Identity(Arc::new(settled)))
+    Ok(settled)
+}
+
+/// Refuses to let go of a subject whose credentials are refused because of this identity: bound to
+/// another one, they would be good again.
+fn keeps_subjects(
+    image: &TenantImage,
+    name: &Name,
+    held: &Identity,
+    next: &Identity,
+    now: Timestamp,
+) -> Result<(), Refused> {
+    let dropped = || held.bindings.iter().filter(|binding| !next.bindings.contains(binding));
+    let refuse = |binding: &Binding, why: &str| {
+        let (issuer, subject) = (&binding.issuer, binding.subject.escape_debug());
+        let message = format!("subject `{subject}` of issuer `{issuer}` stays with identity `{name}`: {why}");
+        Err(Refused { path: "bindings", message })
+    };
+    if let (Some(binding), Some(why)) = (dropped().next(), stopped(image, name, held, next)) {
+        return refuse(binding, why);
+    }
+    let cut = image.cut_off(name, held);
+    let may_live = |binding: &&Binding| match (cut, image.live(RecordKind::Issuer, &binding.issuer)) {
+        (Some(cut), Some(Record::Issuer(issuer))) => {
+            now <= cut.after(Duration::from_secs(issuer.max_lifetime_s.into())).after(LEEWAY_MAX)
+        }
+        _ => false,
+    };
+    match dropped().find(may_live) {
+        Some(binding) => refuse(binding, "what it was issued before its `not_before` may not have ended yet"),
+        None => Ok(()),
+    }
+}
+
+fn stopped(image: &TenantImage, name: &Name, held: &Identity, next: &Identity) -> Option<&'static str> {
+    let is = |status| held.status == status || next.status == status;
+    if !image.identity_kills(name).is_empty() {
+        Some("it is revoked")
+    } else if is(IdentityStatus::Retired) {
+        Some("it is retired")
+    } else {
+        is(IdentityStatus::Suspended).then_some("it is suspended")
+    }
 }
 
 fn settle_credential(held: &Credential, next: Arc<Credential>) -> Result<Record, Refused> {
@@ -209,3 +261,6 @@ fn excepted<'a>(image: &'a TenantImage, resource: &Name) -> Option<&'a Name> {
     };
     image.of_kind(RecordKind::Exception).find(names).map(|change| &change.name)
 }
+
+/// Most that an enforcement point forgives an issuer's clock.
+const LEEWAY_MAX: Duration = Duration::from_secs(600);

@@ -7,6 +7,7 @@ use crate::core::id::Name;
 use crate::core::identity::{
     Change, Identity, IdentityStatus, PolicySet, Record, RecordKind, RevocationTarget,
 };
+use crate::core::time::Timestamp;
 use crate::hub::store::CellImage;
 use crate::wire::state::WireError;
 
@@ -158,6 +159,17 @@ impl TenantImage {
             })
             .map(|(change, _)| change)
             .collect()
+    }
+
+    /// Credentials issued to an identity before this are refused, by its record or by revocation.
+    pub fn cut_off(&self, name: &Name, held: &Identity) -> Option<Timestamp> {
+        let any = Timestamp::from_micros(0);
+        let like = RevocationTarget::IssuedBefore { identity: name.clone(), not_before: any };
+        let cuts = self.revocations_like(&like).filter_map(|(_, target)| match target {
+            RevocationTarget::IssuedBefore { not_before, .. } => Some(*not_before),
+            _ => None,
+        });
+        cuts.chain(held.not_before).max()
     }
 
     /// How many identities are in a status.

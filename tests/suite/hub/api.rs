@@ -436,3 +436,29 @@ async fn bodies_at_their_bounds() {
     refused(&lab, ("POST", "/v1/apply", Some(misplaced)), 422, "documents[0].kind", "robot").await;
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stopped_does_not_come_back_under_another_name() {
+    let (_directory, lab) = lab().await;
+    lab.apply(&demo()).await;
+    lab.revoke("ledger").await;
+    // A rename, in one request or in two: the subject would be somebody that nothing was taken from.
+    let bare = document("identity", "ledger", identity_spec("ledger-2"));
+    let renamed = json!({ "documents": [document("identity", "ledger-new", identity_spec("ledger")), bare] });
+    let at = "documents[1].spec.bindings";
+    refused(&lab, ("POST", "/v1/apply", Some(renamed)), 409, at, "`ledger` of issuer `main`").await;
+    let put = Some(json!({ "spec": identity_spec("ledger-2") }));
+    let ask = ("PUT", "/v1/tenants/demo/identity/ledger", put);
+    refused(&lab, ask, 409, "spec.bindings", "it is revoked").await;
+    // More subjects are no way out.
+    let mut more = identity_spec("ledger");
+    more["bindings"].as_array_mut().unwrap().push(json!({ "issuer": "main", "subject": "ledger-2" }));
+    lab.apply(&[document("identity", "ledger", more)]).await;
+    for status in ["suspended", "retired"] {
+        let change = json!({ "status": status, "reason": "x" });
+        assert_eq!(lab.ask("POST", "/v1/tenants/demo/identity/batch/status", Some(change)).await.0, 200);
+        let moved = one("identity", "batch", identity_spec("batch-2"));
+        refused(&lab, ("POST", "/v1/apply", moved), 409, "documents[0].spec.bindings", status).await;
+    }
+    lab.stop().await;
+}
