@@ -138,9 +138,10 @@ impl Authority {
         if image.live(kind, name).is_none() {
             return Err(Refusal::unknown(kind, name));
         }
-        life::removal(image, kind, name).map_err(|refused| Refusal::step("", refused))?;
+        let now = self.clock.now().wall;
+        life::removal(image, kind, name, now).map_err(|refused| Refusal::step("", refused))?;
         let proposed = Proposed { kind, name: name.clone(), record: None, at: String::new() };
-        check(image, &[proposed], self.clock.now().wall)?;
+        check(image, &[proposed], now)?;
         let edit = Edit::new(kind, name.clone(), None);
         Ok(self.commit(&mut images, tenant, vec![edit])?.revision)
     }

@@ -42,6 +42,11 @@ pub fn settle(
             Ok(Record::Identity(Arc::new(settled)))
         }
         (Some(Record::Credential(held)), Record::Credential(next)) => settle_credential(held, next),
+        (Some(Record::Issuer(held)), Record::Issuer(next)) if held.iss != next.iss => {
+            // Revoked tokens and bound subjects are found by the record's name: they must not lose it.
+            let message = "is fixed once written: write a new issuer under another name".to_owned();
+            Err(Refused { path: "iss", message })
+        }
         (_, record) => Ok(record),
     }
 }
@@ -221,7 +226,7 @@ pub fn kills_to_carry(image: &TenantImage, name: &Name, next: &Identity) -> Vec<
 ///
 /// # Errors
 /// [`Refused`] when something still needs it, or its removal would undo a revocation.
-pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name) -> Result<(), Refused> {
+pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name, now: Timestamp) -> Result<(), Refused> {
     let refuse = |message: String| Err(Refused { path: "", message });
     match image.live(kind, name) {
         Some(Record::Credential(credential)) => {
@@ -234,6 +239,9 @@ pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name) -> Result<(),
         Some(Record::Issuer(_)) => {
             if let Some(user) = bound_to(image, name) {
                 return refuse(format!("identity `{user}` is bound to issuer `{name}`: change it first"));
+            }
+            if has_revoked_tokens(image, name, now) {
+                return refuse(format!("revoked tokens of issuer `{name}` have not ended: its record stays"));
             }
         }
         Some(Record::Resource(_)) => {
@@ -252,6 +260,19 @@ fn bound_to<'a>(image: &'a TenantImage, issuer: &Name) -> Option<&'a Name> {
         _ => false,
     };
     image.of_kind(RecordKind::Identity).find(bound).map(|change| &change.name)
+}
+
+fn has_revoked_tokens(image: &TenantImage, issuer: &Name, now: Timestamp) -> bool {
+    let of_it = |change: &Change| match &change.record {
+        Some(Record::Revocation(revocation)) => match &revocation.target {
+            RevocationTarget::TokenId { issuer: named, expires, .. } => {
+                named == issuer && now <= expires.after(LEEWAY_MAX)
+            }
+            _ => false,
+        },
+        _ => false,
+    };
+    image.of_kind(RecordKind::Revocation).any(of_it)
 }
 
 fn excepted<'a>(image: &'a TenantImage, resource: &Name) -> Option<&'a Name> {

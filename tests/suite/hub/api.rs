@@ -462,3 +462,29 @@ async fn what_was_stopped_does_not_come_back_under_another_name() {
     }
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_does_not_come_back_by_another_issuer_record() {
+    let (_directory, lab) = lab().await;
+    let documents = demo();
+    lab.apply(&documents).await;
+    let target = json!({ "issuer": "main", "jti": "t-1", "expires": "2027-01-01T00:00:00Z" });
+    let body = json!({ "target": target, "reason": "leaked" });
+    assert_eq!(lab.ask("POST", "/v1/tenants/demo/revocations", Some(body)).await.0, 201);
+    // Revoked tokens are found by the issuer record's name: its `iss` must not wander to another.
+    let mut elsewhere = documents[0]["spec"].clone();
+    elsewhere["iss"] = json!("https://elsewhere.example");
+    let swapped = json!({ "documents": [
+        document("issuer", "main", elsewhere), document("issuer", "main-2", documents[0]["spec"].clone()),
+    ] });
+    refused(&lab, ("POST", "/v1/apply", Some(swapped)), 409, "documents[0].spec.iss", "is fixed").await;
+    let unbound = json!({ "type": "workload", "environment": "prod" });
+    lab.apply(&[
+        document("identity", "ledger", unbound.clone()),
+        document("identity", "batch", unbound),
+    ])
+    .await;
+    let remove = ("DELETE", "/v1/tenants/demo/issuer/main", None);
+    refused(&lab, remove, 409, "", "revoked tokens").await;
+    lab.stop().await;
+}
