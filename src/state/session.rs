@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::core::id::Name;
@@ -33,7 +34,7 @@ const RECORD_SCHEMA: u32 = 1;
 /// A stream without an answer for this many ping intervals is a failed stream.
 const SILENT_INTERVALS: u32 = 3;
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a stream ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ pub(super) enum SessionError {
     Transport(String),
     #[error("the hub answered: {0}")]
     Status(String),
-    #[error("no answer to a ping for {0:?}: the stream is taken for dead")]
+    #[error("no answer for {0:?}: the stream is taken for dead")]
     Silent(Duration),
     #[error("the hub broke the protocol: {0}")]
     Protocol(&'static str),
@@ -94,6 +95,13 @@ struct Stream {
     confirmed: bool,
 }
 
+/// A stream whose plans have been followed.
+struct Opened {
+    stream: Stream,
+    inbox: Streaming<proto::HubMessage>,
+    every: Duration,
+}
+
 impl Session<'_> {
     /// Runs one stream to its end. `Ok`: the hub closed it in good order, or `stop` was cancelled.
     pub(super) async fn run(
@@ -101,22 +109,32 @@ impl Session<'_> {
         channel: Channel,
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
+        let opened = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            opened = self.open(channel) => opened?,
+        };
+        self.exchange(opened, stop).await
+    }
+
+    /// Says hello and follows the welcome's plans.
+    async fn open(&mut self, channel: Channel) -> Result<Opened, SessionError> {
         let mut client = StateSyncClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         send(&outbox, ToHub::Hello(self.hello())).await?;
-        let mut inbox = client.sync(ReceiverStream::new(messages)).await?.into_inner();
-        let first = tokio::time::timeout(WELCOME_TIMEOUT, inbox.message());
-        let Some(FromHub::Welcome(welcome)) =
-            first.await.map_err(|_| SessionError::Silent(WELCOME_TIMEOUT))??.and_then(|m| m.message)
-        else {
+        let mut inbox = in_time(client.sync(ReceiverStream::new(messages))).await?.into_inner();
+        let Some(FromHub::Welcome(welcome)) = in_time(inbox.message()).await?.and_then(|m| m.message) else {
             return Err(SessionError::Protocol("its first message is no welcome"));
         };
         let mut stream = Stream { client, outbox, freshness: Freshness::default(), confirmed: false };
         let every = self.welcome(&mut stream, welcome).await?;
         tracing::info!(position = %self.applier.snapshot().position(), "the state stream is open");
+        Ok(Opened { stream, inbox, every })
+    }
 
+    async fn exchange(&mut self, opened: Opened, stop: &CancellationToken) -> Result<(), SessionError> {
+        let Opened { mut stream, mut inbox, every } = opened;
         let mut pings = interval(every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut answered = Instant::now();
@@ -146,8 +164,9 @@ impl Session<'_> {
                 }
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };
-                    answered = Instant::now();
                     self.receive(&mut stream, message).await?;
+                    // Taking it may have lasted: what came meanwhile waits to be read.
+                    answered = Instant::now();
                 }
             }
         }
@@ -332,9 +351,9 @@ async fn fetch(
         return Err(SessionError::Protocol("a chunk is longer than 16 MiB"));
     }
     let request = proto::ChunkRequest { cell: manifest.cell.clone(), hash: chunk.hash.clone() };
-    let mut parts = stream.client.get_chunk(request).await?.into_inner();
+    let mut parts = in_time(stream.client.get_chunk(request)).await?.into_inner();
     let mut bytes = BytesMut::new();
-    while let Some(part) = parts.message().await? {
+    while let Some(part) = in_time(parts.message()).await? {
         if (bytes.len() + part.data.len()) as u64 > chunk.length {
             return Err(SessionError::Protocol("a chunk is longer than its manifest says"));
         }
@@ -348,5 +367,13 @@ async fn fetch(
 
 async fn send(outbox: &mpsc::Sender<proto::SpokeMessage>, message: ToHub) -> Result<(), SessionError> {
     let message = proto::SpokeMessage { message: Some(message) };
-    outbox.send(message).await.map_err(|_| SessionError::Transport("the stream is closed".to_owned()))
+    let queued = tokio::time::timeout(ANSWER_TIMEOUT, outbox.send(message)).await;
+    queued
+        .map_err(|_| SessionError::Silent(ANSWER_TIMEOUT))?
+        .map_err(|_| SessionError::Transport("the stream is closed".to_owned()))
+}
+
+/// What the hub says, if it says it in time: a hub that is there and mute must not hold the next one up.
+async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, SessionError> {
+    Ok(tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| SessionError::Silent(ANSWER_TIMEOUT))??)
 }

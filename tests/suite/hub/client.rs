@@ -1,13 +1,22 @@
-//! An enforcement point's client against a real hub.
+//! An enforcement point's client against a real hub, and against one that misbehaves.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use portreeve::core::identity::{Keyer, SnapshotCell};
 use portreeve::state::{self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, StateStatus};
+use portreeve::wire::state_proto as proto;
+use portreeve::wire::state_proto::hub_message::Message as Down;
+use portreeve::wire::state_proto::state_sync_server::{StateSync, StateSyncServer};
 use serde_json::json;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::lab::{HandClock, Lab, demo};
 
@@ -83,4 +92,57 @@ async fn who_said_goodbye_does_not_begin_again_on_the_lease_it_gave_up() {
     assert_eq!(again.snapshot.position().revision, 1);
     assert_eq!(again.lease.fresh_at, None, "older state under a lease that no receipt waits for");
     lab.stop().await;
+}
+
+/// Answers each stream with what it is told, then says nothing more.
+struct Fake {
+    streams: Arc<AtomicUsize>,
+    says: Option<Vec<Down>>,
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<proto::HubMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl StateSync for Fake {
+    type SyncStream = Messages;
+    type GetChunkStream = Pin<Box<dyn Stream<Item = Result<proto::ChunkPart, Status>> + Send>>;
+
+    async fn sync(&self, _: Request<Streaming<proto::SpokeMessage>>) -> Result<Response<Messages>, Status> {
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        let Some(says) = self.says.clone() else { return std::future::pending().await };
+        let said = tokio_stream::iter(says.into_iter().map(|m| Ok(proto::HubMessage { message: Some(m) })));
+        let silence = tokio_stream::pending();
+        Ok(Response::new(Box::pin(tokio_stream::StreamExt::chain(said, silence))))
+    }
+
+    async fn get_chunk(
+        &self,
+        _: Request<proto::ChunkRequest>,
+    ) -> Result<Response<Self::GetChunkStream>, Status> {
+        Err(Status::not_found("none"))
+    }
+}
+
+async fn fake(says: Option<Vec<Down>>) -> (String, Arc<AtomicUsize>) {
+    let streams = Arc::new(AtomicUsize::new(0));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let service = StateSyncServer::new(Fake { streams: Arc::clone(&streams), says });
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    (address, streams)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_never_answers_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hub, streams) = fake(None).await;
+    let client = Client::start(folder.path(), &hub, &HandClock::new());
+    for _ in 0..500 {
+        if streams.load(Ordering::SeqCst) > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client.stop().await;
 }
