@@ -65,6 +65,8 @@ pub async fn run(
         if stop.is_cancelled() {
             break;
         }
+        let refused = ended.as_ref().is_err_and(SessionError::is_alarm);
+        let began_anew = status.connections() > before && !refused;
         status.lost(ended.as_ref().err().map(ToString::to_string));
         match ended {
             Ok(()) => tracing::info!(hub = %endpoint, "the hub ended the state stream"),
@@ -73,7 +75,9 @@ pub async fn run(
             }
             Err(error) => tracing::warn!(hub = %endpoint, %error, "no state stream; the state is ageing"),
         }
-        wait = if status.connections() > before { BACKOFF_MIN } else { jitter.next(wait) };
+        // A fleet loses its hub at one instant, so the first wait is spread too; and a hub that only
+        // says what is refused is no sooner right for being asked more often.
+        wait = jitter.next(if began_anew { BACKOFF_MIN } else { wait });
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(wait) => {}

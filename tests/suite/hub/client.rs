@@ -146,3 +146,22 @@ async fn a_hub_that_never_answers_holds_nobody_up() {
     }
     client.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_refused_again_and_again_makes_no_storm() {
+    let folder = tempfile::tempdir().unwrap();
+    let epoch = Bytes::from_static(&[1; 16]);
+    let welcome = proto::Welcome {
+        cluster_id: Bytes::from_static(&[2; 16]),
+        epoch: epoch.clone(),
+        ping_interval_ms: 1000,
+        ..Default::default()
+    };
+    let poison = proto::Delta { cell: "demo".into(), epoch, to_revision: 1, ..Default::default() };
+    let (hub, streams) = fake(Some(vec![Down::Welcome(welcome), Down::Delta(poison)])).await;
+    let client = Client::start(folder.path(), &hub, &HandClock::new());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let came = streams.load(Ordering::SeqCst);
+    assert!((2..=10).contains(&came), "{came} streams in three seconds");
+    client.stop().await;
+}
