@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::core::id::Name;
 use crate::core::identity::{ApplyError, Batch, Lease, Snapshot, SnapshotCell};
 use crate::state::lkg::{LastKnownGood, LkgError};
@@ -56,6 +58,16 @@ impl Applier {
     /// The current state.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.cell.load())
+    }
+
+    /// The cluster that the state is of; empty: not known.
+    pub(super) fn cluster_id(&self) -> Bytes {
+        self.lkg.cluster_id().clone()
+    }
+
+    /// Notes the cluster that the state is of from now on.
+    pub(super) fn set_cluster_id(&mut self, cluster_id: Bytes) {
+        self.lkg.set_cluster_id(cluster_id);
     }
 
     /// Applies a delta; in force, and on disk, when this returns.

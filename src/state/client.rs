@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -45,7 +44,6 @@ pub async fn run(
 ) {
     let mut jitter = Jitter(settings.jitter | 1);
     let mut wait = BACKOFF_MIN;
-    let mut cluster_id = Bytes::new();
     for endpoint in settings.endpoints.iter().cycle() {
         status.trying(endpoint);
         let before = status.connections();
@@ -56,7 +54,6 @@ pub async fn run(
                     applier: &mut applier,
                     status: &status,
                     clock: &*clock,
-                    cluster_id: &mut cluster_id,
                 };
                 session.run(channel, &stop).await
             }

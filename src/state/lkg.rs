@@ -24,6 +24,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::core::id::{Epoch, Name};
@@ -76,6 +77,7 @@ pub struct LastKnownGood {
     folder: PathBuf,
     boot_id: String,
     deny_after_max: Duration,
+    cluster_id: Bytes,
     cells: BTreeMap<Name, Tail>,
 }
 
@@ -119,8 +121,13 @@ impl LastKnownGood {
         };
         fs::create_dir_all(folder).map_err(at(folder))?;
         let (folder_kept, boot_kept) = (folder.to_owned(), boot_id.to_owned());
-        let mut this =
-            Self { folder: folder_kept, boot_id: boot_kept, deny_after_max, cells: BTreeMap::new() };
+        let mut this = Self {
+            folder: folder_kept,
+            boot_id: boot_kept,
+            deny_after_max,
+            cluster_id: Bytes::new(),
+            cells: BTreeMap::new(),
+        };
         let mut snapshot = Snapshot::empty(keyer);
         let mut refused = Vec::new();
         let covered = this.read_lease().unwrap_or_default();
@@ -144,6 +151,16 @@ impl LastKnownGood {
         let valid = same_boot && same_terms && covered.positions.iter().all(reaches);
         let lease = if valid { covered.lease } else { Lease::default() };
         Ok((this, Loaded { snapshot, lease, refused }))
+    }
+
+    /// The cluster that the state is of; empty: not known.
+    pub(super) const fn cluster_id(&self) -> &Bytes {
+        &self.cluster_id
+    }
+
+    /// Notes the cluster for every file written from now on.
+    pub(super) fn set_cluster_id(&mut self, cluster_id: Bytes) {
+        self.cluster_id = cluster_id;
     }
 
     /// Appends a delta, as received, to its cell's file. With the kernel when this returns.
@@ -175,10 +192,11 @@ impl LastKnownGood {
         changes.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         let mut out = MAGIC.to_vec();
         let manifest = proto::Manifest {
-            epoch: bytes::Bytes::copy_from_slice(state.epoch.as_bytes()),
+            cluster_id: self.cluster_id.clone(),
+            epoch: Bytes::copy_from_slice(state.epoch.as_bytes()),
             cell: cell.to_string(),
             revision: state.revision,
-            history_hash: bytes::Bytes::copy_from_slice(&state.history_hash),
+            history_hash: Bytes::copy_from_slice(&state.history_hash),
             records: changes.len() as u64,
             ..proto::Manifest::default()
         };
@@ -269,6 +287,10 @@ impl LastKnownGood {
         let (frames, whole) = read_frames(body)?;
         let next = replay(&frames, state)?;
         let (cell, base_frames) = describe(&frames)?;
+        let cluster_id = manifest(&frames)?.cluster_id;
+        if !self.cluster_id.is_empty() && !cluster_id.is_empty() && cluster_id != self.cluster_id {
+            return Err("it is of another cluster than the other cells".to_owned());
+        }
         let held = next.cell(&cell).ok_or("its cell is not in its state")?;
         let behind = covered
             .positions
@@ -285,6 +307,9 @@ impl LastKnownGood {
         file.set_len(kept).map_err(|e| e.to_string())?;
         let base_bytes = base_frames as u64;
         self.cells.insert(cell, Tail { file, base_bytes, tail_bytes: kept - base_bytes });
+        if !cluster_id.is_empty() {
+            self.cluster_id = cluster_id;
+        }
         Ok(next)
     }
 

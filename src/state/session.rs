@@ -83,7 +83,6 @@ pub(super) struct Session<'a> {
     pub(super) applier: &'a mut Applier,
     pub(super) status: &'a StateStatus,
     pub(super) clock: &'a dyn Clock,
-    pub(super) cluster_id: &'a mut Bytes,
 }
 
 /// A stream's two ends.
@@ -174,7 +173,7 @@ impl Session<'_> {
 
     fn hello(&self) -> proto::Hello {
         proto::Hello {
-            cluster_id: self.cluster_id.clone(),
+            cluster_id: self.applier.cluster_id(),
             spoke_id: self.settings.spoke_id.clone(),
             incarnation: Bytes::copy_from_slice(&self.settings.incarnation),
             have: self.positions(),
@@ -201,11 +200,12 @@ impl Session<'_> {
         stream: &mut Stream,
         welcome: proto::Welcome,
     ) -> Result<Duration, SessionError> {
-        if !self.cluster_id.is_empty() && *self.cluster_id != welcome.cluster_id {
+        let known = self.applier.cluster_id();
+        if !known.is_empty() && known != welcome.cluster_id {
             return Err(SessionError::Protocol("it belongs to another cluster than the hub before"));
         }
         wire::epoch(&welcome.epoch)?;
-        *self.cluster_id = welcome.cluster_id;
+        self.applier.set_cluster_id(welcome.cluster_id);
         for plan in welcome.plans {
             self.follow(stream, plan).await?;
         }

@@ -34,6 +34,7 @@ impl Observer for Unobserved {
 /// A client that runs.
 struct Client {
     state: Arc<SnapshotCell>,
+    status: Arc<StateStatus>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
 }
@@ -53,8 +54,8 @@ impl Client {
             jitter: 7,
         };
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(state::run(settings, applier, status, clock.clone(), stop.clone()));
-        Self { state, stop, ended }
+        let ended = tokio::spawn(state::run(settings, applier, Arc::clone(&status), clock.clone(), stop.clone()));
+        Self { state, status, stop, ended }
     }
 
     async fn confirmed(&self) {
@@ -164,4 +165,28 @@ async fn a_batch_that_is_refused_again_and_again_makes_no_storm() {
     let came = streams.load(Ordering::SeqCst);
     assert!((2..=10).contains(&came), "{came} streams in three seconds");
     client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_clusters_hub_is_refused_after_a_restart_too() {
+    let (directory, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lab = Lab::start(directory.path(), HandClock::new()).await;
+    lab.apply(&demo()).await;
+    let client = Client::start(folder.path(), &format!("http://{}", lab.stream), &lab.clock);
+    client.confirmed().await;
+    client.stop().await;
+    let stranger = proto::Welcome {
+        cluster_id: Bytes::from_static(&[2; 16]),
+        epoch: Bytes::from_static(&[0xff; 16]),
+        ..Default::default()
+    };
+    let (hub, streams) = fake(Some(vec![Down::Welcome(stranger)])).await;
+    let client = Client::start(folder.path(), &hub, &lab.clock);
+    while streams.load(Ordering::SeqCst) < 2 {
+        assert!(!client.status.connected(), "welcomed by a stranger");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(client.status.last_error().unwrap().contains("another cluster"));
+    client.stop().await;
+    lab.stop().await;
 }
