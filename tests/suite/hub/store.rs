@@ -348,3 +348,15 @@ fn a_failed_write_keeps_nothing_of_the_change() {
     let again = SqliteStore::open(&file, HandClock::new()).unwrap();
     assert_eq!((again.head().unwrap(), again.snapshot(&name("a")).unwrap()), before);
 }
+
+#[test]
+fn only_its_owner_reads_the_store_from_the_first_moment() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("hub.db"), HandClock::new()).unwrap();
+    store.commit(&put("a", &[("x", resource("1"))]), &[]).unwrap();
+    for name in ["hub.db", "hub.db-wal", "hub.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

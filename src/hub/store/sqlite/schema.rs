@@ -57,6 +57,7 @@ CREATE TABLE member (
 
 /// Opens the writing connection.
 pub(super) fn open(file: &FileFaults, now: Timestamp) -> Result<Connection, StoreFault> {
+    make_private(file)?;
     check_header(file)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -98,6 +99,17 @@ pub(super) fn identity(file: &FileFaults, connection: &Connection) -> Result<Sto
         return Err(file.damaged("its epoch is zero"));
     }
     Ok(StoreIdentity { cluster_id, epoch })
+}
+
+/// Makes the file, if there is none, for its owner only: the files beside it take their mode from it.
+fn make_private(file: &FileFaults) -> Result<(), StoreFault> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::File::options().write(true).create_new(true).mode(0o600).open(file.path()) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreFault::from_io(file.path(), "make", &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_header(file: &FileFaults) -> Result<(), StoreFault> {
