@@ -87,7 +87,13 @@ impl Roster {
             (key, Member::restored(&saved, now))
         });
         let members = Mutex::new(members.collect());
-        Ok(Self { store, clock, members, changes: watch::Sender::new(0), turn: tokio::sync::Mutex::default() })
+        Ok(Self {
+            store,
+            clock,
+            members,
+            changes: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Tells when anything about a member changes.

@@ -49,9 +49,8 @@ impl Freshness {
     /// The newest lease that the state now in force covers, if one newer than the last taken has become so.
     pub(super) fn covered(&mut self, snapshot: &Snapshot) -> Option<Lease> {
         let covers = |answer: &Answer| {
-            let in_force = |(cell, head): (&Name, &u64)| {
-                snapshot.cell(cell).is_some_and(|held| held.revision >= *head)
-            };
+            let in_force =
+                |(cell, head): (&Name, &u64)| snapshot.cell(cell).is_some_and(|held| held.revision >= *head);
             // A cell that no answer has named yet may have moved on.
             snapshot.cells().iter().all(|held| answer.heads.contains_key(&held.cell))
                 && answer.heads.iter().all(in_force)

@@ -375,5 +375,7 @@ async fn send(outbox: &mpsc::Sender<proto::SpokeMessage>, message: ToHub) -> Res
 
 /// What the hub says, if it says it in time: a hub that is there and mute must not hold the next one up.
 async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, SessionError> {
-    Ok(tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| SessionError::Silent(ANSWER_TIMEOUT))??)
+    Ok(tokio::time::timeout(ANSWER_TIMEOUT, answer)
+        .await
+        .map_err(|_| SessionError::Silent(ANSWER_TIMEOUT))??)
 }

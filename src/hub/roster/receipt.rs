@@ -123,9 +123,8 @@ impl MemberReceipt {
         let lapsed = bounded && now.boot > fence;
         let alone = |held: &&InForce| member.alone_from(held).is_none_or(|from| now.boot > from);
         let in_force = member.in_force(&facts.cell, facts.revision).filter(alone);
-        let since = |held: &InForce| {
-            held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)))
-        };
+        let since =
+            |held: &InForce| held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)));
         let (state, at) = match in_force {
             Some(held) => (MemberState::InForce, Some(Time(since(held)))),
             None if lapsed => (MemberState::Lapsed, Some(Time(wall_of(fence, now)))),

@@ -479,11 +479,8 @@ async fn a_revoked_token_does_not_come_back_by_another_issuer_record() {
     ] });
     refused(&lab, ("POST", "/v1/apply", Some(swapped)), 409, "documents[0].spec.iss", "is fixed").await;
     let unbound = json!({ "type": "workload", "environment": "prod" });
-    lab.apply(&[
-        document("identity", "ledger", unbound.clone()),
-        document("identity", "batch", unbound),
-    ])
-    .await;
+    lab.apply(&[document("identity", "ledger", unbound.clone()), document("identity", "batch", unbound)])
+        .await;
     let remove = ("DELETE", "/v1/tenants/demo/issuer/main", None);
     refused(&lab, remove, 409, "", "revoked tokens").await;
     lab.stop().await;

@@ -54,7 +54,8 @@ impl Client {
             jitter: 7,
         };
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(state::run(settings, applier, Arc::clone(&status), clock.clone(), stop.clone()));
+        let ended =
+            tokio::spawn(state::run(settings, applier, Arc::clone(&status), clock.clone(), stop.clone()));
         Self { state, status, stop, ended }
     }
 
