@@ -3,6 +3,7 @@
 //! Never a credential, at any level. The message is a fixed sentence, values are fields.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -64,13 +65,18 @@ impl LogLevel {
 pub fn init(format: LogFormat, level: &str) -> Result<LogLevel, LoggingError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = lines::layer().with_writer(std::io::stderr);
+    let layer = lines::layer().with_ansi(colours()).with_writer(std::io::stderr);
     let outcome = match format {
         LogFormat::Text => registry.with(layer).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
     outcome.map_err(|_| LoggingError::Twice)?;
     Ok(LogLevel(handle))
+}
+
+/// Colours are for a terminal whose user has not refused them (no-color.org).
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn parse(level: &str) -> Result<EnvFilter, LoggingError> {

@@ -32,9 +32,10 @@ impl Role {
         Self { child, log }
     }
 
-    /// Reads the log up to a line that holds `text`.
+    /// Reads the log up to a line that holds `text`; a log that is no terminal's has no colours.
     fn says(&mut self, text: &str) {
-        let found = self.log.by_ref().map_while(Result::ok).any(|line| line.contains(text));
+        let plain = |line: &String| assert!(!line.contains('\u{1b}'), "an escape in {line:?}");
+        let found = self.log.by_ref().map_while(Result::ok).inspect(plain).any(|line| line.contains(text));
         assert!(found, "the process ended before it said `{text}`");
     }
 
