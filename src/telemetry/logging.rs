@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::IsTerminal as _;
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
@@ -79,8 +80,15 @@ fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// A bare word is a level: the filter's own parser takes one that is none for a target, and so a typing
+/// mistake for "everything of the target `inof` and nothing else".
 fn parse(level: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::builder().parse(level).map_err(|_| LoggingError::Level(level.to_owned()))
+    let malformed = || LoggingError::Level(level.to_owned());
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if !level.split(',').all(|part| part.contains('=') || is_level(part.trim())) {
+        return Err(malformed());
+    }
+    EnvFilter::builder().parse(level).map_err(|_| malformed())
 }
 
 #[cfg(test)]
@@ -89,8 +97,11 @@ mod tests {
 
     #[test]
     fn levels_parse_or_are_named() {
-        for good in ["info", "warn,portreeve::pep=debug", "trace"] {
+        for good in ["info", "warn,portreeve::pep=debug", "trace", "off"] {
             assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,loud", "portreeve", "info,"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
         }
         let error = parse("info,portreeve=loud").unwrap_err().to_string();
         assert!(error.contains("`info,portreeve=loud`") && error.contains("expected"), "{error}");
