@@ -35,7 +35,7 @@ pub struct Running {
 /// [`AppError`] names the part that cannot start; nothing is left running.
 pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    std::fs::create_dir_all(&config.data_dir)
+    super::data_folder(&config.data_dir)
         .map_err(AppError::io(format!("data folder {}", config.data_dir.display())))?;
     let hub = Hub::open(settings(config), clock)?;
     let health = match operations {

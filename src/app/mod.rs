@@ -13,6 +13,9 @@ pub mod random;
 mod secret;
 mod thread;
 
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Log, LogFormat};
@@ -81,6 +84,14 @@ pub fn start_logging(log: &Log) -> Result<LogLevel, AppError> {
         LogFormat::Json => logging::LogFormat::Json,
     };
     Ok(logging::init(format, log.level.as_str())?)
+}
+
+/// Makes a data folder and what it is in; what is new is for its owner alone.
+///
+/// # Errors
+/// What the operating system says.
+pub fn data_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Resolves at the first interrupt or termination signal.

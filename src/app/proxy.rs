@@ -72,7 +72,7 @@ struct Core {
 pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let data = &config.enforcement_point.data_dir;
-    std::fs::create_dir_all(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
+    super::data_folder(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
 
     let incarnation = random::bytes()?;
     let keyer = Keyer::new(u128::from_le_bytes(random::bytes()?));

@@ -66,7 +66,7 @@ impl Place {
                 std::env::temp_dir().join(format!("portreeve-dev-{suffix}"))
             }
         };
-        std::fs::create_dir_all(&folder)
+        app::data_folder(&folder)
             .map_err(|e| Failure::failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let folder = folder.canonicalize()?;
         Ok(Self { folder, temporary, offset: args.port_offset })

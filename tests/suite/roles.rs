@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -166,9 +167,13 @@ fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
     assert_eq!((site.ready(), site.call_as("ledger")), (503, 503));
     assert_eq!(call(site.health, "GET", "/livez", &[]).status, 200);
 
-    // The hub appears.
+    // The hub appears. What both keep is for their owner alone.
     let mut hub = site.start("hub");
     hub.says("the hub is running");
+    for data in ["hub", "proxy"] {
+        let mode = fs::metadata(site.folder.path().join(data)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{data}");
+    }
     proxy.says("the hub has confirmed the state");
     site.apply_records();
     site.command(&["revoke", "identity", "batch", "--reason", "test", "--wait"]);
