@@ -40,7 +40,7 @@ pub enum HubError {
         remedy: &'static str,
     },
     /// A listener cannot be had.
-    #[error("{listener} on {address}: {what}: {remedy}")]
+    #[error("{listener}: cannot listen on {address}: {what}; {remedy}")]
     Listen {
         /// Which listener.
         listener: &'static str,
