@@ -143,6 +143,9 @@ pub async fn revoke(
     if !cx.out.is_json() {
         let at = cell(committed.get("committed_at"));
         cx.out.line(format_args!("revoked {what}: committed as revision {revision} at {at}"))?;
+        if let Some(by) = committed.get("effective_by").filter(|by| !by.is_null()) {
+            cx.out.line(format_args!("in force everywhere by {} at the latest", cell(Some(by))))?;
+        }
     }
     if how.wait {
         return wait::until_effective(cx, committed, revision, how.timeout.length()).await;

@@ -74,12 +74,13 @@ fn request(reader: &mut BufReader<TcpStream>) -> String {
 
 const EFFECTIVE: &str = r#"{"revision":42,"committed_at":"2026-11-01T00:00:00Z","state":"EFFECTIVE",
     "effective_since":"2026-11-01T00:00:00.25Z","members":[
-    {"spoke_id":"edge-1","incarnation":"01J","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
-    {"spoke_id":"edge-2","incarnation":"01K","state":"lapsed","at":"2026-11-01T00:00:00.25Z"}]}"#;
+    {"spoke_id":"edge-1","incarnation":"626d4e380d4a5de718dc6d59e5db96c0","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
+    {"spoke_id":"edge-2","incarnation":"570009c1f8ad5485b3fc77e7f12592b1","state":"lapsed","at":"2026-11-01T00:00:00.25Z"}]}"#;
 const PENDING: &str = r#"{"revision":42,"committed_at":"2026-11-01T00:00:00Z","state":"PENDING","settled":1,"members":[
-    {"spoke_id":"edge-1","incarnation":"01J","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
-    {"spoke_id":"edge-2","incarnation":"01K","state":"pending"}]}"#;
-const COMMITTED: &str = r#"{"name":"r-1","revision":42,"committed_at":"2026-11-01T00:00:00Z"}"#;
+    {"spoke_id":"edge-1","incarnation":"626d4e380d4a5de718dc6d59e5db96c0","state":"in_force","at":"2026-11-01T00:00:00.1Z","purged":3},
+    {"spoke_id":"edge-2","incarnation":"570009c1f8ad5485b3fc77e7f12592b1","state":"pending"}]}"#;
+const COMMITTED: &str = r#"{"name":"r-1","revision":42,"committed_at":"2026-11-01T00:00:00Z",
+    "effective_by":"2026-11-01T00:01:00Z"}"#;
 
 #[test]
 fn the_arguments_are_consistent() {
@@ -257,9 +258,10 @@ fn receipts_are_printed_as_they_arrive() {
     let done = portreeve(&["revoke", "identity", "ledger", "--reason", "leak", "--wait", "--hub", &hub.url]);
     assert_eq!(done.exit, Exit::Ok, "{}", done.err);
     let lines: Vec<_> = done.out.lines().collect();
-    assert_eq!(lines.len(), 5, "{}", done.out);
+    assert_eq!(lines.len(), 6, "{}", done.out);
     for (line, words) in lines.iter().zip([
         &["revoked identity `ledger`", "revision 42", "2026-11-01T00:00:00Z"][..],
+        &["in force everywhere by 2026-11-01T00:01:00Z at the latest"],
         &["ENFORCEMENT POINT", "PURGED"],
         &["edge-1", "in_force", "3"],
         &["edge-2", "lapsed"],
@@ -267,6 +269,8 @@ fn receipts_are_printed_as_they_arrive() {
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }
+    let column = |line: &str, word: &str| line.find(word).expect("the column");
+    assert_eq!(column(lines[2], "STATE"), column(lines[3], "in_force"), "{}", done.out);
     let asked = hub.requests();
     assert!(asked[0].contains(r#""target":{"identity":"ledger"}"#), "{}", asked[0]);
     assert!(asked[1].ends_with("&seen=0 ") && asked[2].ends_with("&seen=1 "), "{asked:?}");

@@ -147,7 +147,7 @@ fn the_main_job_through_the_proxy_and_through_envoy() {
     }
 
     let receipt = dev.must(&["revoke", "identity", "ledger", "--reason", "test", "--wait"]);
-    assert!(receipt.contains("in force"), "{receipt}");
+    assert!(receipt.contains("in force everywhere since"), "{receipt}");
     let fresh = dev.must(&["token", "mint", "--identity", "ledger"]);
     for door in &doors {
         for token in [&tokens.good["ledger"], fresh.trim()] {

@@ -28,7 +28,7 @@ const MEMBER_COLUMNS: [Column; 7] = [
 ];
 
 /// Widths of those columns when rows are printed one by one.
-const MEMBER_WIDTHS: [usize; 7] = [20, 26, 8, 27, 6, 13, 13];
+const MEMBER_WIDTHS: [usize; 7] = [20, 32, 8, 27, 6, 13, 13];
 
 /// The enforcement points that a revision is waited for, or was.
 pub(in crate::cli) fn members(receipts: &Value) -> &[Value] {
