@@ -23,6 +23,8 @@ use crate::cli::value;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for one exchange, beyond what the server was asked to wait.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most lines shown of an answer in plain text.
+const PLAIN_LINES_MAX: usize = 8;
 /// Largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -126,7 +128,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Reads an answer's body; anything that is no problem details gives the status alone.
+    /// Reads an answer's body; what is no problem details gives the status, and its lines if it is plain text.
     pub fn read(status: StatusCode, body: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(body).unwrap_or_default();
         let field = |name: &str| value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(plain);
@@ -135,7 +137,8 @@ impl Problem {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => format!("the answer was {status}"),
         };
-        Self { text, errors: fault_lines(&value, "errors") }
+        let errors = if value.is_null() { plain_lines(body) } else { fault_lines(&value, "errors") };
+        Self { text, errors }
     }
 }
 
@@ -153,6 +156,15 @@ pub fn warnings(answer: &Value) -> Vec<String> {
 fn fault_lines(value: &Value, field: &str) -> Vec<String> {
     let faults = value.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     faults.iter().map(error_line).collect()
+}
+
+/// The first lines of a plain text; none of a page.
+fn plain_lines(body: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    if text.trim_start().starts_with('<') {
+        return Vec::new();
+    }
+    text.lines().filter(|line| !line.is_empty()).take(PLAIN_LINES_MAX).map(plain).collect()
 }
 
 fn error_line(error: &Value) -> String {
@@ -450,6 +462,11 @@ mod tests {
                 vec!["/spec/iss: missing"],
             ),
             ("<html>", "the answer was 422 Unprocessable Entity", vec![]),
+            (
+                "not ready\n\na\u{1b}b\n",
+                "the answer was 422 Unprocessable Entity",
+                vec!["not ready", "a\\u{1b}b"],
+            ),
             (r#"{"detail":"a\u001b[0m"}"#, "a\\u{1b}[0m", vec![]),
         ] {
             let problem = Problem::read(status, body.as_bytes());

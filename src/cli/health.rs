@@ -33,5 +33,7 @@ pub async fn run(args: HealthArgs, out: &mut Printer<'_>) -> Result<(), Failure>
     if out.is_json() {
         return Ok(out.json(&serde_json::json!({ "state": good, "answer": said }))?);
     }
-    Ok(out.line(if said.is_empty() { good.to_owned() } else { format!("{good}: {}", plain(said)) })?)
+    // What else was said: in what condition it is ready.
+    let rest: Vec<String> = said.lines().filter(|line| ![good, "ok"].contains(line)).map(plain).collect();
+    Ok(out.line(if rest.is_empty() { good.to_owned() } else { format!("{good}: {}", rest.join("; ")) })?)
 }

@@ -353,14 +353,31 @@ fn minting_prints_the_token_alone() {
 
 #[test]
 fn health_follows_the_answer() {
-    for (status, flag, path, exit) in [
-        (200, None, "GET /livez ", Exit::Ok),
-        (200, Some("--ready"), "GET /readyz ", Exit::Ok),
-        (503, Some("--ready"), "GET /readyz ", Exit::Failure),
+    for (status, body, flag, path, exit, said) in [
+        (200, "ok\n", None, "GET /livez ", Exit::Ok, "alive\n"),
+        (200, "ready\n", Some("--ready"), "GET /readyz ", Exit::Ok, "ready\n"),
+        (
+            200,
+            "ready\nstate is 20.0s old\n",
+            Some("--ready"),
+            "GET /readyz ",
+            Exit::Ok,
+            "ready: state is 20.0s old\n",
+        ),
+        (
+            503,
+            "not ready\nstate.absent: none\n",
+            Some("--ready"),
+            "GET /readyz ",
+            Exit::Failure,
+            "state.absent: none",
+        ),
     ] {
-        let process = Script::new(&[(status, "")]);
+        let process = Script::new(&[(status, body)]);
         let args: Vec<&str> = ["health", "--address", &process.url].into_iter().chain(flag).collect();
-        assert_eq!(portreeve(&args).exit, exit, "{status}");
+        let done = portreeve(&args);
+        assert_eq!(done.exit, exit, "{status}");
+        assert!(done.out == said || done.err.contains(said), "{}{}", done.out, done.err);
         assert_eq!(process.requests(), [path]);
     }
 }
