@@ -5,6 +5,7 @@
 //! with a reason, recorded like any other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::credential::{Expected, FingerprintKey, TokenCache, Verification, Verified, verify};
 use crate::core::evidence::{
@@ -180,12 +181,11 @@ impl Pipeline {
         match self.judge(&case, &mut judgement, witness) {
             Err(reason) => judgement.refuse(reason),
             Ok(()) if freshness.stale => {
-                witness
-                    .step("freshness", || format!("state age {:?} is over the route's limit", freshness.age));
+                witness.step("freshness", || format!("{}: over the route's limit", said_age(freshness.age)));
                 judgement.refuse(Reason::StateStale)
             }
             Ok(()) => {
-                witness.step("freshness", || format!("state age {:?}", freshness.age));
+                witness.step("freshness", || said_age(freshness.age));
                 judgement.conclude()
             }
         }
@@ -314,7 +314,15 @@ impl Case<'_> {
         let answer = Arc::clone(&remembered.answer);
         witness.step("policy", || {
             let said = if answer.permits { "permits" } else { "denies" };
-            format!("{said}; determined by {:?}; errors {:?}", answer.determining, answer.errors)
+            let named = |what: &str, names: &[Arc<str>]| match names {
+                [] => String::new(),
+                names => format!("; {what}: {}", names.join(", ")),
+            };
+            format!(
+                "{said}{}{}",
+                named("determined by", &answer.determining),
+                named("errors", &answer.errors)
+            )
         });
         if !answer.permits && answer.errors.is_empty() {
             self.lift(Reason::PolicyDenied, principal, judgement, witness);
@@ -362,4 +370,12 @@ fn seen<T>(witness: &mut impl Witness, step: &'static str, found: Result<T, Reas
         witness.step(step, || format!("refused: {reason}"));
     }
     found
+}
+
+/// The state's age as people read it.
+fn said_age(age: Option<Duration>) -> String {
+    age.map_or_else(
+        || "state age unknown".to_owned(),
+        |age| format!("state is {:.1}s old", age.as_secs_f64()),
+    )
 }

@@ -29,7 +29,7 @@ pub struct ExplainArgs {
     /// The request's host.
     #[arg(long)]
     pub host: Option<String>,
-    /// The listener it would arrive at; without it, the only one.
+    /// The listener it would arrive at; without it, the first proxy listener.
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
     /// The enforcement point's admin address.

@@ -565,6 +565,9 @@ fn deciding_twice_gives_the_same_and_explains_why() {
             "{method} {path}"
         );
         assert!(steps.iter().all(|step| !step.finding.contains(&token)), "no token in an explanation");
+        for notation in ["Some(", "[]", "\""] {
+            assert!(steps.iter().all(|step| !step.finding.contains(notation)), "{steps:?}");
+        }
     }
     let now = world.clock.now();
     assert_eq!(now.wall, START);
