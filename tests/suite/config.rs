@@ -135,7 +135,7 @@ fn the_full_sample_of_a_proxy() {
         warnings,
         [
             format!(
-                "{file}:30:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and receipts list it as waived"
+                "{file}:30:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and so no revocation reaches it"
             ),
             format!(
                 "{file}:36:15: `listeners[1].evidence`: decisions go on without their record when there is no room, and a crash loses records"

@@ -189,7 +189,7 @@ fn service(
     match (&raw.service, raw.anonymous) {
         (None, true) => {
             let text =
-                "anyone may use this route: no credential is asked for, and receipts list it as waived";
+                "anyone may use this route: no credential is asked for, and so no revocation reaches it";
             check.warn(&key.field("anonymous"), text);
             Some(None)
         }
