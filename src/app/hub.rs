@@ -1,6 +1,7 @@
 //! The hub: opened, bound, then served on a runtime of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::{IntGauge, Registry};
 use tokio::sync::oneshot;
@@ -38,8 +39,9 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
     super::data_folder(&config.data_dir)
         .map_err(AppError::io(format!("data folder {}", config.data_dir.display())))?;
     let hub = Hub::open(settings(config), clock)?;
+    let ended = Arc::new(AtomicBool::new(false));
     let health = match operations {
-        Operations::Own => Some(health(hub.figures().clone())?.bind(config.metrics)?),
+        Operations::Own => Some(health(hub.figures().clone(), Arc::clone(&ended))?.bind(config.metrics)?),
         Operations::Shared => None,
     };
     let (tell, told) = oneshot::channel();
@@ -50,7 +52,9 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
             Err(error) => return tell.send(Err(error)).unwrap_or_default(),
         };
         tell.send(Ok(())).unwrap_or_default();
-        if let Err(error) = bound.serve(stop.cancelled_owned()).await {
+        let served = bound.serve(stop.cancelled_owned()).await;
+        ended.store(true, Ordering::Relaxed);
+        if let Err(error) = served {
             tracing::error!(%error, "the hub ended");
         }
     })?;
@@ -77,7 +81,7 @@ fn settings(config: &HubConfig) -> HubSettings {
     }
 }
 
-fn health(figures: HubFigures) -> Result<Health, AppError> {
+fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Result<Health, AppError> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
         let gauge = IntGauge::new(name, help)?;
@@ -100,7 +104,11 @@ fn health(figures: HubFigures) -> Result<Health, AppError> {
         connected.set(whole(figures.members_connected()));
     };
     Ok(Health {
-        readiness: Arc::new(|| Readiness { ready: true, detail: Vec::new() }),
+        readiness: Arc::new(move || {
+            let ended = ended.load(Ordering::Relaxed);
+            let detail = ended.then(|| "the hub no longer serves".to_owned());
+            Readiness { ready: !ended, detail: detail.into_iter().collect() }
+        }),
         refresh: Arc::new(refresh),
         registry: registry.clone(),
     })
