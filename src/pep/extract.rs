@@ -41,12 +41,17 @@ pub(crate) fn facts(
 /// Reads a request to the proxy, taking from its headers what a caller may not say.
 ///
 /// # Errors
-/// `request.ambiguous`, `request.limit` or `request.credentials`; `policy.denied` when no route matches.
-pub(crate) fn admit(parts: &mut Parts, facts: &ExchangeFacts, routes: &Routes) -> Result<Admitted, Reason> {
+/// `request.ambiguous`, `request.limit` (a head over `head_bytes_max` bytes) or `request.credentials`; `policy.denied` when no route matches.
+pub(crate) fn admit(
+    parts: &mut Parts,
+    facts: &ExchangeFacts,
+    routes: &Routes,
+    head_bytes_max: usize,
+) -> Result<Admitted, Reason> {
     if parts.method == Method::CONNECT {
         return Err(Reason::RequestAmbiguous);
     }
-    if head_bytes(parts) > HEAD_BYTES_MAX {
+    if head_bytes(parts) > head_bytes_max {
         return Err(Reason::RequestLimit);
     }
     framing(&parts.headers)?;
@@ -72,10 +77,8 @@ pub(crate) fn admit(parts: &mut Parts, facts: &ExchangeFacts, routes: &Routes) -
     Ok(Admitted { exchange, target, host })
 }
 
-/// Largest head, in bytes, names and values and target. The server's buffer bounds what is read
-/// at once, which is not the same.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
+/// Bytes of a head: target, names and values. The server's buffer bounds what is read at once,
+/// which is not the same.
 fn head_bytes(parts: &Parts) -> usize {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target

@@ -37,6 +37,8 @@ pub struct ProxySettings {
     pub upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     /// What upstreams are told.
     pub forward: ForwardSettings,
+    /// Largest head, in bytes: target, names and values.
+    pub head_bytes_max: usize,
 }
 
 /// A route names an upstream that is not configured.
@@ -63,6 +65,7 @@ struct Shared {
     listener: Arc<str>,
     routes: Routes,
     forward: ForwardSettings,
+    head_bytes_max: usize,
     pipeline: Arc<Pipeline>,
     metrics: Arc<ListenerMetrics>,
     methods: MethodNames,
@@ -91,6 +94,7 @@ impl ProxyDoor {
             listener: settings.listener,
             routes: settings.routes,
             forward: settings.forward,
+            head_bytes_max: settings.head_bytes_max,
             pipeline,
             methods: MethodNames::default(),
         });
@@ -177,7 +181,7 @@ impl ProxyWorker {
     async fn handle(&self, facts: ExchangeFacts, request: Request<Incoming>, begun: Instant) -> Outcome {
         let shared = &*self.shared;
         let (mut parts, body) = request.into_parts();
-        let admitted = extract::admit(&mut parts, &facts, &shared.routes);
+        let admitted = extract::admit(&mut parts, &facts, &shared.routes, shared.head_bytes_max);
         let mode = admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |a| a.exchange.rules.evidence);
         let pending = match shared.pipeline.reserve(mode, facts) {
             Ok(pending) => pending,

@@ -88,8 +88,13 @@ fn parse(level: &str) -> Result<EnvFilter, LoggingError> {
     if !level.split(',').all(|part| part.contains('=') || is_level(part.trim())) {
         return Err(malformed());
     }
-    EnvFilter::builder().parse(level).map_err(|_| malformed())
+    // A bare level is for this program; its libraries' every frame has to be asked for by name.
+    let quiet = if matches!(level.trim(), "debug" | "trace") { LIBRARIES } else { "" };
+    EnvFilter::builder().parse(format!("{level}{quiet}")).map_err(|_| malformed())
 }
+
+/// Libraries that log every frame at `debug`, kept to warnings.
+const LIBRARIES: &str = ",h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn";
 
 #[cfg(test)]
 mod tests {

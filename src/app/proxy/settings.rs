@@ -95,6 +95,7 @@ pub(super) fn serve(
                 routes: routes(listener).unwrap_or_default(),
                 upstreams: upstreams(config),
                 forward: forward(config),
+                head_bytes_max: listener.limits.max_header_bytes as usize,
             };
             bound.start(&ProxyDoor::new(settings, pipeline, &core.metrics)?)
         }
@@ -179,7 +180,14 @@ pub(super) fn open_log(
     options.refusals_by_listener = budgets.collect();
     options.sinks = config.evidence.sinks.iter().map(sink_name).collect();
     let (log, opened) = SpoolLog::open(options)?;
-    tracing::info!(log = %log.id(), ?opened, "the decision log is open");
+    match &opened.predecessor {
+        Some(before) if !before.closed || !before.damage.is_empty() => tracing::warn!(
+            log = %log.id(), before = %before.log, records = before.size, torn_bytes = before.torn_bytes,
+            damaged_stretches = before.damage.len(), lost_at_most = before.lost_at_most,
+            "the decision log is open; the one before did not end in order"
+        ),
+        _ => tracing::info!(log = %log.id(), logs_kept = opened.logs_kept, "the decision log is open"),
+    }
     Ok(log)
 }
 

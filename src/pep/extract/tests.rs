@@ -31,7 +31,7 @@ fn ask(method: &str, target: &str, http2: bool, lines: &[(&str, &str)]) -> Resul
     let (mut parts, ()) = request.into_parts();
     let mut facts = testing::facts();
     facts.method = Arc::from(method);
-    admit(&mut parts, &facts, &routes())
+    admit(&mut parts, &facts, &routes(), 64 * 1024)
 }
 
 /// Header lines.

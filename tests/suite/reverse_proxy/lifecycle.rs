@@ -109,6 +109,18 @@ fn a_head_over_the_limit_is_refused() {
 }
 
 #[test]
+fn the_configured_bound_of_a_head_is_exact() {
+    let upstream = Upstream::hello();
+    let gate = Gate::with(upstream.address(), |settings, _| settings.head_bytes_max = 10_000);
+    // The target has 7 bytes, the host's line 9, the other line 5 and its value.
+    for (length, status) in [(9_979, 200), (9_980, 431)] {
+        let value = "x".repeat(length);
+        let answer = gate.caller().ask(&format!("GET /open/x HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n"));
+        assert_eq!(answer.status, status, "{length}");
+    }
+}
+
+#[test]
 fn a_fault_refuses_the_request_and_nothing_else() {
     let world = World::new();
     let log = Arc::new(FaultyOnce { log: Arc::clone(&world.log), faulty: AtomicBool::new(true) });

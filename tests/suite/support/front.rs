@@ -100,6 +100,7 @@ impl Gate {
             routes: routes(),
             upstreams: BTreeMap::from([("app".into(), app)]),
             forward: ForwardSettings::default(),
+            head_bytes_max: 64 * 1024,
         };
         let mut bind = listener(1);
         change(&mut settings, &mut bind);
