@@ -42,8 +42,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let mut jitter = Jitter(settings.jitter | 1);
-    let mut wait = BACKOFF_MIN;
+    let mut backoff = Backoff::new(settings.jitter);
     for endpoint in settings.endpoints.iter().cycle() {
         status.trying(endpoint);
         let before = status.connections();
@@ -62,8 +61,8 @@ pub async fn run(
         if stop.is_cancelled() {
             break;
         }
+        let welcomed = status.connections() > before;
         let refused = ended.as_ref().is_err_and(SessionError::is_alarm);
-        let began_anew = status.connections() > before && !refused;
         status.lost(ended.as_ref().err().map(ToString::to_string));
         match ended {
             Ok(()) => tracing::info!(hub = %endpoint, "the hub ended the state stream"),
@@ -72,12 +71,9 @@ pub async fn run(
             }
             Err(error) => tracing::warn!(hub = %endpoint, %error, "no state stream; the state is ageing"),
         }
-        // A fleet loses its hub at one instant, so the first wait is spread too; and a hub that only
-        // says what is refused is no sooner right for being asked more often.
-        wait = jitter.next(if began_anew { BACKOFF_MIN } else { wait });
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(backoff.after(welcomed, refused)) => {}
         }
     }
     status.lost(None);
@@ -94,19 +90,32 @@ async fn connect(endpoint: &str) -> Result<Channel, SessionError> {
     endpoint.connect().await.map_err(|e| SessionError::transport(&e))
 }
 
-/// Decorrelated jitter: spreads the reconnections of a fleet.
+/// How long to wait before the next try: decorrelated jitter, so that a fleet that lost its hub
+/// at one instant does not come back at one.
 #[derive(Debug)]
-struct Jitter(u64);
+struct Backoff {
+    state: u64,
+    wait: Duration,
+}
 
-impl Jitter {
-    fn next(&mut self, before: Duration) -> Duration {
+impl Backoff {
+    fn new(seed: u64) -> Self {
+        Self { state: seed | 1, wait: BACKOFF_MIN }
+    }
+
+    /// The wait after a stream that was `welcomed` or not, and ended because what the hub said was
+    /// `refused` or not. A welcome begins anew; a hub that only says what is refused is no sooner
+    /// right for being asked more often.
+    fn after(&mut self, welcomed: bool, refused: bool) -> Duration {
         // xorshift64: no more is asked of it than to differ between processes.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let spread = before.min(BACKOFF_MAX).as_nanos() * 3 - BACKOFF_MIN.as_nanos() + 1;
-        let over = u64::try_from(u128::from(self.0) % spread).unwrap_or(0);
-        (BACKOFF_MIN + Duration::from_nanos(over)).min(BACKOFF_MAX)
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let before = if welcomed && !refused { BACKOFF_MIN } else { self.wait };
+        let spread = before.as_nanos() * 3 - BACKOFF_MIN.as_nanos() + 1;
+        let over = u64::try_from(u128::from(self.state) % spread).unwrap_or(0);
+        self.wait = (BACKOFF_MIN + Duration::from_nanos(over)).min(BACKOFF_MAX);
+        self.wait
     }
 }
 
@@ -114,13 +123,27 @@ impl Jitter {
 mod tests {
     use super::*;
 
+    fn total(seed: u64, welcomed: bool, refused: bool) -> Duration {
+        let mut backoff = Backoff::new(seed);
+        let waits: Vec<_> = (0..30).map(|_| backoff.after(welcomed, refused)).collect();
+        assert!(waits.iter().all(|wait| (BACKOFF_MIN..=BACKOFF_MAX).contains(wait)), "{waits:?}");
+        waits.iter().sum()
+    }
+
     #[test]
-    fn back_off_stays_within_its_bounds() {
-        let mut jitter = Jitter(7);
-        let mut wait = BACKOFF_MIN;
-        for _ in 0..1000 {
-            wait = jitter.next(wait);
-            assert!((BACKOFF_MIN..=BACKOFF_MAX).contains(&wait), "{wait:?}");
+    fn only_an_accepted_welcome_begins_anew() {
+        for seed in 0..50 {
+            let anew = BACKOFF_MIN * 3 * 30;
+            assert!(total(seed, true, false) <= anew, "a fleet comes back soon, seed {seed}");
+            assert!(total(seed, true, true) > anew, "what is refused makes no storm, seed {seed}");
+            assert!(total(seed, false, false) > anew, "nor does a hub that is away, seed {seed}");
         }
+    }
+
+    #[test]
+    fn the_first_wait_differs_between_processes() {
+        let first: std::collections::BTreeSet<_> =
+            (1..50).map(|n| Backoff::new(n * 2).after(true, false)).collect();
+        assert!(first.len() > 40, "{first:?}");
     }
 }

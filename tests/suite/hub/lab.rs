@@ -175,3 +175,17 @@ pub(crate) fn demo() -> Vec<Value> {
         document("identity", "batch", identity_spec("batch")),
     ]
 }
+
+/// Longest wait for something that is about to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks again and again until `holds`, which nothing else tells of.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let looks = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        while !holds() {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looks).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
