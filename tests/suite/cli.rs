@@ -265,7 +265,7 @@ fn receipts_are_printed_as_they_arrive() {
         &["ENFORCEMENT POINT", "PURGED"],
         &["edge-1", "in_force", "3"],
         &["edge-2", "lapsed"],
-        &["in force everywhere since 2026-11-01T00:00:00.25Z, 0.250s after its commit (2 enforcement points)"],
+        &["in force everywhere since 2026-11-01T00:00:00.25Z, 250.0 ms after its commit (2 enforcement points)"],
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }

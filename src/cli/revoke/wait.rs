@@ -151,7 +151,11 @@ fn elapsed(committed: &Value, receipts: &Value) -> Option<String> {
     let time = |value: Option<&Value>| When::parse(value?.as_str()?).ok();
     let from = time(receipts.get("committed_at").or_else(|| committed.get("committed_at")))?;
     let span = time(receipts.get("effective_since"))?.since(from)?;
-    Some(format!("{}.{:03}s", span.as_secs(), span.subsec_millis()))
+    Some(if span < Duration::from_secs(1) {
+        format!("{:.1} ms", span.as_secs_f64() * 1e3)
+    } else {
+        format!("{:.1} s", span.as_secs_f64())
+    })
 }
 
 fn give_up(
