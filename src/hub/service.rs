@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 use super::api::{self, Context};
 use super::authority::Authority;
@@ -66,6 +68,19 @@ impl Hub {
         refuse_beyond_loopback(&settings)?;
         let lock = lock_beside_store(&settings)?;
         let store: Arc<dyn StateStore> = Arc::new(SqliteStore::open(&settings.store, Arc::clone(&clock))?);
+        let hub = Self::over(store, settings, clock)?;
+        Ok(Self { _lock: lock, ..hub })
+    }
+
+    /// A hub over a store that is open. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn over(
+        store: Arc<dyn StateStore>,
+        settings: HubSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, HubError> {
         let token = AdminToken::load_or_make(&settings.admin_token_file)?;
         let feed = Arc::new(Feed::new(Arc::clone(&store), &*clock)?);
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
@@ -87,12 +102,39 @@ impl Hub {
             shutdown.clone(),
         );
         tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
-        Ok(Self { settings, figures: HubFigures { feed, roster }, context, streams, shutdown, _lock: lock })
+        Ok(Self { settings, figures: HubFigures { feed, roster }, context, streams, shutdown, _lock: None })
     }
 
     /// Numbers for metrics.
     pub const fn figures(&self) -> &HubFigures {
         &self.figures
+    }
+
+    /// Serves the state stream alone to whoever comes in, until `shutdown`.
+    ///
+    /// # Errors
+    /// [`HubError::Serve`] when accepting fails.
+    pub async fn serve_streams<I, C>(
+        self,
+        incoming: I,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), HubError>
+    where
+        I: Stream<Item = std::io::Result<C>>,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let serving = serve_stream(&self, incoming);
+        let stopping = self.shutdown.clone();
+        let stop = async {
+            shutdown.await;
+            stopping.cancel();
+            self.streams.drained().await;
+            Ok(())
+        };
+        tokio::select! {
+            ended = serving => ended,
+            ended = stop => ended,
+        }
     }
 
     /// Takes both listeners. Nobody is answered before [`BoundHub::serve`].
@@ -143,7 +185,8 @@ impl BoundHub {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), HubError> {
         let Self { hub, stream, api } = self;
         let stopping = hub.shutdown.clone();
-        let streams = serve_stream(&hub, stream);
+        let incoming = TcpIncoming::from(stream).with_nodelay(Some(true));
+        let streams = serve_stream(&hub, incoming);
         let requests = serve_api(&hub, api);
         let sweeping = sweep(&hub);
         let both = async {
@@ -167,12 +210,16 @@ impl BoundHub {
     }
 }
 
-async fn serve_stream(hub: &Hub, listener: TcpListener) -> Result<(), HubError> {
+/// Serves the state stream to whoever comes in.
+async fn serve_stream<I, C>(hub: &Hub, incoming: I) -> Result<(), HubError>
+where
+    I: Stream<Item = std::io::Result<C>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_A_CONNECTION_MAX);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server
         .add_service(StateService::server(Arc::clone(&hub.streams)))
         .serve_with_incoming_shutdown(incoming, hub.shutdown.clone().cancelled_owned())

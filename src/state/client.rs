@@ -1,5 +1,7 @@
 //! Staying connected to a hub: one stream at a time, the next endpoint after a failure.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +13,25 @@ use crate::state::applier::Applier;
 use crate::state::session::{self, SessionError};
 use crate::state::status::StateStatus;
 
+/// Opens connections to a hub.
+pub trait Dial: Send + Sync + std::fmt::Debug {
+    /// Opens one connection of its own to `endpoint`.
+    ///
+    /// # Errors
+    /// Says for people why there is none.
+    fn dial<'a>(&'a self, endpoint: &'a str) -> Dialled<'a>;
+}
+
+/// A connection being opened.
+pub type Dialled<'a> = Pin<Box<dyn Future<Output = Result<Channel, String>> + Send + 'a>>;
+
 /// What the client needs to know.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Hubs, tried in turn.
     pub endpoints: Vec<String>,
+    /// How each is reached.
+    pub dial: Arc<dyn Dial>,
     /// This enforcement point's name.
     pub spoke_id: String,
     /// Random, one a process start.
@@ -46,7 +62,7 @@ pub async fn run(
     for endpoint in settings.endpoints.iter().cycle() {
         status.trying(endpoint);
         let before = status.connections();
-        let ended = match connect(endpoint).await {
+        let ended = match settings.dial.dial(endpoint).await.map_err(SessionError::Transport) {
             Ok(channel) => {
                 let mut session = session::Session {
                     settings: &settings,
@@ -79,15 +95,42 @@ pub async fn run(
     status.lost(None);
 }
 
-async fn connect(endpoint: &str) -> Result<Channel, SessionError> {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned())
-        .map_err(|e| SessionError::transport(&e))?
+/// Dials over TCP in clear: on loopback only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainDial;
+
+impl Dial for PlainDial {
+    fn dial<'a>(&'a self, endpoint: &'a str) -> Dialled<'a> {
+        Box::pin(async move {
+            let endpoint = tuned(endpoint)?;
+            endpoint.connect().await.map_err(|e| causes(&e))
+        })
+    }
+}
+
+/// An endpoint with the time-outs of every connection to a hub.
+///
+/// # Errors
+/// Says what is wrong with the URL.
+pub fn tuned(endpoint: &str) -> Result<Endpoint, String> {
+    Ok(Endpoint::from_shared(endpoint.to_owned())
+        .map_err(|e| causes(&e))?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    endpoint.connect().await.map_err(|e| SessionError::transport(&e))
+        .tcp_nodelay(true))
+}
+
+/// What went wrong, with what was behind it.
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
 }
 
 /// How long to wait before the next try: decorrelated jitter, so that a fleet that lost its hub

@@ -12,6 +12,6 @@ mod session;
 mod status;
 
 pub use applier::{AppliedBatch, Applier, Observer};
-pub use client::{ClientSettings, run};
+pub use client::{ClientSettings, Dial, Dialled, PlainDial, run, tuned};
 pub use lkg::{LastKnownGood, LkgError, Loaded};
 pub use status::StateStatus;

@@ -56,16 +56,6 @@ pub(super) enum SessionError {
 }
 
 impl SessionError {
-    pub(super) fn transport(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        Self::Transport(text)
-    }
-
     /// Whether a human must act: the hub is reachable, and what it says is refused.
     pub(super) fn is_alarm(&self) -> bool {
         !matches!(self, Self::Transport(_) | Self::Status(_) | Self::Silent(_))
@@ -159,7 +149,7 @@ impl Session<'_> {
                     }
                     let now = self.clock.now().boot;
                     let nonce = stream.freshness.ping(now);
-                    send(&stream.outbox, ToHub::Ping(proto::Ping { nonce, sent_boot_us: now.as_micros() })).await?;
+                    send(&stream.outbox, ToHub::Ping(proto::Ping { nonce, sent_boot_us: now.as_micros(), ..Default::default() })).await?;
                 }
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };
@@ -181,6 +171,7 @@ impl Session<'_> {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             deny_after_max_us: u64::try_from(self.settings.deny_after_max.as_micros()).unwrap_or(u64::MAX),
             waived: self.settings.waived.clone(),
+            ..Default::default()
         }
     }
 
@@ -191,6 +182,7 @@ impl Session<'_> {
             epoch: Bytes::copy_from_slice(held.epoch.as_bytes()),
             revision: held.revision,
             history_hash: Bytes::copy_from_slice(&held.history_hash),
+            ..Default::default()
         };
         snapshot.cells().iter().map(position).collect()
     }
@@ -228,6 +220,9 @@ impl Session<'_> {
                 stream.freshness.answered(beat.echo_nonce, heads, beat.hub_time_us);
                 self.renew(stream);
                 Ok(())
+            }
+            Some(FromHub::Batch(_) | FromHub::Urgent(_)) => {
+                Err(SessionError::Protocol("it sent what was not asked for"))
             }
             Some(FromHub::Welcome(_)) => Err(SessionError::Protocol("it welcomed twice")),
             // A kind of message this build does not know: it can only be optional.
@@ -281,6 +276,7 @@ impl Session<'_> {
             purged_verifications: self.applier.take_purged(),
             ended_streams: 0,
             refused,
+            ..Default::default()
         };
         send(&stream.outbox, ToHub::Ack(ack)).await
     }
@@ -303,7 +299,7 @@ impl Session<'_> {
             },
             proto::PlanKind::HubBehind => Err(refused("the hub is behind what was in force here")),
             proto::PlanKind::Forked => Err(refused("the hub's history is another than the one held here")),
-            proto::PlanKind::Unspecified => {
+            proto::PlanKind::Unspecified | proto::PlanKind::Repair | proto::PlanKind::Withdrawn => {
                 Err(SessionError::Protocol("a plan of a kind this build does not know"))
             }
         }

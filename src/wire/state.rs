@@ -115,6 +115,7 @@ pub fn encode_change(change: &Change) -> proto::Change {
         revision: change.revision,
         operation: operation as i32,
         record: change.record.as_ref().map(encode_record).unwrap_or_default(),
+        ..Default::default()
     }
 }
 

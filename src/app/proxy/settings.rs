@@ -16,7 +16,7 @@ use crate::pep::{
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
-use crate::state::ClientSettings;
+use crate::state::{ClientSettings, PlainDial};
 
 pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSettings {
     let tls = match &listener.kind {
@@ -144,6 +144,7 @@ pub(super) fn deny_after_max(config: &ProxyConfig) -> Duration {
 pub(super) fn client(config: &ProxyConfig, incarnation: [u8; 16], jitter: u64) -> ClientSettings {
     let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
     ClientSettings {
+        dial: std::sync::Arc::new(PlainDial),
         endpoints: config.hubs.iter().map(ToString::to_string).collect(),
         spoke_id: config.enforcement_point.id.to_string(),
         incarnation,

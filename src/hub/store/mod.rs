@@ -178,6 +178,7 @@ impl StoredRecord {
             revision: self.revision,
             operation: operation as i32,
             record: self.body.clone().unwrap_or_default(),
+            ..Default::default()
         }
     }
 }

@@ -120,6 +120,7 @@ impl Image {
             history_hash: Bytes::copy_from_slice(&self.position.history_hash),
             records: self.records,
             chunks: self.chunks.iter().map(chunk).collect(),
+            ..Default::default()
         }
     }
 

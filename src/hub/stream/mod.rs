@@ -121,6 +121,19 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl StateSync for StateService {
     type SyncStream = ReceiverStream<Result<proto::HubMessage, Status>>;
     type GetChunkStream = Answers<proto::ChunkPart>;
+    type UrgentStream = Answers<proto::Signed>;
+    type RepairStream = Answers<proto::RepairPart>;
+
+    async fn urgent(
+        &self,
+        _: Request<Streaming<proto::UrgentMessage>>,
+    ) -> Result<Response<Self::UrgentStream>, Status> {
+        Err(Status::unimplemented("this hub sends revocations on the ordered stream alone"))
+    }
+
+    async fn repair(&self, _: Request<proto::RepairRequest>) -> Result<Response<Self::RepairStream>, Status> {
+        Err(Status::unimplemented("this hub repairs by snapshot alone"))
+    }
 
     async fn sync(
         &self,

@@ -45,6 +45,7 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
             head_revision: head,
             plans: Vec::new(),
             ping_interval_ms: u32::try_from(shared.settings.ping_interval.as_millis()).unwrap_or(u32::MAX),
+            ..Default::default()
         },
         cells: HashMap::new(),
         cursor: head,

@@ -142,6 +142,9 @@ impl Reader<'_> {
                     self.pings.try_send(arrived).ok();
                 }
                 Some(Up::Ack(ack)) => self.acknowledge(ack)?,
+                Some(Up::SignedAck(_)) => {
+                    return Err(Status::unimplemented("this hub takes acknowledgements without signature"));
+                }
                 Some(Up::Goodbye(goodbye)) => {
                     tracing::info!(
                         spoke = self.membership.key.spoke_id,
@@ -274,6 +277,7 @@ impl Writer<'_> {
             body: logged.body.clone(),
             history_hash: Bytes::copy_from_slice(&logged.history_hash),
             hub_time_us: u64::try_from(logged.at.as_micros()).unwrap_or(0),
+            ..Default::default()
         }))
         .await
     }
@@ -311,6 +315,7 @@ impl Writer<'_> {
                 head_revision: head.revision,
                 heads,
                 hub_time_us: u64::try_from(head.read_at.as_micros()).unwrap_or(0),
+                ..Default::default()
             }))
             .await?;
         }
@@ -323,7 +328,11 @@ impl Writer<'_> {
         for (cell, position) in &self.cells {
             if self.named.get(cell) != Some(&position.revision) {
                 self.named.insert(cell.clone(), position.revision);
-                news.push(proto::CellHead { cell: cell.to_string(), revision: position.revision });
+                news.push(proto::CellHead {
+                    cell: cell.to_string(),
+                    revision: position.revision,
+                    ..Default::default()
+                });
             }
         }
         news.sort_by(|a, b| a.cell.cmp(&b.cell));

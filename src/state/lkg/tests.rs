@@ -45,6 +45,7 @@ fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (prot
         history_hash: bytes::Bytes::copy_from_slice(&wire::history_hash(before, to, &body)),
         body,
         hub_time_us: 0,
+        ..Default::default()
     };
     let batch = wire::decode_delta(&delta, before).unwrap();
     (delta, batch)

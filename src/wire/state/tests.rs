@@ -139,6 +139,7 @@ fn a_delta_must_follow_the_history_held() {
         history_hash: Bytes::copy_from_slice(&history_hash(&before, 5, &body)),
         body,
         hub_time_us: 0,
+        ..Default::default()
     };
     assert!(decode_delta(&delta, &before).is_ok());
     assert!(decode_delta(&delta, &[2; 32]).is_err());

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portreeve::core::identity::{Keyer, SnapshotCell};
-use portreeve::state::{self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, StateStatus};
+use portreeve::state::{
+    self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, PlainDial, StateStatus,
+};
 use portreeve::wire::state_proto as proto;
 use portreeve::wire::state_proto::hub_message::Message as Down;
 use portreeve::wire::state_proto::state_sync_server::{StateSync, StateSyncServer};
@@ -46,6 +48,7 @@ impl Client {
         let status = Arc::new(StateStatus::default());
         let applier = Applier::new(Arc::clone(&state), lkg, Box::new(Unobserved), Arc::clone(&status));
         let settings = ClientSettings {
+            dial: Arc::new(PlainDial),
             endpoints: vec![hub.to_owned()],
             spoke_id: "edge".to_owned(),
             incarnation: [1; 16],
@@ -102,6 +105,19 @@ type Messages = Pin<Box<dyn Stream<Item = Result<proto::HubMessage, Status>> + S
 impl StateSync for Fake {
     type SyncStream = Messages;
     type GetChunkStream = Pin<Box<dyn Stream<Item = Result<proto::ChunkPart, Status>> + Send>>;
+    type UrgentStream = Pin<Box<dyn Stream<Item = Result<proto::Signed, Status>> + Send>>;
+    type RepairStream = Pin<Box<dyn Stream<Item = Result<proto::RepairPart, Status>> + Send>>;
+
+    async fn urgent(
+        &self,
+        _: Request<Streaming<proto::UrgentMessage>>,
+    ) -> Result<Response<Self::UrgentStream>, Status> {
+        std::future::pending().await
+    }
+
+    async fn repair(&self, _: Request<proto::RepairRequest>) -> Result<Response<Self::RepairStream>, Status> {
+        Err(Status::not_found("none"))
+    }
 
     async fn sync(&self, _: Request<Streaming<proto::SpokeMessage>>) -> Result<Response<Messages>, Status> {
         self.streams.fetch_add(1, Ordering::SeqCst);

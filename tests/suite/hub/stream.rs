@@ -127,7 +127,7 @@ impl Spoke {
     /// Applies what comes until a heartbeat answers `nonce`, and checks that it names nothing
     /// that has not come.
     async fn beat(&mut self, nonce: u64) -> proto::Beat {
-        self.send(Up::Ping(proto::Ping { nonce, sent_boot_us: 0 })).await;
+        self.send(Up::Ping(proto::Ping { nonce, ..Default::default() })).await;
         loop {
             match self.next().await.unwrap() {
                 Down::Delta(delta) => self.apply(&delta),
@@ -144,7 +144,7 @@ impl Spoke {
                     assert_eq!((plan.kind(), plan.from_revision), (proto::PlanKind::Resume, 0));
                     self.cells.insert(plan.cell, (0, [0; 32]));
                 }
-                Down::Welcome(_) => panic!("a second welcome"),
+                other => panic!("not asked for: {other:?}"),
             }
         }
     }
@@ -155,6 +155,7 @@ impl Spoke {
             epoch: self.epoch.clone(),
             revision: *revision,
             history_hash: Bytes::copy_from_slice(hash),
+            ..Default::default()
         };
         self.cells.iter().map(position).collect()
     }
