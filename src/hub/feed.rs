@@ -83,7 +83,7 @@ impl Feed {
             return Ok(ready);
         }
         let store = Arc::clone(&self.store);
-        let older = blocking(move || store.tail(from, READ_MAX)).await?;
+        let older = blocking(&*self.store, move || store.tail(from, READ_MAX)).await?;
         Ok(older.into_iter().map(Arc::new).collect())
     }
 

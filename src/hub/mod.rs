@@ -29,11 +29,19 @@ pub use service::{BoundHub, Hub, HubFigures};
 pub use settings::{HubError, HubSettings};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
 
-/// Runs work that blocks where that may be done.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+/// Runs work on `store`, which may block, where the store says.
+async fn blocking<T: Send + 'static>(
+    store: &dyn store::StateStore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (done, answer) = tokio::sync::oneshot::channel();
+    let work = Box::new(move || {
+        // Whoever asked may have gone.
+        done.send(work()).ok();
+    });
+    store.dispatch(work).await;
+    match answer.await {
+        Ok(answer) => answer,
         // The runtime is ending; so is whoever waits here.
         Err(_) => std::future::pending().await,
     }

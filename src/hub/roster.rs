@@ -124,7 +124,7 @@ impl Roster {
             build: terms.build.clone(),
         };
         let store = Arc::clone(&self.store);
-        blocking(move || store.save_member(&saved)).await?;
+        blocking(&*self.store, move || store.save_member(&saved)).await?;
         let now = self.clock.now();
         let fenced = CancellationToken::new();
         let mut members = self.members.lock();
@@ -193,7 +193,7 @@ impl Roster {
         }
         let store = Arc::clone(&self.store);
         let (spoke_id, incarnation) = (key.spoke_id.clone(), key.incarnation);
-        blocking(move || store.forget_member(&spoke_id, &incarnation)).await?;
+        blocking(&*self.store, move || store.forget_member(&spoke_id, &incarnation)).await?;
         self.members.lock().remove(key);
         self.changed();
         Ok(())

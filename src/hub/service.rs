@@ -110,6 +110,11 @@ impl Hub {
         &self.figures
     }
 
+    /// The HTTP API, for whoever answers its requests without a listener of the hub's.
+    pub fn api(&self) -> axum::Router {
+        api::router(Arc::clone(&self.context))
+    }
+
     /// Serves the state stream alone to whoever comes in, until `shutdown`.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ impl Context {
     ) -> Result<T, Problem> {
         let _room = self.room.acquire().await.map_err(|_| Problem::unavailable("the hub is stopping"))?;
         let context = Arc::clone(self);
-        Ok(blocking(move || work(&context)).await)
+        Ok(blocking(&**self.feed.store(), move || work(&context)).await)
     }
 }
 

@@ -13,6 +13,8 @@ mod lock;
 mod sqlite;
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -216,8 +218,27 @@ pub struct Page {
     pub next: Option<Name>,
 }
 
-/// The store behind a hub. Every method blocks: call it from a thread that may.
+/// Work that calls a store.
+pub type Work = Box<dyn FnOnce() + Send>;
+
+/// Work that a store has taken on; over when it is done.
+pub type Dispatched = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The store behind a hub. Every method but [`Self::dispatch`] blocks: call it from a thread that may.
 pub trait StateStore: Send + Sync + fmt::Debug {
+    /// Runs work that calls this store: on a thread kept for what blocks. A store that never
+    /// blocks, such as one in memory, may run it in place.
+    fn dispatch(&self, work: Work) -> Dispatched {
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(()) => {}
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime is ending; so is whoever waits here.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
     /// Which store this is.
     fn identity(&self) -> StoreIdentity;
 

@@ -48,7 +48,7 @@ impl Images {
         }
         let store = Arc::clone(&self.store);
         let wanted = cell.clone();
-        let built = blocking(move || {
+        let built = blocking(&*self.store, move || {
             let found = store.snapshot(&wanted)?;
             Ok::<_, StoreError>(found.map(|cell| Arc::new(Image::build(cell))))
         })

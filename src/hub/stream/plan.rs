@@ -37,7 +37,8 @@ enum Step {
 pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, Status> {
     let store = shared.feed.store().clone();
     let identity = store.identity();
-    let (head, steps) = blocking(move || judge(&*store, have)).await.map_err(|e| unavailable(&e))?;
+    let judged = blocking(&**shared.feed.store(), move || judge(&*store, have)).await;
+    let (head, steps) = judged.map_err(|e| unavailable(&e))?;
     let mut plan = Plan {
         welcome: proto::Welcome {
             cluster_id: Bytes::copy_from_slice(&identity.cluster_id),

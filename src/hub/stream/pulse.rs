@@ -44,7 +44,7 @@ impl Pulse {
         let began = self.turn.fetch_add(1, Ordering::SeqCst);
         let read_at = self.clock.now().wall;
         let store = Arc::clone(&self.store);
-        let position = blocking(move || store.head()).await?;
+        let position = blocking(&*self.store, move || store.head()).await?;
         let head = Head { revision: position.revision, read_at };
         *last = Some((began, head));
         Ok(head)
