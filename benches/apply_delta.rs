@@ -33,6 +33,7 @@ fn batch(from: u64, to: u64, changes: Vec<Change>) -> Batch {
         from_revision: from,
         to_revision: to,
         history_hash: [0; 32],
+        state_digest: None,
         changes,
     }
 }

@@ -181,7 +181,7 @@ impl Authority {
         let mut images = self.images.lock();
         let image = self.known_tenant(&mut images, tenant)?;
         let target = resolve(image, &asked.target)?;
-        if let Some((held, _)) = image.revocations_like(&target).find(|(_, held)| covers(held, &target)) {
+        if let Some((held, _)) = image.revocations_like(&target).find(|(_, held)| held.covers(&target)) {
             return Ok(Revoked { name: held.name.clone(), revision: held.revision, is_new: false });
         }
         let record = Record::Revocation(Arc::new(Revocation {
@@ -425,21 +425,6 @@ fn resolve(image: &TenantImage, target: &RevocationTarget) -> Result<RevocationT
         RevocationTarget::TokenDigest { .. } => {}
     }
     Ok(target.clone())
-}
-
-/// Whether `held` takes away all that `asked` would.
-fn covers(held: &RevocationTarget, asked: &RevocationTarget) -> bool {
-    use RevocationTarget as T;
-    match (held, asked) {
-        (T::Identity { generation: held, .. }, T::Identity { generation: asked, .. }) => held >= asked,
-        (T::IssuedBefore { not_before: held, .. }, T::IssuedBefore { not_before: asked, .. }) => {
-            held >= asked
-        }
-        (T::TokenId { expires: held, .. }, T::TokenId { expires: asked, .. }) => held >= asked,
-        (T::TokenDigest { expires: held, .. }, T::TokenDigest { expires: asked, .. }) => held >= asked,
-        (T::Credential(_), T::Credential(_)) => true,
-        _ => false,
-    }
 }
 
 impl From<StoreError> for Refusal {

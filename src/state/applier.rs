@@ -180,6 +180,7 @@ mod tests {
             from_revision: 0,
             to_revision: revision,
             history_hash: [0; 32],
+            state_digest: None,
             changes: Vec::new(),
         }
     }

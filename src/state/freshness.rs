@@ -80,6 +80,7 @@ mod tests {
             from_revision: 0,
             to_revision: revision,
             history_hash: [0; 32],
+            state_digest: None,
             changes: Vec::new(),
         };
         Snapshot::empty(Keyer::new(1)).apply(&batch).unwrap()

@@ -198,6 +198,7 @@ impl LastKnownGood {
             revision: state.revision,
             history_hash: Bytes::copy_from_slice(&state.history_hash),
             records: changes.len() as u64,
+            state_digest: Bytes::copy_from_slice(state.state_digest.as_bytes()),
             ..proto::Manifest::default()
         };
         push_frame(&mut out, Frame::Manifest, &manifest.encode_to_vec());
@@ -410,6 +411,7 @@ fn replay(frames: &Frames<'_>, state: &Snapshot) -> Result<Snapshot, String> {
         from_revision: 0,
         to_revision: manifest.revision,
         history_hash: history,
+        state_digest: wire::state_digest(&manifest.state_digest).map_err(|e| e.to_string())?,
         changes,
     };
     let mut next = state.replace_cell(&base).map_err(|e| e.to_string())?;

@@ -330,6 +330,7 @@ impl Session<'_> {
             from_revision: 0,
             to_revision: manifest.revision,
             history_hash: wire::hash32("history hash", &manifest.history_hash)?,
+            state_digest: wire::state_digest(&manifest.state_digest)?,
             changes,
         };
         self.applier.replace(&batch).await?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::core::id::{Epoch, Name, NameError};
-use crate::core::identity::{self as core, Batch, Change, Record, RecordKind};
+use crate::core::identity::{self as core, Batch, Change, Record, RecordKind, StateDigest};
 use crate::core::time::Timestamp;
 use crate::wire::state_proto as proto;
 
@@ -178,6 +178,7 @@ pub fn decode_delta(delta: &proto::Delta, before: &[u8; 32]) -> Result<Batch, Wi
         from_revision: delta.from_revision,
         to_revision: delta.to_revision,
         history_hash,
+        state_digest: state_digest(&delta.state_digest)?,
         changes: decode_body(&delta.body).map_err(|error| error.within(&place))?,
         cell,
     })
@@ -201,6 +202,17 @@ pub fn history_hash(before: &[u8; 32], revision: u64, body: &[u8]) -> [u8; 32] {
 pub fn epoch(bytes: &[u8]) -> Result<Epoch, WireError> {
     let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| WireError::new("epoch", "expected 16 bytes"))?;
     Ok(Epoch::from_bytes(bytes))
+}
+
+/// Reads a state digest; `None` where the sender says none.
+///
+/// # Errors
+/// [`WireError`] when there are neither 0 nor 32 bytes.
+pub fn state_digest(bytes: &[u8]) -> Result<Option<StateDigest>, WireError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    hash32("state digest", bytes).map(|bytes| Some(StateDigest::from_bytes(bytes)))
 }
 
 /// Reads a 32-byte hash.

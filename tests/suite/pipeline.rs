@@ -448,6 +448,7 @@ fn the_last_look_sees_what_another_tenants_revision_hides() {
         from_revision: 0,
         to_revision: 50,
         history_hash: [0; 32],
+        state_digest: None,
         changes: Vec::new(),
     };
     let next = world.state.load().apply(&ahead).unwrap();
@@ -477,6 +478,7 @@ fn the_last_look_sees_what_another_tenants_revision_hides() {
             from_revision: 0,
             to_revision: cell.revision,
             history_hash: cell.history_hash,
+            state_digest: None,
             changes: held.export(&cell.cell).into_iter().filter(|c| c.kind != RecordKind::Identity).collect(),
         };
         let next = held.replace_cell(&whole).unwrap();
@@ -504,6 +506,7 @@ fn a_batch_names_each_record_once() {
         from_revision: from,
         to_revision: 2,
         history_hash: [0; 32],
+        state_digest: None,
         changes,
     };
     let held = world.state.load();

@@ -4,16 +4,19 @@
 //! in place. [`Snapshot::apply`] builds the next one beside the old.
 
 mod cell;
+mod digest;
 mod record;
 mod snapshot;
 mod standing;
 mod table;
 
 pub use cell::{Freshness, Lease, SnapshotCell};
+pub use digest::{BUCKETS, StateDigest, bucket_of};
 pub use record::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Entitlement, Exception, Hygiene,
-    HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, Issuer, Owner, PolicyMode, PolicySet,
-    Record, RecordKind, Resource, ResourceRoute, Revocation, RevocationTarget, RiskLevel, TokenProfile,
+    HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, Issuer, KillBatch, Owner, PolicyMode,
+    PolicySet, Record, RecordKind, Repair, Resource, ResourceRoute, Revocation, RevocationTarget, RiskLevel,
+    TokenProfile,
 };
 pub use snapshot::{ApplyError, CellState, Held, Keyer, Snapshot, SnapshotStats};
 pub use standing::{Principal, Standing};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::core::id::{Epoch, Name, Position};
+use crate::core::identity::digest::{StateDigest, Sum};
 use crate::core::identity::record::{
-    Batch, Change, Credential, Exception, Identity, Issuer, PolicySet, Record, RecordKind, Resource,
-    Revocation, RevocationTarget,
+    Batch, Change, Credential, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet,
+    Record, RecordKind, Resource, Revocation, RevocationTarget,
 };
 use crate::core::identity::table::Table;
 use crate::core::policy::{PolicyError, TenantPolicy};
@@ -100,10 +101,15 @@ pub struct CellState {
     pub epoch: Epoch,
     /// The last applied revision.
     pub revision: u64,
+    /// Up to here every revocation is in force, in the table or ahead of it.
+    pub kill_revision: u64,
     /// History hash there.
     pub history_hash: [u8; 32],
+    /// The digest of its records, tombstones included.
+    pub state_digest: StateDigest,
     /// The tenant's policies, compiled.
     pub policy: Arc<TenantPolicy>,
+    sum: Arc<Sum>,
     exceptions: Arc<[Arc<Held<Exception>>]>,
     policy_sets: Arc<BTreeMap<Name, PolicySet>>,
 }
@@ -122,6 +128,7 @@ pub struct Snapshot {
     subjects: Table<Name>,
     fingerprints: Table<Name>,
     kills: Table<Kills>,
+    overlay: Overlay,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -179,6 +186,26 @@ pub enum ApplyError {
         /// The batch's.
         given: Epoch,
     },
+    /// A revocation before it is missing.
+    #[error("cell `{cell}` has every revocation up to {at}, the one before this is {previous}")]
+    KillGap {
+        /// The cell.
+        cell: Name,
+        /// Up to where every revocation is in force.
+        at: u64,
+        /// The one before the batch's.
+        previous: u64,
+    },
+    /// The cell's digest would be another than the hub's.
+    #[error("cell `{cell}` would have the digest {found}, the hub's is {said}")]
+    Digest {
+        /// The cell.
+        cell: Name,
+        /// What came out.
+        found: StateDigest,
+        /// What the hub says.
+        said: StateDigest,
+    },
     /// A change would lower a generation, a record's kind is not its change's, or a record is changed twice.
     #[error("{kind} `{name}`: {why}", kind = kind.as_str())]
     Record {
@@ -207,6 +234,7 @@ impl Snapshot {
             subjects: Table::default(),
             fingerprints: Table::default(),
             kills: Table::default(),
+            overlay: Table::default(),
         }
     }
 
@@ -335,6 +363,22 @@ impl Snapshot {
         if self.kills.is_empty() { &[] } else { self.kills.at(key).map_or(&[], |kills| kills) }
     }
 
+    fn kill_key(&self, cell: &Name, target: &RevocationTarget) -> u128 {
+        let tenant = cell.as_str().as_bytes();
+        let key = |space, parts: &[&[u8]]| self.keyer.key(space, parts);
+        match target {
+            RevocationTarget::TokenId { issuer, jti, .. } => {
+                key(Space::KilledToken, &[tenant, issuer.as_str().as_bytes(), jti.as_bytes()])
+            }
+            RevocationTarget::TokenDigest { digest, .. } => key(Space::KilledDigest, &[tenant, digest]),
+            RevocationTarget::Credential(name) => self.named(Space::KilledCredential, cell, name),
+            RevocationTarget::IssuedBefore { identity, .. } => {
+                self.named(Space::KilledBefore, cell, identity)
+            }
+            RevocationTarget::Identity { identity, .. } => self.named(Space::KilledIdentity, cell, identity),
+        }
+    }
+
     fn named(&self, space: Space, tenant: &Name, name: &Name) -> u128 {
         self.keyer.key(space, &[tenant.as_str().as_bytes(), name.as_str().as_bytes()])
     }
@@ -347,3 +391,27 @@ impl Snapshot {
 
 mod apply;
 mod export;
+mod overlay;
+mod repair;
+
+use overlay::{Overlaid, Overlay};
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+impl Snapshot {
+    /// This state with a flipped bit: one identity's third-party mark, behind the table's back.
+    pub(crate) fn damaged(&self, cell: &Name, identity: &Name) -> Self {
+        let mut held = self.clone();
+        let key = self.named(Space::Identity, cell, identity);
+        if let Some(record) = self.records.identities.at(key) {
+            let mut flipped = Held::clone(record);
+            flipped.value = flipped.value.map(|value| {
+                Arc::new(Identity { third_party: !value.third_party, ..Identity::clone(&value) })
+            });
+            held.records.identities = held.records.identities.with(vec![(key, Some(Arc::new(flipped)))]);
+        }
+        held
+    }
+}

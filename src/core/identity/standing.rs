@@ -130,7 +130,8 @@ impl Snapshot {
         held: &Held<Credential>,
         now: Timestamp,
     ) -> Result<(), Reason> {
-        if self.kills_of_credential(tenant, &held.name).next().is_some() {
+        let revoked = self.kills_of_credential(tenant, &held.name).next().is_some();
+        if revoked || self.overlaid_credential(tenant, &held.name) {
             return Err(Reason::CredentialRevoked);
         }
         match held.value.as_deref() {
@@ -161,6 +162,14 @@ impl Snapshot {
                 _ => {}
             }
         }
+        for (generation, identity) in self.overlaid_identity(tenant, &party.held.name) {
+            if identity.not_before.is_some_and(|cut| !issued_in_time(cut)) {
+                return Err(Reason::CredentialRevoked);
+            }
+            if party.held.generation <= generation {
+                stands(identity.status)?;
+            }
+        }
         match party.identity.not_before {
             Some(cut) if !issued_in_time(cut) => Err(Reason::CredentialRevoked),
             _ => Ok(()),
@@ -168,11 +177,15 @@ impl Snapshot {
     }
 }
 
-fn may_act(identity: &Identity, now: Timestamp) -> Result<(), Reason> {
-    match identity.status {
-        IdentityStatus::Active => {}
-        IdentityStatus::Pending | IdentityStatus::Suspended => return Err(Reason::IdentitySuspended),
-        IdentityStatus::Retired => return Err(Reason::IdentityRetired),
+fn stands(status: IdentityStatus) -> Result<(), Reason> {
+    match status {
+        IdentityStatus::Active => Ok(()),
+        IdentityStatus::Pending | IdentityStatus::Suspended => Err(Reason::IdentitySuspended),
+        IdentityStatus::Retired => Err(Reason::IdentityRetired),
     }
+}
+
+fn may_act(identity: &Identity, now: Timestamp) -> Result<(), Reason> {
+    stands(identity.status)?;
     if identity.end.is_some_and(|end| now >= end) { Err(Reason::IdentityExpired) } else { Ok(()) }
 }

@@ -162,6 +162,11 @@ impl PathPattern {
         Ok(Self(Arc::from(text)))
     }
 
+    /// The template as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `path` is of this form.
     pub fn matches(&self, path: &CanonicalPath) -> bool {
         let mut given = path.as_str().split('/');

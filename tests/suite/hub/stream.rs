@@ -109,6 +109,7 @@ impl Spoke {
             from_revision: 0,
             to_revision: manifest.revision,
             history_hash: hash,
+            state_digest: None,
             changes,
         };
         self.state = self.state.as_ref().map(|state| state.replace_cell(&batch).unwrap());

@@ -178,6 +178,7 @@ impl World {
             from_revision: from,
             to_revision: from + 1,
             history_hash: [0; 32],
+            state_digest: None,
             changes: records.into_iter().map(change).collect(),
         };
         let next = held.apply(&batch).unwrap();

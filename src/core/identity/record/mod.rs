@@ -5,6 +5,7 @@
 //! clock; an absent time means "no such limit" unless its field says otherwise.
 
 mod credential;
+mod fields;
 mod identity;
 mod issuer;
 mod policy;
@@ -14,6 +15,9 @@ mod revocation;
 use std::sync::Arc;
 
 use crate::core::id::{Epoch, Name};
+use crate::core::identity::digest::StateDigest;
+
+pub(super) use fields::Fields;
 
 pub use credential::{Credential, CredentialKind, CredentialStatus};
 pub use identity::{Binding, Entitlement, Identity, IdentityStatus, IdentityType, Owner, RiskLevel};
@@ -121,6 +125,19 @@ pub struct Change {
     pub record: Option<Record>,
 }
 
+impl Change {
+    /// Whether it takes away: a revocation, an identity that is not active, a credential that is
+    /// revoked. Only such changes may overtake others.
+    pub fn denies(&self) -> bool {
+        match &self.record {
+            Some(Record::Revocation(_)) => true,
+            Some(Record::Identity(identity)) => identity.status != IdentityStatus::Active,
+            Some(Record::Credential(credential)) => credential.status == CredentialStatus::Revoked,
+            _ => false,
+        }
+    }
+}
+
 /// Changes of one cell that become visible together.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Batch {
@@ -134,6 +151,42 @@ pub struct Batch {
     pub to_revision: u64,
     /// History hash afterwards.
     pub history_hash: [u8; 32],
+    /// The cell's digest afterwards; `None`: not compared.
+    pub state_digest: Option<StateDigest>,
     /// The changes, at most one a record.
+    pub changes: Vec<Change>,
+}
+
+/// Changes of one commit that deny, ahead of the order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KillBatch {
+    /// The cell: a tenant.
+    pub cell: Name,
+    /// The lineage.
+    pub epoch: Epoch,
+    /// The revision of the cell's commit before that denied something; 0: there is none.
+    pub previous: u64,
+    /// The revision of this commit.
+    pub revision: u64,
+    /// Its changes that deny, and no others.
+    pub changes: Vec<Change>,
+}
+
+/// What some buckets of a cell hold at a revision, in place of whatever they held.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Repair {
+    /// The cell: a tenant.
+    pub cell: Name,
+    /// The lineage.
+    pub epoch: Epoch,
+    /// The cell's revision afterwards.
+    pub revision: u64,
+    /// History hash there.
+    pub history_hash: [u8; 32],
+    /// The cell's digest afterwards; `None`: not compared.
+    pub state_digest: Option<StateDigest>,
+    /// The buckets, ascending; `None`: all of them.
+    pub buckets: Option<Vec<u16>>,
+    /// Every record of those buckets, at most one change a record.
     pub changes: Vec<Change>,
 }

@@ -42,6 +42,26 @@ pub enum RevocationTarget {
     },
 }
 
+impl RevocationTarget {
+    /// Whether everything that `other` takes away is taken away by this; both are of the same subject.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Identity { generation: held, .. }, Self::Identity { generation: asked, .. }) => {
+                held >= asked
+            }
+            (Self::IssuedBefore { not_before: held, .. }, Self::IssuedBefore { not_before: asked, .. }) => {
+                held >= asked
+            }
+            (Self::TokenId { expires: held, .. }, Self::TokenId { expires: asked, .. })
+            | (Self::TokenDigest { expires: held, .. }, Self::TokenDigest { expires: asked, .. }) => {
+                held >= asked
+            }
+            (Self::Credential(_), Self::Credential(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// One act of taking away; lifted only by a reinstatement that names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revocation {

@@ -1,0 +1,209 @@
+//! Revocations that are in force without being in the table: those ahead of the order, and those
+//! carried from a lineage whose restored store does not know them.
+//!
+//! A revocation lies in the index that decisions ask, like those of the table; what a suspended
+//! identity or a revoked credential takes away is asked for here. Nothing here is part of a digest.
+//!
+//! INVARIANT: an entry only ever denies. It leaves in the swap that makes the table deny the same:
+//! one ahead of the order once the cell has come to its revision, a carried one once the table
+//! restates it or holds a higher generation.
+
+use super::*;
+
+/// One record that denies beside the table.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Overlaid {
+    cell: Name,
+    change: Change,
+    carried: bool,
+}
+
+impl Overlaid {
+    pub(super) fn new(cell: &Name, change: &Change, carried: bool) -> Self {
+        Self { cell: cell.clone(), change: change.clone(), carried }
+    }
+}
+
+pub(super) type Overlay = Table<Arc<[Overlaid]>>;
+
+impl Snapshot {
+    /// The revocations of a cell that are carried from an older lineage.
+    pub fn carried(&self, cell: &Name) -> Vec<Change> {
+        let entries = self.overlay.iter().flat_map(|(_, entries)| entries.iter());
+        let carried = entries.filter(|entry| entry.carried && entry.cell == *cell);
+        carried.map(|entry| entry.change.clone()).collect()
+    }
+
+    /// The state with revocations carried from an older lineage, as a last-known-good kept them.
+    pub fn carry(&self, cell: &Name, kills: &[Change]) -> Self {
+        let entries = kills.iter().map(|change| Overlaid::new(cell, change, true)).collect();
+        let mut next = self.overlaid(entries).folded(cell);
+        next.root = self.root + 1;
+        next
+    }
+
+    /// What denies an identity beside the table: what it is there, and under which generation.
+    pub(in crate::core::identity) fn overlaid_identity(
+        &self,
+        tenant: &Name,
+        name: &Name,
+    ) -> impl Iterator<Item = (u32, &Identity)> {
+        self.overlaid_at(Space::Identity, tenant, name).filter_map(|change| match &change.record {
+            Some(Record::Identity(identity)) => Some((change.generation, &**identity)),
+            _ => None,
+        })
+    }
+
+    /// Whether a credential is revoked beside the table.
+    pub(in crate::core::identity) fn overlaid_credential(&self, tenant: &Name, name: &Name) -> bool {
+        self.overlaid_at(Space::Credential, tenant, name).next().is_some()
+    }
+
+    fn overlaid_at(&self, space: Space, tenant: &Name, name: &Name) -> impl Iterator<Item = &Change> {
+        let entries: &[_] = if self.overlay.is_empty() {
+            &[]
+        } else {
+            self.overlay.at(self.named(space, tenant, name)).map_or(&[], |entries| entries)
+        };
+        entries.iter().map(|entry| &entry.change)
+    }
+
+    /// The state with more entries. Its root is as before.
+    pub(super) fn overlaid(&self, entries: Vec<Overlaid>) -> Self {
+        let mut lists: BTreeMap<u128, Vec<Overlaid>> = BTreeMap::new();
+        let mut kills: BTreeMap<u128, Vec<Arc<Held<Revocation>>>> = BTreeMap::new();
+        for entry in entries {
+            let key = self.named(entry.change.kind.into(), &entry.cell, &entry.change.name);
+            let list = lists
+                .entry(key)
+                .or_insert_with(|| self.overlay.at(key).map(|held| held.to_vec()).unwrap_or_default());
+            if list.iter().any(|held| held.change == entry.change) {
+                continue;
+            }
+            if let Some(Record::Revocation(value)) = &entry.change.record {
+                let place = self.kill_key(&entry.cell, &value.target);
+                let held = kills.entry(place).or_insert_with(|| self.kills_at(place).to_vec());
+                if !held
+                    .iter()
+                    .any(|kill| kill.name == entry.change.name && kill.value.as_ref() == Some(value))
+                {
+                    held.push(Arc::new(Held {
+                        tenant: entry.cell.clone(),
+                        name: entry.change.name.clone(),
+                        generation: entry.change.generation,
+                        revision: entry.change.revision,
+                        value: Some(Arc::clone(value)),
+                    }));
+                }
+            }
+            list.push(entry);
+        }
+        let lists = lists.into_iter().map(|(key, list)| (key, Some(Arc::from(list))));
+        let kills = kills.into_iter().map(|(key, list)| (key, Some(Arc::from(list))));
+        Self {
+            overlay: self.overlay.with(lists.collect()),
+            kills: self.kills.with(kills.collect()),
+            ..self.clone()
+        }
+    }
+
+    /// The state without the entries of a cell that its table makes superfluous. Its root is as before.
+    pub(super) fn folded(self, cell: &Name) -> Self {
+        let at = self.cell(cell).map_or(0, |held| held.revision);
+        self.without_overlaid(|state, entry| {
+            entry.cell == *cell
+                && if entry.carried { state.restates(entry) } else { entry.change.revision <= at }
+        })
+    }
+
+    /// The state without any entry of a cell. Its root is as before.
+    pub(super) fn without_overlay_of(self, cell: &Name) -> Self {
+        self.without_overlaid(|_, entry| entry.cell == *cell)
+    }
+
+    /// All entries of a cell.
+    pub(super) fn overlay_of(&self, cell: &Name) -> Vec<Change> {
+        let entries = self.overlay.iter().flat_map(|(_, entries)| entries.iter());
+        entries.filter(|entry| entry.cell == *cell).map(|entry| entry.change.clone()).collect()
+    }
+
+    fn without_overlaid(self, goes: impl Fn(&Self, &Overlaid) -> bool) -> Self {
+        if self.overlay.is_empty() {
+            return self;
+        }
+        let mut lists = Vec::new();
+        let mut kills: BTreeMap<u128, Kills> = BTreeMap::new();
+        for (key, entries) in self.overlay.iter() {
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                entries.iter().cloned().partition(|entry| goes(&self, entry));
+            if gone.is_empty() {
+                continue;
+            }
+            for entry in &gone {
+                let Some(Record::Revocation(value)) = &entry.change.record else { continue };
+                let twice = kept.iter().any(|other| other.change.record == entry.change.record);
+                if twice || self.records_kill(&entry.cell, &entry.change.name, value) {
+                    continue;
+                }
+                let place = self.kill_key(&entry.cell, &value.target);
+                let before = kills.get(&place).cloned().unwrap_or_else(|| Arc::from(self.kills_at(place)));
+                let same = |kill: &Held<Revocation>| {
+                    kill.name == entry.change.name && kill.value.as_ref() == Some(value)
+                };
+                kills.insert(place, before.iter().filter(|kill| !same(kill)).cloned().collect());
+            }
+            lists.push((key, (!kept.is_empty()).then(|| Arc::from(kept))));
+        }
+        let kills = kills.into_iter().map(|(key, list)| (key, (!list.is_empty()).then_some(list)));
+        let kills = self.kills.with(kills.collect());
+        Self { overlay: self.overlay.with(lists), kills, ..self }
+    }
+
+    /// Whether the table itself holds this very revocation.
+    fn records_kill(&self, cell: &Name, name: &Name, value: &Arc<Revocation>) -> bool {
+        let held = self.records.revocations.at(self.named(Space::Revocation, cell, name));
+        held.is_some_and(|held| held.value.as_ref() == Some(value))
+    }
+
+    /// Whether the table denies what a carried entry denies, or holds a higher generation.
+    fn restates(&self, entry: &Overlaid) -> bool {
+        let (cell, change) = (&entry.cell, &entry.change);
+        match &change.record {
+            Some(Record::Identity(was)) => self.identity(cell, &change.name).is_some_and(|held| {
+                let is = held.value.as_deref();
+                let denies = was.status == IdentityStatus::Active
+                    || is.is_none_or(|is| is.status != IdentityStatus::Active);
+                let cut = is.and_then(|is| is.not_before) >= was.not_before;
+                held.generation > change.generation || (held.generation == change.generation && denies && cut)
+            }),
+            Some(Record::Credential(_)) => self.credential(cell, &change.name).is_some_and(|held| {
+                let revoked = |is: &Credential| is.status == CredentialStatus::Revoked;
+                held.generation > change.generation || held.value.as_deref().is_some_and(revoked)
+            }),
+            Some(Record::Revocation(was)) => self.restates_revocation(cell, &was.target),
+            _ => true,
+        }
+    }
+
+    fn restates_revocation(&self, cell: &Name, was: &RevocationTarget) -> bool {
+        let recorded = self.kills_at(self.kill_key(cell, was)).iter().any(|kill| {
+            let target = kill.value.as_ref().filter(|value| self.records_kill(cell, &kill.name, value));
+            target.is_some_and(|is| is.target.covers(was))
+        });
+        recorded
+            || match was {
+                RevocationTarget::Identity { identity, generation } => {
+                    self.identity(cell, identity).is_some_and(|held| held.generation > *generation)
+                }
+                RevocationTarget::IssuedBefore { identity, not_before } => {
+                    let held = self.identity(cell, identity).and_then(|held| held.value.as_deref());
+                    held.and_then(|is| is.not_before).is_some_and(|cut| cut >= *not_before)
+                }
+                RevocationTarget::Credential(name) => {
+                    let held = self.credential(cell, name).and_then(|held| held.value.as_deref());
+                    held.is_some_and(|is| is.status == CredentialStatus::Revoked)
+                }
+                RevocationTarget::TokenId { .. } | RevocationTarget::TokenDigest { .. } => false,
+            }
+    }
+}
