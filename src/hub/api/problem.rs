@@ -130,13 +130,19 @@ impl From<Refusal> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
-            StoreError::Conflict(_) | StoreError::Moved { .. } => {
+            StoreError::Conflict(_) | StoreError::Moved { .. } | StoreError::Item(_) => {
                 Self::conflict(Faults::one("", error.to_string()))
             }
-            StoreError::Malformed { .. } => Self::invalid(Faults::one("", error.to_string())),
+            StoreError::Malformed { .. } | StoreError::ItemTooLong { .. } | StoreError::Compacted { .. } => {
+                Self::invalid(Faults::one("", error.to_string()))
+            }
             StoreError::Fault(fault) => {
                 tracing::error!(%error, "the store refused");
                 let detail = match fault.kind() {
+                    FaultKind::Unreachable => "the hub's database does not answer; nothing was changed",
+                    FaultKind::Unknown => {
+                        "it is not known whether this was changed: read it before trying again"
+                    }
                     FaultKind::Full => "the hub's disk is full; nothing of this change was kept",
                     _ => "the hub's store failed; the hub's log says how",
                 };

@@ -1,8 +1,9 @@
 //! What can go wrong with a store, and what to do about it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::{ITEM_BYTES_MAX, ItemConflict};
 use crate::core::id::Name;
 use crate::core::identity::RecordKind;
 use crate::wire::state::WireError;
@@ -30,6 +31,25 @@ pub enum StoreError {
         tenant: Name,
         /// What is wrong.
         why: String,
+    },
+    /// An item is not as its writer expected.
+    #[error(transparent)]
+    Item(#[from] ItemConflict),
+    /// An item's value is too long.
+    #[error("item `{key}` of `{space}` is {bytes} bytes, at most {ITEM_BYTES_MAX}")]
+    ItemTooLong {
+        /// The space.
+        space: String,
+        /// The key.
+        key: String,
+        /// How long its value is.
+        bytes: usize,
+    },
+    /// The log no longer reaches back so far: what is asked for was trimmed.
+    #[error("the change log begins at revision {oldest}; what was before it was trimmed")]
+    Compacted {
+        /// The oldest revision the log holds, or will hold.
+        oldest: u64,
     },
     /// The store cannot be used.
     #[error(transparent)]
@@ -96,6 +116,15 @@ pub enum FaultKind {
     Held,
     /// Reading or writing failed.
     Io,
+    /// The database did not answer, or not in time.
+    Unreachable,
+    /// The connection was lost while a change was committed, and asking again gave no answer:
+    /// it may have happened.
+    Unknown,
+    /// A newer epoch was begun: this process serves a lineage that was left.
+    Superseded,
+    /// It is older than the witness says it was.
+    Behind,
 }
 
 impl FaultKind {
@@ -109,23 +138,41 @@ impl FaultKind {
             Self::Full => "free space on its volume; nothing of the refused change was kept",
             Self::Held => "stop the other hub, or give this one a store of its own",
             Self::Io => "check the volume, then start the hub again",
+            Self::Unreachable => "check the database and the way to it; the hub tries again by itself",
+            Self::Unknown => "read what is held before trying again",
+            Self::Superseded => "start the hub again",
+            Self::Behind => {
+                "put back the store it belongs to; if that is lost, stop every hub and run `portreeve hub restore`"
+            }
         }
     }
 }
 
-/// A store that cannot be used: which file, what is wrong, what to do.
+/// A store that cannot be used: which one, what is wrong, what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("store `{}`: {what}: {}", file.display(), kind.remedy())]
+#[error("store `{place}`: {what}: {remedy}")]
 pub struct StoreFault {
-    file: PathBuf,
+    place: String,
     kind: FaultKind,
     what: String,
+    remedy: &'static str,
 }
 
 impl StoreFault {
-    /// Joins the parts.
+    /// A fault of a file.
     pub fn new(file: &Path, kind: FaultKind, what: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), kind, what: what.to_string() }
+        Self::at(file.display(), kind, what)
+    }
+
+    /// A fault of the store at `place`, which shows no secret.
+    pub fn at(place: impl fmt::Display, kind: FaultKind, what: impl fmt::Display) -> Self {
+        Self { place: place.to_string(), kind, what: what.to_string(), remedy: kind.remedy() }
+    }
+
+    /// The same with another remedy.
+    #[must_use]
+    pub fn with_remedy(self, remedy: &'static str) -> Self {
+        Self { remedy, ..self }
     }
 
     /// A fault of the file system.
@@ -141,17 +188,12 @@ impl StoreFault {
     }
 
     /// A stored value that this build cannot read.
-    pub(crate) fn unreadable(file: &Path, place: impl fmt::Display, error: &WireError) -> Self {
-        Self::new(file, FaultKind::Damaged, format_args!("{place} cannot be read: {error}"))
+    pub(crate) fn unreadable(store: impl fmt::Display, value: impl fmt::Display, error: &WireError) -> Self {
+        Self::at(store, FaultKind::Damaged, format_args!("{value} cannot be read: {error}"))
     }
 
     /// What kind of fault it is.
     pub const fn kind(&self) -> FaultKind {
         self.kind
-    }
-
-    /// The file.
-    pub fn file(&self) -> &Path {
-        &self.file
     }
 }

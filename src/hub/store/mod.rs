@@ -6,10 +6,13 @@
 //!
 //! INVARIANT: revisions are gap-free and in commit order; one commit touches one tenant and
 //! is seen whole or not at all; the history hash of a cell chains over every body committed
-//! to it; a name once used is never used again.
+//! to it; the global hash chains over every history hash; a name once used is never used again.
+//! Within an epoch; a new one may begin at a higher revision, and then its log begins there.
 
 mod error;
+mod judge;
 mod lock;
+mod side;
 mod sqlite;
 
 use std::fmt;
@@ -21,6 +24,7 @@ use bytes::Bytes;
 
 pub use error::{Conflict, ConflictKind, FaultKind, StoreError, StoreFault};
 pub use lock::DirectoryLock;
+pub use side::{Guarantee, Head, ITEM_BYTES_MAX, Item, ItemConflict, Minted, StoredReceipt, global_hash};
 pub use sqlite::SqliteStore;
 
 use crate::core::id::{Epoch, Name, Position};
@@ -42,6 +46,8 @@ pub struct StoreIdentity {
     pub cluster_id: [u8; 16],
     /// The lineage.
     pub epoch: Epoch,
+    /// Where the lineage left the one before it; `None`: it is the first.
+    pub parent: Option<Position>,
 }
 
 /// One edit of a commit.
@@ -119,6 +125,8 @@ pub struct Logged {
     pub body: Bytes,
     /// The cell's history hash afterwards.
     pub history_hash: [u8; 32],
+    /// The hash over every commit of every cell up to this one: see [`global_hash`].
+    pub global_hash: [u8; 32],
     /// The clock inside the transaction.
     pub at: Timestamp,
     /// The clock once the commit was acknowledged, never earlier than that.
@@ -265,13 +273,13 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// At most `max` commits after revision `from`, in order, contiguous.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// [`StoreError::Compacted`] when the log no longer holds the one after `from`; a fault of the store.
     fn tail(&self, from: u64, max: usize) -> Result<Vec<Logged>, StoreError>;
 
     /// One commit; `None` when there is none of that revision.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// [`StoreError::Compacted`] when it was trimmed; a fault of the store.
     fn logged(&self, revision: u64) -> Result<Option<Logged>, StoreError>;
 
     /// Every cell, by tenant, and the head of the same instant.
@@ -332,4 +340,83 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// A fault of the store.
     fn forget_member(&self, spoke_id: &str, incarnation: &[u8; 16]) -> Result<(), StoreError>;
+
+    /// Whether other processes may write to this store.
+    fn is_shared(&self) -> bool;
+
+    /// Whether what is acknowledged survives the loss of a machine, as it is set up now.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn guarantee(&self) -> Result<Guarantee, StoreError>;
+
+    /// The head, at an instant within this call: an engine that others write to proves by a
+    /// write of its own that it is still the one that takes commits.
+    ///
+    /// # Errors
+    /// [`FaultKind::Superseded`] when another epoch was begun; another fault of the store.
+    fn heartbeat(&self) -> Result<Head, StoreError>;
+
+    /// The oldest revision the log holds; one past the head when it holds none.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn oldest(&self) -> Result<u64, StoreError>;
+
+    /// Lets the log before revision `before` go; the newest commit at the head may go too.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn trim(&self, before: u64) -> Result<(), StoreError>;
+
+    /// Every item of one space, by key.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn items(&self, space: &str) -> Result<Vec<Item>, StoreError>;
+
+    /// One item; `None` when there is none.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn item(&self, space: &str, key: &str) -> Result<Option<Item>, StoreError>;
+
+    /// Writes one item, durably, if it is at version `expected` (`None`: if there is none);
+    /// returns its new version.
+    ///
+    /// # Errors
+    /// [`StoreError::Item`] when it is not; [`StoreError::ItemTooLong`]; a fault of the store.
+    fn put_item(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        expected: Option<u64>,
+    ) -> Result<u64, StoreError>;
+
+    /// Removes one item, durably, if it is at version `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError::Item`] when it is not; a fault of the store.
+    fn remove_item(&self, space: &str, key: &str, expected: u64) -> Result<(), StoreError>;
+
+    /// Saves receipts, all or none, durably. The first of a revision and incarnation stays.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn save_receipts(&self, receipts: &[StoredReceipt]) -> Result<(), StoreError>;
+
+    /// Receipts of one commit, by enforcement point and incarnation.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn receipts(&self, revision: u64) -> Result<Vec<StoredReceipt>, StoreError>;
+
+    /// Begins a new epoch: one ordered above the one before, whose next revision is above both
+    /// the store's head and `witnessed`. The log begins anew, every receipt is voided. Every other
+    /// handle on the store, and this one, refuses from then on: open it again.
+    ///
+    /// # Errors
+    /// A fault of the store; nothing has changed then.
+    fn mint_epoch(&self, witnessed: Option<Position>) -> Result<Minted, StoreError>;
 }

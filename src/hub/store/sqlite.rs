@@ -5,11 +5,13 @@
 //!
 //! | Table | Holds |
 //! |---|---|
-//! | `meta` | one row: cluster id (16 bytes), epoch (16), head revision |
+//! | `meta` | one row: cluster id (16 bytes), epoch (16), head revision and global hash, where the log begins, version of the last item, the epoch before and where it was left |
 //! | `cell` | tenant, revision of its last commit, history hash there |
 //! | `record` | tenant, kind (number on the wire), name, generation, revision, body; `NULL` body: tombstone |
-//! | `change` | revision, tenant, revision of the cell before, body, history hash, times in microseconds |
+//! | `change` | revision, tenant, revision of the cell before, body, history and global hash, times in microseconds |
 //! | `member` | the roster: enforcement point, incarnation, longest `deny_after`, waived routes |
+//! | `item` | small things beside the records, with the version each was written at |
+//! | `receipt` | completions of revocations, as signed |
 //!
 //! `application_id` is 0x50524856, `user_version` the schema's. A new column or table is a new version.
 
@@ -17,6 +19,7 @@ mod commit;
 mod fault;
 mod read;
 mod schema;
+mod side;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +28,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::side::check_item;
 use super::{
-    CellImage, CellPosition, ChangeSet, Committed, DirectoryLock, Expect, FaultKind, Logged, Page,
-    StateStore, StoreError, StoreFault, StoreIdentity, StoredMember, StoredRecord,
+    CellImage, CellPosition, ChangeSet, Committed, DirectoryLock, Expect, FaultKind, Guarantee, Head, Item,
+    Logged, Minted, Page, StateStore, StoreError, StoreFault, StoreIdentity, StoredMember, StoredReceipt,
+    StoredRecord,
 };
 use crate::core::id::{Name, Position};
 use crate::core::identity::RecordKind;
@@ -43,6 +48,7 @@ pub struct SqliteStore {
     readers: Mutex<Vec<Connection>>,
     clock: ClockHandle,
     broken: AtomicBool,
+    superseded: AtomicBool,
     _lock: DirectoryLock,
 }
 
@@ -82,14 +88,15 @@ impl SqliteStore {
             readers: Mutex::new(Vec::new()),
             clock: ClockHandle(clock),
             broken: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             _lock: lock,
         })
     }
 
     /// Reads on a connection of its own, within one transaction: one instant.
-    fn read<T>(
+    fn read<T, E: Into<StoreError>>(
         &self,
-        work: impl FnOnce(&Connection, &FileFaults) -> Result<T, StoreFault>,
+        work: impl FnOnce(&Connection, &FileFaults) -> Result<T, E>,
     ) -> Result<T, StoreError> {
         self.usable()?;
         let pooled = self.readers.lock().pop();
@@ -104,7 +111,7 @@ impl SqliteStore {
         if readers.len() < READERS_KEPT_MAX {
             readers.push(connection);
         }
-        Ok(result?)
+        result.map_err(Into::into)
     }
 
     fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -124,6 +131,9 @@ impl SqliteStore {
     fn usable(&self) -> Result<(), StoreFault> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(self.file.fault(FaultKind::Io, "an earlier write failed"));
+        }
+        if self.superseded.load(Ordering::Relaxed) {
+            return Err(self.file.fault(FaultKind::Superseded, "a new epoch was begun"));
         }
         Ok(())
     }
@@ -151,7 +161,7 @@ impl StateStore for SqliteStore {
     }
 
     fn head(&self) -> Result<Position, StoreError> {
-        self.read(|c, file| read::head(c, file, self.identity.epoch))
+        Ok(self.heartbeat()?.position)
     }
 
     fn tail(&self, from: u64, max: usize) -> Result<Vec<Logged>, StoreError> {
@@ -163,7 +173,7 @@ impl StateStore for SqliteStore {
     }
 
     fn cells(&self) -> Result<(Position, Vec<CellPosition>), StoreError> {
-        self.read(|c, file| Ok((read::head(c, file, self.identity.epoch)?, read::cells(c, file)?)))
+        self.read(|c, file| Ok::<_, StoreFault>((read::head(c, file)?.position, read::cells(c, file)?)))
     }
 
     fn snapshot(&self, tenant: &Name) -> Result<Option<CellImage>, StoreError> {
@@ -203,6 +213,64 @@ impl StateStore for SqliteStore {
 
     fn forget_member(&self, spoke_id: &str, incarnation: &[u8; 16]) -> Result<(), StoreError> {
         self.write(|writer| commit::forget_member(&self.file, &writer.connection, spoke_id, incarnation))
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Holds: one file is one lineage, and an acknowledged commit is on its disk.
+    fn guarantee(&self) -> Result<Guarantee, StoreError> {
+        Ok(Guarantee::Holds)
+    }
+
+    fn heartbeat(&self) -> Result<Head, StoreError> {
+        self.read(read::head)
+    }
+
+    fn oldest(&self) -> Result<u64, StoreError> {
+        self.read(|c, file| Ok::<_, StoreFault>(read::meta(c, file)?.oldest))
+    }
+
+    fn trim(&self, before: u64) -> Result<(), StoreError> {
+        self.write(|writer| side::trim(&self.file, &mut writer.connection, before))
+    }
+
+    fn items(&self, space: &str) -> Result<Vec<Item>, StoreError> {
+        self.read(|c, file| side::items(c, file, space))
+    }
+
+    fn item(&self, space: &str, key: &str) -> Result<Option<Item>, StoreError> {
+        self.read(|c, file| side::item(c, file, space, key))
+    }
+
+    fn put_item(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        expected: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        check_item(space, key, value)?;
+        self.write(|w| side::put_item(&self.file, &mut w.connection, (space, key), value, expected))
+    }
+
+    fn remove_item(&self, space: &str, key: &str, expected: u64) -> Result<(), StoreError> {
+        self.write(|w| side::remove_item(&self.file, &mut w.connection, (space, key), expected))
+    }
+
+    fn save_receipts(&self, receipts: &[StoredReceipt]) -> Result<(), StoreError> {
+        self.write(|w| side::save_receipts(&self.file, &mut w.connection, receipts))
+    }
+
+    fn receipts(&self, revision: u64) -> Result<Vec<StoredReceipt>, StoreError> {
+        self.read(|c, file| side::receipts(c, file, revision))
+    }
+
+    fn mint_epoch(&self, witnessed: Option<Position>) -> Result<Minted, StoreError> {
+        let minted = self.write(|w| side::mint_epoch(&self.file, &mut w.connection, witnessed))?;
+        self.superseded.store(true, Ordering::Relaxed);
+        Ok(minted)
     }
 }
 

@@ -1,20 +1,17 @@
 //! One commit: everything is read and compared inside the transaction that writes it.
 
-use std::collections::BTreeSet;
-
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::fault::FileFaults;
 use super::read;
 use crate::core::id::Name;
-use crate::core::identity::{Change, Record, RecordKind};
+use crate::core::identity::{Change, RecordKind};
 use crate::core::time::{Clock, Timestamp};
+use crate::hub::store::judge::Judge;
 use crate::hub::store::{
-    BODY_BYTES_MAX, ChangeSet, Committed, Conflict, ConflictKind, Edit, EditName, Expect, RECORD_BYTES_MAX,
-    StoreError, StoreFault, StoredMember, StoredRecord,
+    ChangeSet, Committed, Expect, StoreError, StoreFault, StoredMember, StoredRecord, global_hash,
 };
-use crate::wire::state::{encode_body, encode_record, history_hash, kind_to_wire};
+use crate::wire::state::{history_hash, kind_to_wire};
 
 pub(super) fn commit(
     file: &FileFaults,
@@ -28,19 +25,22 @@ pub(super) fn commit(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
     let writer = Writer { file, transaction: &transaction, tenant: &changes.tenant };
     let cell = writer.cell(changes.stands_at)?;
-    let revision = read::head_revision(&transaction, file)? + 1;
-    expect.iter().try_for_each(|expected| writer.expect(expected))?;
-    let logged = writer.changes(revision, &changes.edits)?;
-    let body = writer.body(&logged)?;
+    let head = read::meta(&transaction, file)?;
+    let revision = head.revision + 1;
+    let place = file.path().display().to_string();
+    let held = |kind, name: &Name| Ok(writer.held(kind, name)?);
+    let judged = Judge { place: &place, held: &held }.judge(changes, expect, revision)?;
     let at = clock.now().wall;
     writer.acknowledge(*acknowledged)?;
-    writer.log(cell, revision, &body, at)?;
-    logged.iter().try_for_each(|change| writer.put(change))?;
+    writer.log(cell, &head.global_hash, revision, &judged.body, at)?;
+    for (change, record) in judged.changes.iter().zip(&judged.records) {
+        writer.put(change, record.as_deref())?;
+    }
     transaction.commit().map_err(sql)?;
     // Read after the store has acknowledged: this is the time a promise may begin at.
     let at = clock.now().wall.max(at);
     *acknowledged = Some((revision, at));
-    Ok(Committed { revision, at, changes: logged })
+    Ok(Committed { revision, at, changes: judged.changes })
 }
 
 /// Notes when the last commit was acknowledged, if nothing followed it.
@@ -142,77 +142,6 @@ impl Writer<'_> {
         read::record(self.transaction, self.file, self.tenant, kind, name)
     }
 
-    fn expect(&self, expected: &Expect) -> Result<(), StoreError> {
-        let held = self.held(expected.kind, &expected.name)?;
-        let why = match (expected.revision, held) {
-            (None, None) => return Ok(()),
-            (Some(revision), Some(held)) if held.revision == revision => return Ok(()),
-            (None, Some(StoredRecord { body: None, .. })) => ConflictKind::Removed,
-            (None, Some(_)) => ConflictKind::Exists,
-            (Some(_), None) => ConflictKind::Missing,
-            (Some(expected), Some(held)) => ConflictKind::Changed { expected, found: held.revision },
-        };
-        Err(Conflict { kind: expected.kind, name: expected.name.clone(), why }.into())
-    }
-
-    fn changes(&self, revision: u64, edits: &[Edit]) -> Result<Vec<Change>, StoreError> {
-        let malformed = |why: String| StoreError::Malformed { tenant: self.tenant.clone(), why };
-        if edits.is_empty() {
-            return Err(malformed("it is empty".to_owned()));
-        }
-        let mut seen = BTreeSet::new();
-        edits
-            .iter()
-            .map(|edit| {
-                let change = self.change(revision, edit)?;
-                if !seen.insert((change.kind, change.name.clone())) {
-                    let (kind, name) = (change.kind.as_str(), &change.name);
-                    return Err(malformed(format!("{kind} `{name}` is in it twice")));
-                }
-                Ok(change)
-            })
-            .collect()
-    }
-
-    fn change(&self, revision: u64, edit: &Edit) -> Result<Change, StoreError> {
-        let name = match &edit.name {
-            EditName::Given(name) => name.clone(),
-            EditName::ByRevision => name_of(revision, self.tenant)?,
-        };
-        let generation = match self.held(edit.kind, &name)? {
-            Some(StoredRecord { body: None, .. }) => {
-                return Err(Conflict { kind: edit.kind, name, why: ConflictKind::Removed }.into());
-            }
-            None if edit.record.is_none() => {
-                return Err(Conflict { kind: edit.kind, name, why: ConflictKind::Missing }.into());
-            }
-            None => 1,
-            Some(held) => {
-                let transition = edit.reinstates || self.is_transition(&held, edit.record.as_ref())?;
-                held.generation.saturating_add(u32::from(transition))
-            }
-        };
-        Ok(Change { kind: edit.kind, name, generation, revision, record: edit.record.clone() })
-    }
-
-    fn is_transition(&self, held: &StoredRecord, next: Option<&Record>) -> Result<bool, StoreFault> {
-        let Some(Record::Identity(next)) = next else { return Ok(false) };
-        let before = held.change().map_err(|e| {
-            let place = format!("{} `{}` of tenant `{}`", held.kind.as_str(), held.name, self.tenant);
-            StoreFault::unreadable(self.file.path(), place, &e)
-        })?;
-        Ok(matches!(before.record, Some(Record::Identity(before)) if before.status != next.status))
-    }
-
-    fn body(&self, changes: &[Change]) -> Result<Bytes, StoreError> {
-        let body = encode_body(changes);
-        if body.len() > BODY_BYTES_MAX {
-            let why = format!("it is {} bytes, at most {BODY_BYTES_MAX} fit one commit", body.len());
-            return Err(StoreError::Malformed { tenant: self.tenant.clone(), why });
-        }
-        Ok(body)
-    }
-
     /// Notes when the commit before this one was acknowledged.
     fn acknowledge(&self, last: Option<(u64, Timestamp)>) -> Result<(), StoreError> {
         let Some((revision, at)) = last else { return Ok(()) };
@@ -221,21 +150,30 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn log(&self, before: Before, revision: u64, body: &[u8], at: Timestamp) -> Result<(), StoreError> {
+    fn log(
+        &self,
+        before: Before,
+        global: &[u8; 32],
+        revision: u64,
+        body: &[u8],
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
         let hash = history_hash(&before.history_hash, revision, body);
+        let global = global_hash(global, self.tenant.as_str(), &hash);
         let sql = |e: rusqlite::Error| self.sql(&e);
         let number = |value: u64| read::signed(self.file, value);
         self.transaction
             .execute(
-                "INSERT INTO change (revision, tenant, from_revision, body, history_hash, at_us)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO change (revision, tenant, from_revision, body, history_hash, at_us, global_hash)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
                     number(revision)?,
                     self.tenant.as_str(),
                     number(before.revision)?,
                     body,
                     hash,
-                    at.as_micros()
+                    at.as_micros(),
+                    global
                 ],
             )
             .map_err(sql)?;
@@ -245,17 +183,13 @@ impl Writer<'_> {
                 params![self.tenant.as_str(), number(revision)?, hash],
             )
             .map_err(sql)?;
-        self.transaction.execute("UPDATE meta SET revision = ?1", params![number(revision)?]).map_err(sql)?;
+        self.transaction
+            .execute("UPDATE meta SET revision = ?1, global_hash = ?2", params![number(revision)?, global])
+            .map_err(sql)?;
         Ok(())
     }
 
-    fn put(&self, change: &Change) -> Result<(), StoreError> {
-        let body = change.record.as_ref().map(encode_record);
-        if let Some(long) = body.as_ref().filter(|body| body.len() > RECORD_BYTES_MAX) {
-            let (kind, name) = (change.kind.as_str(), &change.name);
-            let why = format!("{kind} `{name}` is {} bytes, at most {RECORD_BYTES_MAX}", long.len());
-            return Err(StoreError::Malformed { tenant: self.tenant.clone(), why });
-        }
+    fn put(&self, change: &Change, body: Option<&[u8]>) -> Result<(), StoreError> {
         self.transaction
             .execute(
                 "INSERT INTO record (tenant, kind, name, generation, revision, body)
@@ -268,17 +202,12 @@ impl Writer<'_> {
                     change.name.as_str(),
                     change.generation,
                     read::signed(self.file, change.revision)?,
-                    body.as_deref()
+                    body
                 ],
             )
             .map_err(|e| self.sql(&e))?;
         Ok(())
     }
-}
-
-fn name_of(revision: u64, tenant: &Name) -> Result<Name, StoreError> {
-    Name::parse(&format!("r{revision}"))
-        .map_err(|e| StoreError::Malformed { tenant: tenant.clone(), why: e.to_string() })
 }
 
 const ACKNOWLEDGE: &str =

@@ -9,11 +9,14 @@ use super::fault::FileFaults;
 use crate::core::id::{Epoch, Name, Position};
 use crate::core::identity::RecordKind;
 use crate::core::time::Timestamp;
-use crate::hub::store::{CellImage, CellPosition, Logged, Page, StoreFault, StoredMember, StoredRecord};
+use crate::hub::store::{
+    CellImage, CellPosition, Head, Logged, Page, StoreError, StoreFault, StoredMember, StoredRecord,
+};
 use crate::wire::state::{kind_from_wire, kind_to_wire};
 
 const LOGGED: &str =
-    "SELECT revision, tenant, from_revision, body, history_hash, at_us, acknowledged_us FROM change";
+    "SELECT revision, tenant, from_revision, body, history_hash, at_us, acknowledged_us, global_hash
+     FROM change";
 const RECORD: &str = "SELECT kind, name, generation, revision, body FROM record";
 
 /// A revision as SQLite holds it.
@@ -26,15 +29,33 @@ pub(super) fn unsigned(file: &FileFaults, value: i64) -> Result<u64, StoreFault>
     u64::try_from(value).map_err(|_| file.damaged("a revision is negative"))
 }
 
-pub(super) fn head_revision(connection: &Connection, file: &FileFaults) -> Result<u64, StoreFault> {
-    let revision = connection
-        .query_row("SELECT revision FROM meta", [], |row| row.get(0))
-        .map_err(|e| file.sql("read the head", &e))?;
-    unsigned(file, revision)
+/// The row that says where the store stands.
+pub(super) struct Meta {
+    pub(super) epoch: Epoch,
+    pub(super) revision: u64,
+    pub(super) global_hash: [u8; 32],
+    pub(super) oldest: u64,
 }
 
-pub(super) fn head(connection: &Connection, file: &FileFaults, epoch: Epoch) -> Result<Position, StoreFault> {
-    Ok(Position { epoch, revision: head_revision(connection, file)? })
+pub(super) fn meta(connection: &Connection, file: &FileFaults) -> Result<Meta, StoreFault> {
+    let (epoch, revision, global_hash, oldest) = connection
+        .query_row("SELECT epoch, revision, global_hash, oldest FROM meta", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .map_err(|e| file.sql("read the head", &e))?;
+    let (revision, oldest) = (unsigned(file, revision)?, unsigned(file, oldest)?);
+    Ok(Meta { epoch: Epoch::from_bytes(epoch), revision, global_hash, oldest })
+}
+
+pub(super) fn head(connection: &Connection, file: &FileFaults) -> Result<Head, StoreFault> {
+    let Meta { epoch, revision, global_hash, .. } = meta(connection, file)?;
+    Ok(Head { position: Position { epoch, revision }, global_hash })
+}
+
+/// Refuses what was trimmed.
+fn reaches(connection: &Connection, file: &FileFaults, revision: u64) -> Result<(), StoreError> {
+    let oldest = meta(connection, file)?.oldest;
+    if revision < oldest { Err(StoreError::Compacted { oldest }) } else { Ok(()) }
 }
 
 pub(super) fn tail(
@@ -42,7 +63,8 @@ pub(super) fn tail(
     file: &FileFaults,
     from: u64,
     max: usize,
-) -> Result<Vec<Logged>, StoreFault> {
+) -> Result<Vec<Logged>, StoreError> {
+    reaches(connection, file, from.saturating_add(1))?;
     let sql = format!("{LOGGED} WHERE revision > ?1 ORDER BY revision LIMIT ?2");
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let found = rows(connection, file, &sql, params![signed(file, from)?, max], raw_logged)?;
@@ -51,7 +73,7 @@ pub(super) fn tail(
     for entry in &logged {
         next += 1;
         if entry.revision != next {
-            return Err(file.damaged(format_args!("the change log has no revision {next}")));
+            return Err(file.damaged(format_args!("the change log has no revision {next}")).into());
         }
     }
     Ok(logged)
@@ -61,14 +83,14 @@ pub(super) fn logged(
     connection: &Connection,
     file: &FileFaults,
     revision: u64,
-) -> Result<Option<Logged>, StoreFault> {
-    let Ok(revision) = i64::try_from(revision) else { return Ok(None) };
-    connection
-        .query_row(&format!("{LOGGED} WHERE revision = ?1"), params![revision], raw_logged)
-        .optional()
-        .map_err(|e| file.sql("read the change log", &e))?
-        .map(|raw| raw.check(file))
-        .transpose()
+) -> Result<Option<Logged>, StoreError> {
+    if revision == 0 {
+        return Ok(None);
+    }
+    reaches(connection, file, revision)?;
+    let sql = format!("{LOGGED} WHERE revision = ?1");
+    let found = rows(connection, file, &sql, params![signed(file, revision)?], raw_logged)?;
+    Ok(found.into_iter().next().map(|raw| raw.check(file)).transpose()?)
 }
 
 pub(super) fn cells(connection: &Connection, file: &FileFaults) -> Result<Vec<CellPosition>, StoreFault> {
@@ -168,6 +190,7 @@ struct RawLogged {
     history_hash: [u8; 32],
     at_us: i64,
     acknowledged_us: Option<i64>,
+    global_hash: [u8; 32],
 }
 
 fn raw_logged(row: &Row<'_>) -> rusqlite::Result<RawLogged> {
@@ -179,6 +202,7 @@ fn raw_logged(row: &Row<'_>) -> rusqlite::Result<RawLogged> {
         history_hash: row.get(4)?,
         at_us: row.get(5)?,
         acknowledged_us: row.get(6)?,
+        global_hash: row.get(7)?,
     })
 }
 
@@ -190,6 +214,7 @@ impl RawLogged {
             from_revision: unsigned(file, self.from_revision)?,
             body: Bytes::from(self.body),
             history_hash: self.history_hash,
+            global_hash: self.global_hash,
             at: Timestamp::from_micros(self.at_us),
             acknowledged_at: self.acknowledged_us.map(Timestamp::from_micros),
         })
@@ -247,7 +272,7 @@ fn known_name(file: &FileFaults, name: &str) -> Result<Name, StoreFault> {
     Name::parse(name).map_err(|e| file.damaged(e))
 }
 
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     file: &FileFaults,
     sql: &str,

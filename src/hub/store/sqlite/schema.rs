@@ -6,16 +6,19 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::fault::FileFaults;
-use crate::core::id::Epoch;
+use super::read;
+use crate::core::id::{Epoch, Position};
 use crate::core::time::Timestamp;
-use crate::hub::store::{FaultKind, StoreFault, StoreIdentity};
+use crate::hub::store::side::next_epoch;
+use crate::hub::store::{FaultKind, StoreFault, StoreIdentity, global_hash};
 
 const APPLICATION_ID: i64 = 0x5052_4856;
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-const SCHEMA: &str = "
+/// Version 1; a new store is made of it, then brought up like an old one.
+const SCHEMA_1: &str = "
 CREATE TABLE meta (
   one        INTEGER PRIMARY KEY CHECK (one = 1),
   cluster_id BLOB NOT NULL CHECK (length(cluster_id) = 16),
@@ -55,6 +58,37 @@ CREATE TABLE member (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Version 2. A new column needs a value for the rows there are: `fill` gives the right one.
+const SCHEMA_2: &str = "
+ALTER TABLE meta ADD COLUMN global_hash BLOB NOT NULL DEFAULT x'' CHECK (length(global_hash) IN (0, 32));
+ALTER TABLE meta ADD COLUMN oldest INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE meta ADD COLUMN item_version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE meta ADD COLUMN parent_epoch BLOB CHECK (length(parent_epoch) = 16);
+ALTER TABLE meta ADD COLUMN parent_revision INTEGER;
+ALTER TABLE change ADD COLUMN global_hash BLOB NOT NULL DEFAULT x'' CHECK (length(global_hash) IN (0, 32));
+CREATE TABLE item (
+  space   TEXT NOT NULL,
+  key     TEXT NOT NULL,
+  value   BLOB NOT NULL,
+  version INTEGER NOT NULL,
+  PRIMARY KEY (space, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE receipt (
+  revision      INTEGER NOT NULL,
+  spoke_id      TEXT NOT NULL,
+  incarnation   BLOB NOT NULL CHECK (length(incarnation) = 16),
+  at_us         INTEGER NOT NULL,
+  in_force      INTEGER NOT NULL,
+  purged        INTEGER NOT NULL,
+  ended_streams INTEGER NOT NULL,
+  ack           BLOB NOT NULL,
+  signature     BLOB NOT NULL,
+  key           BLOB NOT NULL CHECK (length(key) = 32),
+  voided        INTEGER NOT NULL,
+  PRIMARY KEY (revision, spoke_id, incarnation)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Opens the writing connection.
 pub(super) fn open(file: &FileFaults, now: Timestamp) -> Result<Connection, StoreFault> {
     make_private(file)?;
@@ -66,8 +100,10 @@ pub(super) fn open(file: &FileFaults, now: Timestamp) -> Result<Connection, Stor
     check_owner(file, &connection)?;
     configure(file, &connection)?;
     check_whole(file, &connection)?;
-    if pragma(file, &connection, "user_version")? == 0 {
-        create(file, &mut connection)?;
+    match pragma(file, &connection, "user_version")? {
+        0 => create(file, &mut connection)?,
+        SCHEMA_VERSION => {}
+        _ => upgrade(file, &mut connection)?,
     }
     restrict(file)?;
     // Whoever wrote the last commit may have ended before it was acknowledged: from now on it is.
@@ -91,14 +127,22 @@ pub(super) fn open_reader(file: &FileFaults) -> Result<Connection, StoreFault> {
 
 /// Reads which store it is.
 pub(super) fn identity(file: &FileFaults, connection: &Connection) -> Result<StoreIdentity, StoreFault> {
-    let (cluster_id, epoch) = connection
-        .query_row("SELECT cluster_id, epoch FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    let sql = "SELECT cluster_id, epoch, parent_epoch, parent_revision FROM meta";
+    let (cluster_id, epoch, parent_epoch, parent_revision) = connection
+        .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .map_err(|e| file.sql("read its identity", &e))?;
     let epoch = Epoch::from_bytes(epoch);
     if epoch.is_none() {
         return Err(file.damaged("its epoch is zero"));
     }
-    Ok(StoreIdentity { cluster_id, epoch })
+    let parent = match (parent_epoch, parent_revision) {
+        (Some(epoch), Some(revision)) => {
+            Some(Position { epoch: Epoch::from_bytes(epoch), revision: read::unsigned(file, revision)? })
+        }
+        (None, None) => None,
+        _ => return Err(file.damaged("its parent epoch is half there")),
+    };
+    Ok(StoreIdentity { cluster_id, epoch, parent })
 }
 
 /// Makes the file, if there is none, for its owner only: the files beside it take their mode from it.
@@ -135,7 +179,7 @@ fn check_owner(file: &FileFaults, connection: &Connection) -> Result<(), StoreFa
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|e| file.sql("read its schema", &e))?;
     match (application, version) {
-        (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+        (APPLICATION_ID, 1..=SCHEMA_VERSION) => Ok(()),
         (APPLICATION_ID, newer) if newer > SCHEMA_VERSION => Err(file.fault(
             FaultKind::Newer,
             format_args!("its schema is version {newer}, this build knows {SCHEMA_VERSION}"),
@@ -167,26 +211,54 @@ fn check_whole(file: &FileFaults, connection: &Connection) -> Result<(), StoreFa
 
 fn create(file: &FileFaults, connection: &mut Connection) -> Result<(), StoreFault> {
     let mut cluster_id = [0; 16];
-    let mut epoch = [0; 16];
-    let (counter, random) = epoch.split_at_mut(8);
-    counter.copy_from_slice(&1u64.to_be_bytes());
-    for part in [&mut cluster_id[..], random] {
-        aws_lc_rs::rand::fill(part).map_err(|_| file.fault(FaultKind::Io, "no random bytes"))?;
-    }
+    let no_random = || file.fault(FaultKind::Io, "no random bytes");
+    aws_lc_rs::rand::fill(&mut cluster_id).map_err(|_| no_random())?;
+    let epoch = next_epoch(None).ok_or_else(no_random)?;
     let sql = |e: rusqlite::Error| file.sql("create", &e);
     let transaction = connection.transaction().map_err(sql)?;
-    transaction.execute_batch(SCHEMA).map_err(sql)?;
+    transaction.execute_batch(SCHEMA_1).map_err(sql)?;
     transaction
         .execute(
             "INSERT INTO meta (one, cluster_id, epoch, revision) VALUES (1, ?1, ?2, 0)",
-            params![cluster_id, epoch],
+            params![cluster_id, epoch.as_bytes()],
         )
         .map_err(sql)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(sql)?;
+    to_version_2(file, &transaction)?;
     transaction.commit().map_err(sql)?;
     tracing::info!(file = %file.path().display(), "made an empty store");
     Ok(())
+}
+
+/// Brings a store of an older version up, at once or not at all.
+fn upgrade(file: &FileFaults, connection: &mut Connection) -> Result<(), StoreFault> {
+    let sql = |e: rusqlite::Error| file.sql("bring its schema up", &e);
+    let transaction = connection.transaction().map_err(sql)?;
+    to_version_2(file, &transaction)?;
+    transaction.commit().map_err(sql)?;
+    tracing::info!(file = %file.path().display(), version = SCHEMA_VERSION, "brought the store's schema up");
+    Ok(())
+}
+
+/// Version 2 gives every commit its global hash, chained over the whole log.
+fn to_version_2(file: &FileFaults, connection: &Connection) -> Result<(), StoreFault> {
+    let sql = |e: rusqlite::Error| file.sql("bring its schema up", &e);
+    connection.execute_batch(SCHEMA_2).map_err(sql)?;
+    let mut log = connection
+        .prepare("SELECT revision, tenant, history_hash FROM change ORDER BY revision")
+        .map_err(sql)?;
+    let mut fill =
+        connection.prepare("UPDATE change SET global_hash = ?2 WHERE revision = ?1").map_err(sql)?;
+    let mut hash = [0; 32];
+    let mut found = log.query([]).map_err(sql)?;
+    while let Some(row) = found.next().map_err(sql)? {
+        let tenant: String = row.get(1).map_err(sql)?;
+        hash = global_hash(&hash, &tenant, &row.get(2).map_err(sql)?);
+        let revision: i64 = row.get(0).map_err(sql)?;
+        fill.execute(params![revision, hash]).map_err(sql)?;
+    }
+    connection.execute("UPDATE meta SET global_hash = ?1", params![hash]).map_err(sql)?;
+    connection.pragma_update(None, "user_version", 2).map_err(sql)
 }
 
 fn restrict(file: &FileFaults) -> Result<(), StoreFault> {
