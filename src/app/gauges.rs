@@ -29,7 +29,7 @@ struct Sources<'a> {
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 18] = [
+const READINGS: [(&str, &str, Reading); 22] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_identities", "Identities held, tombstones included.", |s| s.records.identities as u64),
     ("portreeve_state_revocations", "Revocations held, tombstones included.", |s| {
@@ -40,6 +40,16 @@ const READINGS: [(&str, &str, Reading); 18] = [
     ("portreeve_state_batches_refused_total", "Batches refused since start.", |s| s.status.batches_refused()),
     ("portreeve_state_resyncs_total", "Cells replaced by a snapshot since start.", |s| s.status.resyncs()),
     ("portreeve_state_connections_total", "State streams opened since start.", |s| s.status.connections()),
+    ("portreeve_state_urgent_connected", "1 while the connection for revocations is open.", |s| {
+        u64::from(s.status.urgent_connected())
+    }),
+    ("portreeve_state_kills_ahead_total", "Revocations in force ahead of the order since start.", |s| {
+        s.status.kills_applied()
+    }),
+    ("portreeve_state_drift_found_total", "Tables found to differ from their digest.", |s| {
+        s.status.drift_found()
+    }),
+    ("portreeve_state_drift_mended_total", "Of these, repaired.", |s| s.status.drift_mended()),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),

@@ -1,30 +1,56 @@
 //! The change log as streams read it: the newest part from memory, the rest from the store.
 //!
-//! A commit is read back from the store once and shared by every stream; a stream is a
-//! cursor, not a queue, so a slow one costs nothing and only reads later.
+//! A commit is read back from the store, taken into the mirror, encoded and signed once, and shared
+//! by every stream; a stream is a cursor, not a queue, so a slow one costs nothing and only reads later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::blocking;
+use super::keys::ClusterKey;
+use super::mirror::{Mirror, Mirrored};
 use super::store::{Logged, StateStore, StoreError};
+use crate::core::id::{Epoch, Name};
+use crate::core::identity::StateDigest;
 use crate::core::time::{BootInstant, Clock, Now};
+use crate::wire::state_proto as proto;
 
 /// The change log and its head.
 #[derive(Debug)]
 pub(crate) struct Feed {
     store: Arc<dyn StateStore>,
+    key: ClusterKey,
+    /// Locked before `ring` where both are.
+    mirror: Mutex<Mirror>,
     ring: RwLock<Ring>,
     head: watch::Sender<u64>,
+}
+
+/// One commit, as it is sent.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The tenant it is of.
+    pub(crate) tenant: Name,
+    /// Where the tenant's cell stood before.
+    pub(crate) from_revision: u64,
+    /// Its revision.
+    pub(crate) revision: u64,
+    /// The cell's history hash afterwards.
+    pub(crate) history_hash: [u8; 32],
+    /// The delta, signed.
+    pub(crate) delta: proto::Signed,
+    /// What of it denies, signed; `None`: nothing.
+    pub(crate) urgent: Option<proto::Signed>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
     /// The newest commits, contiguous, oldest first.
-    entries: VecDeque<Arc<Logged>>,
+    entries: VecDeque<Arc<Entry>>,
     bytes: usize,
     /// The last revision in the ring, or from which it begins.
     head: u64,
@@ -35,16 +61,27 @@ struct Ring {
 }
 
 impl Feed {
-    /// Begins at the store's head.
-    pub(crate) fn new(store: Arc<dyn StateStore>, clock: &dyn Clock) -> Result<Self, StoreError> {
+    /// Begins at the store's head. `mirror_key` keys the mirror's table.
+    pub(crate) fn new(
+        store: Arc<dyn StateStore>,
+        key: ClusterKey,
+        mirror_key: u128,
+        clock: &dyn Clock,
+    ) -> Result<Self, StoreError> {
         let head = store.head()?.revision;
+        let mirror = Mutex::new(Mirror::load(&*store, mirror_key)?);
         let ring = Ring { head, opened: clock.now(), ..Ring::default() };
-        Ok(Self { store, ring: RwLock::new(ring), head: watch::Sender::new(head) })
+        Ok(Self { store, key, mirror, ring: RwLock::new(ring), head: watch::Sender::new(head) })
     }
 
     /// The store.
     pub(crate) const fn store(&self) -> &Arc<dyn StateStore> {
         &self.store
+    }
+
+    /// What is signed with.
+    pub(crate) const fn key(&self) -> &ClusterKey {
+        &self.key
     }
 
     /// The newest revision offered.
@@ -57,34 +94,95 @@ impl Feed {
         self.head.subscribe()
     }
 
+    /// The state that every enforcement point shall hold.
+    pub(crate) fn mirrored(&self) -> Mirror {
+        self.mirror.lock().clone()
+    }
+
+    /// Whether a cell stood at `revision` with this history, as far as is known in memory; `None`: not known.
+    pub(crate) fn stood_at(&self, cell: &Name, revision: u64, history_hash: &[u8; 32]) -> Option<bool> {
+        if let Some(held) = self.mirror.lock().state().cell(cell)
+            && held.revision == revision
+        {
+            return Some(held.history_hash == *history_hash);
+        }
+        let ring = self.ring.read();
+        let place = ring.entries.binary_search_by_key(&revision, |entry| entry.revision).ok()?;
+        let entry = ring.entries.get(place)?;
+        Some(entry.tenant == *cell && entry.history_hash == *history_hash)
+    }
+
+    /// The digest of a cell at a revision, if the mirror stands there.
+    pub(crate) fn digest_at(&self, cell: &Name, revision: u64) -> Option<StateDigest> {
+        let mirror = self.mirror.lock();
+        let held = mirror.state().cell(cell)?;
+        (held.revision == revision).then_some(held.state_digest)
+    }
+
+    /// The revision of a cell's last commit that denied something; 0: there is none.
+    pub(crate) fn kill_revision(&self, cell: &Name) -> u64 {
+        self.mirror.lock().kill_revision(cell)
+    }
+
     /// Takes over what the store has committed since; called after each commit. Blocks.
     pub(crate) fn advance(&self, now: Now) -> Result<(), StoreError> {
-        let mut ring = self.ring.write();
+        let mut mirror = self.mirror.lock();
+        let mut at = self.ring.read().head;
         loop {
-            let more = self.store.tail(ring.head, READ_MAX)?;
+            let more = self.store.tail(at, READ_MAX)?;
             if more.is_empty() {
                 break;
             }
-            more.into_iter().for_each(|logged| ring.push(logged, now));
+            for logged in more {
+                let mirrored = mirror.take(&*self.store, &logged)?;
+                at = logged.revision;
+                let entry = self.entry(&logged, mirror.epoch(), mirrored);
+                self.ring.write().push(entry, now);
+            }
         }
-        let head = ring.head;
-        drop(ring);
+        drop(mirror);
         self.head.send_if_modified(|held| {
-            let moved = *held < head;
-            *held = head.max(*held);
+            let moved = *held < at;
+            *held = at.max(*held);
             moved
         });
         Ok(())
     }
 
     /// Commits after `from`, in order, at least one unless there is none.
-    pub(crate) async fn read(&self, from: u64) -> Result<Vec<Arc<Logged>>, StoreError> {
+    pub(crate) async fn read(&self, from: u64) -> Result<Vec<Arc<Entry>>, StoreError> {
         if let Some(ready) = self.ring.read().after(from) {
             return Ok(ready);
         }
         let store = Arc::clone(&self.store);
         let older = blocking(&*self.store, move || store.tail(from, READ_MAX)).await?;
-        Ok(older.into_iter().map(Arc::new).collect())
+        let epoch = self.store.identity().epoch;
+        let unmirrored = |logged: &Logged| self.entry(logged, epoch, Mirrored { digest: None, urgent: None });
+        Ok(older.iter().map(|logged| Arc::new(unmirrored(logged))).collect())
+    }
+
+    fn entry(&self, logged: &Logged, epoch: Epoch, mirrored: Mirrored) -> Entry {
+        let delta = proto::Delta {
+            cell: logged.tenant.to_string(),
+            epoch: Bytes::copy_from_slice(epoch.as_bytes()),
+            from_revision: logged.from_revision,
+            to_revision: logged.revision,
+            codec: proto::Codec::None as i32,
+            body: logged.body.clone(),
+            history_hash: Bytes::copy_from_slice(&logged.history_hash),
+            hub_time_us: u64::try_from(logged.at.as_micros()).unwrap_or(0),
+            state_digest: mirrored.digest.map(digest_bytes).unwrap_or_default(),
+            critical_features: Vec::new(),
+        };
+        let urgent = mirrored.urgent.map(|urgent| self.key.sign(proto::SignedKind::Urgent, &urgent));
+        Entry {
+            tenant: logged.tenant.clone(),
+            from_revision: logged.from_revision,
+            revision: logged.revision,
+            history_hash: logged.history_hash,
+            delta: self.key.sign(proto::SignedKind::Delta, &delta),
+            urgent,
+        }
     }
 
     /// When a commit of this process was acknowledged.
@@ -107,24 +205,24 @@ impl Feed {
 }
 
 impl Ring {
-    fn push(&mut self, logged: Logged, now: Now) {
-        self.head = logged.revision;
-        self.times.push_back((logged.revision, now));
+    fn push(&mut self, entry: Entry, now: Now) {
+        self.head = entry.revision;
+        self.times.push_back((entry.revision, now));
         if self.times.len() > TIMES_MAX {
             self.times.pop_front();
         }
-        self.bytes += logged.body.len();
-        self.entries.push_back(Arc::new(logged));
+        self.bytes += entry.delta.body.len();
+        self.entries.push_back(Arc::new(entry));
         while self.entries.len() > RING_MAX || self.bytes > RING_BYTES_MAX {
             match self.entries.pop_front() {
-                Some(oldest) => self.bytes -= oldest.body.len(),
+                Some(oldest) => self.bytes -= oldest.delta.body.len(),
                 None => break,
             }
         }
     }
 
     /// Commits after `from`; `None` when the ring does not reach back so far.
-    fn after(&self, from: u64) -> Option<Vec<Arc<Logged>>> {
+    fn after(&self, from: u64) -> Option<Vec<Arc<Entry>>> {
         if from >= self.head {
             // The store may have more by now.
             return None;
@@ -133,6 +231,11 @@ impl Ring {
         let skip = usize::try_from((from + 1).checked_sub(first)?).ok()?;
         Some(self.entries.iter().skip(skip).take(READ_MAX).cloned().collect())
     }
+}
+
+/// A digest as it is sent.
+pub(crate) fn digest_bytes(digest: StateDigest) -> Bytes {
+    Bytes::copy_from_slice(digest.as_bytes())
 }
 
 const READ_MAX: usize = 256;

@@ -6,7 +6,9 @@
 //! | [`store`] | the records and the change log, durably |
 //! | [`model`] | what a record may say, as people write it and as decisions read it |
 //! | `authority` | the one place that writes: judges a request against the records, commits |
-//! | `feed` | the change log as streams read it |
+//! | `feed` | the change log as streams read it, signed |
+//! | `mirror` | the table that every enforcement point shall hold |
+//! | `keys` | what the hub signs with |
 //! | `roster` | who holds state under a lease; receipts |
 //! | `stream` | the gRPC service |
 //! | [`api`] | the HTTP service |
@@ -17,6 +19,8 @@
 pub mod api;
 mod authority;
 mod feed;
+mod keys;
+mod mirror;
 pub mod model;
 mod roster;
 mod service;

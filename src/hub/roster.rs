@@ -71,10 +71,24 @@ pub(crate) enum JoinError {
 /// One acknowledgement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Acknowledged {
-    pub(crate) positions: Vec<(Name, u64)>,
+    pub(crate) positions: Vec<CellInForce>,
     pub(crate) purged: u64,
     pub(crate) ended_streams: u64,
     pub(crate) refused: Vec<String>,
+    /// Revocations kept from an older lineage that the store does not restate.
+    pub(crate) carried: u64,
+    /// Tables found to differ, ever, and mended.
+    pub(crate) drift: (u64, u64),
+}
+
+/// How far one cell is in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CellInForce {
+    pub(crate) cell: Name,
+    /// All changes up to here.
+    pub(crate) revision: u64,
+    /// All revocations up to here; never less than `revision`.
+    pub(crate) kill_revision: u64,
 }
 
 impl Roster {

@@ -17,6 +17,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use super::api::{self, Context};
 use super::authority::Authority;
 use super::feed::Feed;
+use super::keys::ClusterKey;
 use super::roster::Roster;
 use super::settings::{HubError, HubSettings};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
@@ -82,25 +83,27 @@ impl Hub {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, HubError> {
         let token = AdminToken::load_or_make(&settings.admin_token_file)?;
-        let feed = Arc::new(Feed::new(Arc::clone(&store), &*clock)?);
+        let key = ClusterKey::load_or_make(&settings.data_dir)?;
+        let feed = Arc::new(Feed::new(Arc::clone(&store), key, mirror_key()?, &*clock)?);
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
         let shutdown = CancellationToken::new();
+        let streams = Shared::new(
+            Arc::clone(&feed),
+            Arc::clone(&roster),
+            Arc::clone(&clock),
+            settings.streams.clone(),
+            shutdown.clone(),
+        );
         let context = Arc::new(Context {
             feed: Arc::clone(&feed),
             authority: Arc::new(Authority::new(Arc::clone(&feed), Arc::clone(&clock))),
             roster: Arc::clone(&roster),
             clock: Arc::clone(&clock),
             token,
+            streams: Arc::clone(&streams),
             shutdown: shutdown.clone(),
             room: Semaphore::new(STORE_REQUESTS_MAX),
         });
-        let streams = Shared::new(
-            Arc::clone(&feed),
-            Arc::clone(&roster),
-            clock,
-            settings.streams.clone(),
-            shutdown.clone(),
-        );
         tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
         Ok(Self { settings, figures: HubFigures { feed, roster }, context, streams, shutdown, _lock: None })
     }
@@ -245,6 +248,14 @@ async fn sweep(hub: &Hub) {
         if let Err(error) = hub.figures.roster.sweep().await {
             tracing::warn!(%error, "lapsed members could not be forgotten");
         }
+    }
+}
+
+fn mirror_key() -> Result<u128, HubError> {
+    let mut random = [0; 16];
+    match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => Ok(u128::from_le_bytes(random)),
+        Err(_) => Err(HubError::Serve { listener: "the hub", what: "no random bytes can be had".to_owned() }),
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::id::Name;
-use crate::core::identity::{ApplyError, Batch, Lease, Snapshot, SnapshotCell};
+use crate::core::identity::{ApplyError, Batch, KillBatch, Lease, Repair, Snapshot, SnapshotCell};
 use crate::state::lkg::{LastKnownGood, LkgError};
 use crate::state::status::StateStatus;
+use crate::wire::state_proto as proto;
 
 /// A batch that has just come into force.
 #[derive(Debug)]
@@ -60,44 +61,101 @@ impl Applier {
         Arc::clone(&self.cell.load())
     }
 
-    /// The cluster that the state is of; empty: not known.
-    pub(super) fn cluster_id(&self) -> Bytes {
-        self.lkg.cluster_id().clone()
+    /// What is kept on disk, and whom to trust.
+    pub(super) const fn lkg(&self) -> &LastKnownGood {
+        &self.lkg
     }
 
-    /// Notes the cluster that the state is of from now on.
-    pub(super) fn set_cluster_id(&mut self, cluster_id: Bytes) {
-        self.lkg.set_cluster_id(cluster_id);
+    /// Pins the cluster and its keys for every state from now on.
+    ///
+    /// # Errors
+    /// [`LkgError`] when that cannot be put on disk: nothing is pinned.
+    pub(super) fn pin(&mut self, cluster_id: Bytes, keys: Vec<proto::SigningKey>) -> Result<(), LkgError> {
+        self.lkg.pin(cluster_id, keys)
+    }
+
+    /// Notes a verified head, newer than those before.
+    pub(super) fn set_head(&mut self, head: proto::Signed) {
+        self.lkg.set_head(head);
     }
 
     /// Applies a delta; in force, and on disk, when this returns.
     ///
     /// # Errors
     /// [`ApplyError`] when it does not follow on or is inconsistent: nothing has changed.
-    pub(super) async fn delta(&mut self, batch: &Batch, raw: &[u8]) -> Result<(), ApplyError> {
+    pub(super) async fn delta(&mut self, batch: &Batch, raw: &proto::Signed) -> Result<(), ApplyError> {
+        let before = self.cell.load().cell(&batch.cell).map_or(0, |held| held.kill_revision);
         let next = self.cell.load().apply(batch).inspect_err(|_| self.status.refused())?;
-        self.publish(next, batch).await;
-        if let Err(error) = self.lkg.append(&batch.cell, raw) {
-            disk_failed(&error);
+        self.publish(next).await;
+        self.status.applied(batch.changes.len());
+        if before >= batch.to_revision {
+            // What of it denies came ahead, and is on record.
+            let rest = batch.changes.iter().filter(|change| !change.denies()).cloned().collect();
+            self.tell(&Batch { changes: rest, ..batch.clone() });
+        } else {
+            self.tell(batch);
         }
-        if self.lkg.is_long(&batch.cell) {
-            self.rewrite(&batch.cell);
+        self.keep(&batch.cell, LastKnownGood::append, raw);
+        Ok(())
+    }
+
+    /// Puts revocations in force ahead of the order; in force, and on disk, when this returns.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when one before them is missing, or they are inconsistent: nothing has changed.
+    pub(super) async fn kill(&mut self, kills: &KillBatch, raw: &proto::Signed) -> Result<(), ApplyError> {
+        let held = self.snapshot();
+        let next = held.kill(kills)?;
+        if next.root() == held.root() {
+            return Ok(());
         }
+        drop(held);
+        self.publish(next).await;
+        self.status.killed(kills.changes.len());
+        self.tell(&Batch {
+            cell: kills.cell.clone(),
+            epoch: kills.epoch,
+            from_revision: kills.previous,
+            to_revision: kills.revision,
+            history_hash: [0; 32],
+            state_digest: None,
+            changes: kills.changes.clone(),
+        });
+        self.keep(&kills.cell, LastKnownGood::append_urgent, raw);
+        Ok(())
+    }
+
+    /// Puts what some buckets of a cell hold, or all of them, in place of what they held; in
+    /// force, and on disk, when this returns.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when it is older than what is held or inconsistent: nothing has changed.
+    pub(super) async fn repair(&mut self, repair: &Repair) -> Result<(), ApplyError> {
+        let next = self.cell.load().repair(repair).inspect_err(|_| self.status.refused())?;
+        self.publish(next).await;
+        self.tell(&Batch {
+            cell: repair.cell.clone(),
+            epoch: repair.epoch,
+            from_revision: 0,
+            to_revision: repair.revision,
+            history_hash: repair.history_hash,
+            state_digest: None,
+            changes: repair.changes.clone(),
+        });
+        self.status.resynced();
+        self.rewrite(&repair.cell);
         self.note_positions();
         Ok(())
     }
 
-    /// Puts a snapshot in place of a cell; in force, and on disk, when this returns.
-    ///
-    /// # Errors
-    /// [`ApplyError`] when it is older than what is held or inconsistent: nothing has changed.
-    pub(super) async fn replace(&mut self, batch: &Batch) -> Result<(), ApplyError> {
-        let next = self.cell.load().replace_cell(batch).inspect_err(|_| self.status.refused())?;
-        self.publish(next, batch).await;
-        self.status.resynced();
-        self.rewrite(&batch.cell);
+    /// Drops a cell; nothing of it is left, here or on disk, when this returns.
+    pub(super) async fn withdraw(&mut self, cell: &Name) {
+        let next = self.cell.load().without_cell(cell);
+        self.publish(next).await;
+        if let Err(error) = self.lkg.remove(cell) {
+            disk_failed(&error);
+        }
         self.note_positions();
-        Ok(())
     }
 
     /// Renews the lease, in memory and beside the last-known-good.
@@ -132,15 +190,32 @@ impl Applier {
         std::mem::take(&mut self.purged)
     }
 
-    async fn publish(&mut self, next: Snapshot, batch: &Batch) {
+    async fn publish(&mut self, next: Snapshot) {
         let mut old = self.cell.publish(next);
         // A decision holds the state it reads until its evidence number is assigned.
         while Arc::get_mut(&mut old).is_none() {
             tokio::time::sleep(QUIESCENCE_POLL).await;
         }
-        drop(old);
-        self.status.applied(batch.changes.len());
+    }
+
+    fn tell(&mut self, batch: &Batch) {
         self.purged += self.observer.in_force(&AppliedBatch { batch, snapshot: &self.cell.load() });
+    }
+
+    /// Writes down what has just come into force, as it came.
+    fn keep(
+        &mut self,
+        cell: &Name,
+        append: fn(&mut LastKnownGood, &Name, &proto::Signed) -> Result<(), LkgError>,
+        raw: &proto::Signed,
+    ) {
+        if let Err(error) = append(&mut self.lkg, cell, raw) {
+            disk_failed(&error);
+        }
+        if self.lkg.is_long(cell) {
+            self.rewrite(cell);
+        }
+        self.note_positions();
     }
 
     fn rewrite(&mut self, cell: &Name) {
@@ -173,14 +248,14 @@ mod tests {
         }
     }
 
-    fn base(revision: u64) -> Batch {
-        Batch {
+    fn base(revision: u64) -> Repair {
+        Repair {
             cell: Name::parse("demo").unwrap(),
             epoch: Epoch::from_bytes([1; 16]),
-            from_revision: 0,
-            to_revision: revision,
+            revision,
             history_hash: [0; 32],
             state_digest: None,
+            buckets: None,
             changes: Vec::new(),
         }
     }
@@ -195,14 +270,14 @@ mod tests {
     async fn a_full_disk_ends_the_lease_of_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
-        applier.replace(&base(1)).await.unwrap();
+        applier.repair(&base(1)).await.unwrap();
         applier.renew(Lease { fresh_at: Some(BootInstant::from_micros(7)), hub_time_us: 1 });
         assert_eq!(open(folder.path()).1.fresh_at, Some(BootInstant::from_micros(7)));
         // From here on no file can be made: what is on disk stays behind what is acknowledged.
         for name in ["demo.new", "lease.new"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        applier.replace(&base(2)).await.unwrap();
+        applier.repair(&base(2)).await.unwrap();
         assert_eq!(applier.snapshot().position().revision, 2);
         let (restarted, lease) = open(folder.path());
         assert_eq!(restarted.snapshot().position().revision, 1);

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -12,6 +14,7 @@ use crate::core::time::Clock;
 use crate::state::applier::Applier;
 use crate::state::session::{self, SessionError};
 use crate::state::status::StateStatus;
+use crate::state::{drift, urgent};
 
 /// Opens connections to a hub.
 pub trait Dial: Send + Sync + std::fmt::Debug {
@@ -44,6 +47,8 @@ pub struct ClientSettings {
     pub jitter: u64,
 }
 
+/// Cells that wait to be mended.
+const MENDS_MAX: usize = 16;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,27 +58,56 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keeps the state current until `stop` is cancelled.
 pub async fn run(
     settings: ClientSettings,
-    mut applier: Applier,
+    applier: Applier,
     status: Arc<StateStatus>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let mut backoff = Backoff::new(settings.jitter);
-    for endpoint in settings.endpoints.iter().cycle() {
+    let receipt_key = match Ed25519KeyPair::generate() {
+        Ok(key) => key,
+        Err(_) => {
+            tracing::error!("no key for receipts can be made: the state will not be fetched");
+            return stop.cancelled().await;
+        }
+    };
+    let applier = Mutex::new(applier);
+    let (hub, at_hub) = watch::channel(None);
+    let (came, kills) = watch::channel(0);
+    let (mend, mended) = mpsc::channel(MENDS_MAX);
+    let lane =
+        urgent::Lane { settings: &settings, applier: &applier, status: &status, hub: at_hub, came: &came };
+    let session = session::Session {
+        settings: &settings,
+        applier: &applier,
+        status: &status,
+        clock: &*clock,
+        receipt_key: &receipt_key,
+        hub,
+        kills,
+        mend: mended,
+    };
+    // The ordered stream ends in its own way when told to; the others are simply left.
+    tokio::select! {
+        () = follow(session, &stop) => {}
+        () = lane.run() => {}
+        () = drift::watch(&applier, &status, &mend) => {}
+    }
+    status.urgent(false);
+    status.lost(None);
+}
+
+/// Keeps an ordered stream open to one of the hubs.
+async fn follow(mut session: session::Session<'_>, stop: &CancellationToken) {
+    let status = session.status;
+    let mut backoff = Backoff::new(session.settings.jitter);
+    for endpoint in session.settings.endpoints.iter().cycle() {
         status.trying(endpoint);
         let before = status.connections();
-        let ended = match settings.dial.dial(endpoint).await.map_err(SessionError::Transport) {
-            Ok(channel) => {
-                let mut session = session::Session {
-                    settings: &settings,
-                    applier: &mut applier,
-                    status: &status,
-                    clock: &*clock,
-                };
-                session.run(channel, &stop).await
-            }
+        let ended = match session.settings.dial.dial(endpoint).await.map_err(SessionError::Transport) {
+            Ok(channel) => session.run(endpoint, channel, stop).await,
             Err(error) => Err(error),
         };
+        session.hub.send_replace(None);
         if stop.is_cancelled() {
             break;
         }
@@ -92,7 +126,6 @@ pub async fn run(
             () = tokio::time::sleep(backoff.after(welcomed, refused)) => {}
         }
     }
-    status.lost(None);
 }
 
 /// Dials over TCP in clear: on loopback only.
@@ -136,20 +169,20 @@ pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 /// How long to wait before the next try: decorrelated jitter, so that a fleet that lost its hub
 /// at one instant does not come back at one.
 #[derive(Debug)]
-struct Backoff {
+pub(super) struct Backoff {
     state: u64,
     wait: Duration,
 }
 
 impl Backoff {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { state: seed | 1, wait: BACKOFF_MIN }
     }
 
     /// The wait after a stream that was `welcomed` or not, and ended because what the hub said was
     /// `refused` or not. A welcome begins anew; a hub that only says what is refused is no sooner
     /// right for being asked more often.
-    fn after(&mut self, welcomed: bool, refused: bool) -> Duration {
+    pub(super) fn after(&mut self, welcomed: bool, refused: bool) -> Duration {
         // xorshift64: no more is asked of it than to differ between processes.
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;

@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Freshness {
     sent: VecDeque<(u64, BootInstant)>,
-    heads: BTreeMap<Name, u64>,
+    heads: BTreeMap<Name, Heads>,
     uncovered: VecDeque<Answer>,
     next_nonce: u64,
 }
@@ -24,7 +24,16 @@ pub(super) struct Freshness {
 #[derive(Debug)]
 struct Answer {
     lease: Lease,
-    heads: BTreeMap<Name, u64>,
+    heads: BTreeMap<Name, Heads>,
+}
+
+/// How far a cell has come, as an answer names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Heads {
+    /// The order.
+    pub(super) revision: u64,
+    /// The revocations, which may be ahead of the order that is offered.
+    pub(super) kill_revision: u64,
 }
 
 impl Freshness {
@@ -38,7 +47,7 @@ impl Freshness {
     /// Takes an answer; heads it does not name are as in the answer before.
     ///
     /// An answer to a ping that was not sent here is ignored.
-    pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, u64)>, hub_time_us: u64) {
+    pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, Heads)>, hub_time_us: u64) {
         self.heads.extend(heads);
         let Some(at) = self.sent.iter().position(|(sent, _)| *sent == nonce) else { return };
         let sent_at = self.sent.drain(..=at).next_back().map(|(_, sent_at)| sent_at);
@@ -46,11 +55,22 @@ impl Freshness {
         keep(&mut self.uncovered, Answer { lease, heads: self.heads.clone() });
     }
 
+    /// Forgets a cell that is held no more.
+    pub(super) fn forget(&mut self, cell: &Name) {
+        self.heads.remove(cell);
+        self.uncovered.iter_mut().for_each(|answer| {
+            answer.heads.remove(cell);
+        });
+    }
+
     /// The newest lease that the state now in force covers, if one newer than the last taken has become so.
     pub(super) fn covered(&mut self, snapshot: &Snapshot) -> Option<Lease> {
         let covers = |answer: &Answer| {
-            let in_force =
-                |(cell, head): (&Name, &u64)| snapshot.cell(cell).is_some_and(|held| held.revision >= *head);
+            let in_force = |(cell, heads): (&Name, &Heads)| {
+                snapshot.cell(cell).is_some_and(|held| {
+                    held.revision >= heads.revision && held.kill_revision >= heads.kill_revision
+                })
+            };
             // A cell that no answer has named yet may have moved on.
             snapshot.cells().iter().all(|held| answer.heads.contains_key(&held.cell))
                 && answer.heads.iter().all(in_force)
@@ -90,6 +110,10 @@ mod tests {
         Name::parse("demo").unwrap()
     }
 
+    fn head(revision: u64) -> Heads {
+        Heads { revision, kill_revision: 0 }
+    }
+
     fn at(us: u64) -> Option<BootInstant> {
         Some(BootInstant::from_micros(us))
     }
@@ -98,7 +122,7 @@ mod tests {
     fn an_answer_counts_only_once_its_head_is_in_force() {
         let mut freshness = Freshness::default();
         let nonce = freshness.ping(BootInstant::from_micros(10));
-        freshness.answered(nonce, vec![(cell(), 5)], 1);
+        freshness.answered(nonce, vec![(cell(), head(5))], 1);
         assert_eq!(freshness.covered(&state(4)), None);
         assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(10));
         assert_eq!(freshness.covered(&state(5)), None, "taken once");
@@ -108,7 +132,7 @@ mod tests {
     fn heads_are_sparse_and_carry_over() {
         let mut freshness = Freshness::default();
         let first = freshness.ping(BootInstant::from_micros(10));
-        freshness.answered(first, vec![(cell(), 5)], 1);
+        freshness.answered(first, vec![(cell(), head(5))], 1);
         let second = freshness.ping(BootInstant::from_micros(20));
         freshness.answered(second, Vec::new(), 2);
         assert_eq!(freshness.covered(&state(4)), None, "the second answer still means head 5");
@@ -118,7 +142,7 @@ mod tests {
     #[test]
     fn answers_to_strangers_pings_do_not_count() {
         let mut freshness = Freshness::default();
-        freshness.answered(1, vec![(cell(), 0)], 1);
+        freshness.answered(1, vec![(cell(), head(0))], 1);
         assert_eq!(freshness.covered(&state(1)), None);
         let nonce = freshness.ping(BootInstant::from_micros(10));
         freshness.answered(nonce, Vec::new(), 1);
@@ -133,5 +157,15 @@ mod tests {
         freshness.answered(nonce, Vec::new(), 1);
         assert_eq!(freshness.covered(&state(1)), None, "nobody said how far the cell has come");
         assert_eq!(freshness.covered(&Snapshot::empty(Keyer::new(1))).unwrap().fresh_at, at(10));
+    }
+
+    #[test]
+    fn revocations_ahead_of_the_order_count_too() {
+        for (kill_revision, fresh) in [(5, true), (6, false)] {
+            let mut freshness = Freshness::default();
+            let nonce = freshness.ping(BootInstant::from_micros(10));
+            freshness.answered(nonce, vec![(cell(), Heads { revision: 4, kill_revision })], 1);
+            assert_eq!(freshness.covered(&state(5)).is_some(), fresh, "{kill_revision}");
+        }
     }
 }

@@ -7,8 +7,13 @@
 //! frame   length u32 | CRC-32C of type and payload u32 | type u8 | 3 zero bytes | payload
 //! ```
 //!
-//! Frame 1 (once, first) is a `Manifest`; 2 a `Chunk` of its records; 3 a `Delta` that
-//! follows on. A file is written beside itself, synced and renamed; deltas are appended.
+//! Frame 1 (once, first) is a `Manifest`; 2 a `Chunk` of its records; 3 a `Signed` delta that
+//! follows on; 4 a `Signed` urgent message; 5 a `Chunk` of revocations that are in force beside the
+//! records: ahead of them, or carried from an older epoch. A file is written beside itself, synced
+//! and renamed; deltas and urgent messages are appended as they came.
+//!
+//! The records must add up to the manifest's digest; what was signed must be so by the keys in
+//! `cluster`, the ones of the first welcome.
 //!
 //! A frame cut short at the very end is a write that a crash interrupted: the state
 //! before it is whole. Anything else that does not check out refuses the file, which is
@@ -17,6 +22,9 @@
 //! `lease` beside them holds the freshness lease, the kernel's boot id it was taken in, the longest
 //! `deny_after` it was granted under and the positions it covers. In another boot it is void; a state behind the positions
 //! it names is a rollback and refused.
+
+mod frame;
+mod lease;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -27,23 +35,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::core::id::{Epoch, Name};
+use crate::core::id::Name;
 use crate::core::identity::{Batch, Keyer, Lease, Snapshot};
-use crate::core::time::BootInstant;
 use crate::wire::state as wire;
 use crate::wire::state_proto as proto;
+use frame::{Frame, Frames};
+use lease::{CoveredLease, LeasePosition};
 
 const MAGIC: &[u8; 8] = b"PRTLKG1\n";
-const FRAME_HEAD: usize = 12;
 const CHUNK_BYTES: usize = 1 << 20;
 const TAIL_BYTES_MIN: u64 = 1 << 20;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Frame {
-    Manifest = 1,
-    Chunk = 2,
-    Delta = 3,
-}
 
 /// Why the last-known-good cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,8 @@ pub struct LastKnownGood {
     boot_id: String,
     deny_after_max: Duration,
     cluster_id: Bytes,
+    keys: Vec<proto::SigningKey>,
+    head: Option<proto::Signed>,
     cells: BTreeMap<Name, Tail>,
 }
 
@@ -126,11 +129,18 @@ impl LastKnownGood {
             boot_id: boot_kept,
             deny_after_max,
             cluster_id: Bytes::new(),
+            keys: Vec::new(),
+            head: None,
             cells: BTreeMap::new(),
         };
+        if let Some((cluster_id, keys)) = this.read_cluster() {
+            this.cluster_id = cluster_id;
+            this.keys = keys;
+        }
         let mut snapshot = Snapshot::empty(keyer);
         let mut refused = Vec::new();
         let covered = this.read_lease().unwrap_or_default();
+        this.head.clone_from(&covered.head);
         for entry in fs::read_dir(folder).map_err(at(folder))? {
             let path = entry.map_err(at(folder))?.path();
             if path.extension().is_none_or(|extension| extension != "lkg") {
@@ -142,9 +152,7 @@ impl LastKnownGood {
             }
         }
         let reaches = |position: &LeasePosition| {
-            snapshot
-                .cell(&position.cell)
-                .is_some_and(|held| (held.epoch, held.revision) >= (position.epoch, position.revision))
+            snapshot.cell(&position.cell).is_some_and(|held| !position.is_past(held))
         };
         let same_terms = covered.deny_after_max >= deny_after_max;
         let same_boot = !boot_id.is_empty() && covered.boot_id == boot_id;
@@ -158,17 +166,66 @@ impl LastKnownGood {
         &self.cluster_id
     }
 
-    /// Notes the cluster for every file written from now on.
-    pub(super) fn set_cluster_id(&mut self, cluster_id: Bytes) {
-        self.cluster_id = cluster_id;
+    /// The keys that state must be signed by; none: nothing has been seen yet.
+    pub(super) fn keys(&self) -> &[proto::SigningKey] {
+        &self.keys
+    }
+
+    /// The newest head of the hub's that was verified.
+    pub(super) const fn head(&self) -> Option<&proto::Signed> {
+        self.head.as_ref()
+    }
+
+    /// Notes a newer head; on disk with the next lease.
+    pub(super) fn set_head(&mut self, head: proto::Signed) {
+        self.head = Some(head);
+    }
+
+    /// Pins the cluster and its keys, on disk when this returns.
+    pub(super) fn pin(&mut self, cluster_id: Bytes, keys: Vec<proto::SigningKey>) -> Result<(), LkgError> {
+        let pinned = proto::Welcome { cluster_id, signing_keys: keys, ..Default::default() };
+        let mut out = MAGIC.to_vec();
+        frame::push(&mut out, Frame::Manifest, &pinned.encode_to_vec());
+        let path = self.folder.join("cluster");
+        replace_file(&self.folder.join("cluster.new"), &path, &out)
+            .map_err(|source| LkgError::Io { path, source })?;
+        self.cluster_id = pinned.cluster_id;
+        self.keys = pinned.signing_keys;
+        Ok(())
+    }
+
+    fn read_cluster(&self) -> Option<(Bytes, Vec<proto::SigningKey>)> {
+        let bytes = fs::read(self.folder.join("cluster")).ok()?;
+        let (frames, _) = frame::read(bytes.strip_prefix(MAGIC)?).ok()?;
+        let pinned = proto::Welcome::decode(frames.first()?.1).ok()?;
+        Some((pinned.cluster_id, pinned.signing_keys))
+    }
+
+    /// Forgets a cell.
+    pub(super) fn remove(&mut self, cell: &Name) -> Result<(), LkgError> {
+        self.cells.remove(cell);
+        let path = self.path(cell);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LkgError::Io { path, source }),
+            _ => Ok(()),
+        }
     }
 
     /// Appends a delta, as received, to its cell's file. With the kernel when this returns.
-    pub(super) fn append(&mut self, cell: &Name, delta: &[u8]) -> Result<(), LkgError> {
+    pub(super) fn append(&mut self, cell: &Name, delta: &proto::Signed) -> Result<(), LkgError> {
+        self.append_frame(cell, Frame::Delta, delta)
+    }
+
+    /// Appends an urgent message, as received, to its cell's file. With the kernel when this returns.
+    pub(super) fn append_urgent(&mut self, cell: &Name, urgent: &proto::Signed) -> Result<(), LkgError> {
+        self.append_frame(cell, Frame::Urgent, urgent)
+    }
+
+    fn append_frame(&mut self, cell: &Name, kind: Frame, signed: &proto::Signed) -> Result<(), LkgError> {
         let path = self.path(cell);
         let Some(tail) = self.cells.get_mut(cell) else { return Ok(()) };
-        let mut frame = Vec::with_capacity(FRAME_HEAD + delta.len());
-        push_frame(&mut frame, Frame::Delta, delta);
+        let mut frame = Vec::new();
+        frame::push(&mut frame, kind, &signed.encode_to_vec());
         tail.tail_bytes += frame.len() as u64;
         let written = tail.file.write_all(&frame);
         if written.is_err() {
@@ -198,83 +255,32 @@ impl LastKnownGood {
             revision: state.revision,
             history_hash: Bytes::copy_from_slice(&state.history_hash),
             records: changes.len() as u64,
+            kill_revision: state.kill_revision,
             state_digest: Bytes::copy_from_slice(state.state_digest.as_bytes()),
             ..proto::Manifest::default()
         };
-        push_frame(&mut out, Frame::Manifest, &manifest.encode_to_vec());
+        frame::push(&mut out, Frame::Manifest, &manifest.encode_to_vec());
         let mut chunk = proto::Chunk::default();
         let mut bytes = 0;
         for change in changes {
             bytes += change.encoded_len();
             chunk.changes.push(change);
             if bytes >= CHUNK_BYTES {
-                push_frame(&mut out, Frame::Chunk, &std::mem::take(&mut chunk).encode_to_vec());
+                frame::push(&mut out, Frame::Chunk, &std::mem::take(&mut chunk).encode_to_vec());
                 bytes = 0;
             }
         }
-        push_frame(&mut out, Frame::Chunk, &chunk.encode_to_vec());
+        frame::push(&mut out, Frame::Chunk, &chunk.encode_to_vec());
+        let beside_records = snapshot.beside(cell).iter().map(wire::encode_change).collect::<Vec<_>>();
+        if !beside_records.is_empty() {
+            let chunk = proto::Chunk { changes: beside_records };
+            frame::push(&mut out, Frame::Beside, &chunk.encode_to_vec());
+        }
         let io = |source| LkgError::Io { path: path.clone(), source };
         replace_file(&beside, &path, &out).map_err(io)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
         self.cells.insert(cell.clone(), Tail { file, base_bytes: out.len() as u64, tail_bytes: 0 });
         Ok(())
-    }
-
-    /// Writes the lease with the positions it covers.
-    pub(super) fn write_lease(&self, lease: &Lease, snapshot: &Snapshot) -> Result<(), LkgError> {
-        let mut text = format!(
-            "portreeve-lease 1\nboot {}\nterms {}\nfresh {}\nhub {}\n",
-            self.boot_id,
-            self.deny_after_max.as_micros(),
-            lease.fresh_at.map_or(0, BootInstant::as_micros),
-            lease.hub_time_us
-        );
-        for cell in snapshot.cells() {
-            text.push_str(&format!("cell {} {} {}\n", cell.cell, cell.epoch, cell.revision));
-        }
-        text.push_str(&format!("crc {:08x}\n", crc32c::crc32c(text.as_bytes())));
-        let path = self.folder.join("lease");
-        let beside = self.folder.join("lease.new");
-        // Not synced: a crash of the host ends the lease anyway, since its boot id changes.
-        fs::write(&beside, text)
-            .and_then(|()| fs::rename(&beside, &path))
-            .map_err(|source| LkgError::Io { path, source })
-    }
-
-    /// Takes the lease away from a restart.
-    pub(super) fn remove_lease(&self) -> Result<(), LkgError> {
-        let path = self.folder.join("lease");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LkgError::Io { path, source }),
-            _ => Ok(()),
-        }
-    }
-
-    fn read_lease(&self) -> Option<CoveredLease> {
-        let text = fs::read_to_string(self.folder.join("lease")).ok()?;
-        let (body, crc) = text.split_at(text.rfind("crc ")?);
-        if crc.trim_end() != format!("crc {:08x}", crc32c::crc32c(body.as_bytes())) {
-            return None;
-        }
-        let mut found = CoveredLease::default();
-        for line in body.lines() {
-            let mut words = line.split(' ');
-            match (words.next()?, words.next()?) {
-                ("boot", id) => id.clone_into(&mut found.boot_id),
-                ("terms", us) => found.deny_after_max = Duration::from_micros(us.parse().ok()?),
-                // Zero: nobody has granted one. Read as a time it would be fresh soon after a boot.
-                ("fresh", "0") => {}
-                ("fresh", us) => found.lease.fresh_at = Some(BootInstant::from_micros(us.parse().ok()?)),
-                ("hub", us) => found.lease.hub_time_us = us.parse().ok()?,
-                ("cell", name) => found.positions.push(LeasePosition {
-                    cell: Name::parse(name).ok()?,
-                    epoch: parse_epoch(words.next()?)?,
-                    revision: words.next()?.parse().ok()?,
-                }),
-                _ => {}
-            }
-        }
-        Some(found)
     }
 
     fn load_cell(
@@ -285,18 +291,15 @@ impl LastKnownGood {
     ) -> Result<Snapshot, String> {
         let bytes = fs::read(path).map_err(|e| e.to_string())?;
         let body = bytes.strip_prefix(MAGIC).ok_or("it does not begin as a last-known-good file")?;
-        let (frames, whole) = read_frames(body)?;
-        let next = replay(&frames, state)?;
+        let (frames, whole) = frame::read(body)?;
+        let next = replay(&frames, state, &self.keys)?;
         let (cell, base_frames) = describe(&frames)?;
         let cluster_id = manifest(&frames)?.cluster_id;
         if !self.cluster_id.is_empty() && !cluster_id.is_empty() && cluster_id != self.cluster_id {
             return Err("it is of another cluster than the other cells".to_owned());
         }
         let held = next.cell(&cell).ok_or("its cell is not in its state")?;
-        let behind = covered
-            .positions
-            .iter()
-            .find(|seen| seen.cell == cell && (seen.epoch, seen.revision) > (held.epoch, held.revision));
+        let behind = covered.positions.iter().find(|seen| seen.cell == cell && seen.is_past(held));
         if let Some(seen) = behind {
             return Err(format!(
                 "it reaches revision {}, but revision {} of epoch {} has been in force here: the file was rolled back",
@@ -319,63 +322,10 @@ impl LastKnownGood {
     }
 }
 
-#[derive(Debug, Default)]
-struct CoveredLease {
-    boot_id: String,
-    deny_after_max: Duration,
-    lease: Lease,
-    positions: Vec<LeasePosition>,
-}
-
-#[derive(Debug)]
-struct LeasePosition {
-    cell: Name,
-    epoch: Epoch,
-    revision: u64,
-}
-
-fn parse_epoch(text: &str) -> Option<Epoch> {
-    let value = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
-    Some(Epoch::from_bytes(value.to_be_bytes()))
-}
-
-fn push_frame(out: &mut Vec<u8>, frame: Frame, payload: &[u8]) {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&[frame as u8]), payload);
-    // A payload is at most a chunk or a delta, both far below 4 GiB.
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&[frame as u8, 0, 0, 0]);
-    out.extend_from_slice(payload);
-}
-
-type Frames<'a> = Vec<(Frame, &'a [u8])>;
-
-/// The whole frames, and how many bytes they take; a frame cut short at the end is left out.
-fn read_frames(mut body: &[u8]) -> Result<(Frames<'_>, usize), String> {
-    let length = body.len();
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = body.split_at_checked(FRAME_HEAD) {
-        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let Some((payload, after)) = rest.split_at_checked(word(0) as usize) else { break };
-        let frame = match head[8] {
-            1 => Frame::Manifest,
-            2 => Frame::Chunk,
-            3 => Frame::Delta,
-            other => return Err(format!("frame {} is of unknown type {other}", frames.len())),
-        };
-        if crc32c::crc32c_append(crc32c::crc32c(&head[8..9]), payload) != word(4) || head[9..] != [0; 3] {
-            return Err(format!("the checksum of frame {} does not match", frames.len()));
-        }
-        frames.push((frame, payload));
-        body = after;
-    }
-    Ok((frames, length - body.len()))
-}
-
 fn describe(frames: &Frames<'_>) -> Result<(Name, usize), String> {
     let manifest = manifest(frames)?;
-    let base = frames.iter().filter(|(frame, _)| *frame != Frame::Delta);
-    let bytes = MAGIC.len() + base.map(|(_, payload)| FRAME_HEAD + payload.len()).sum::<usize>();
+    let base = frames.iter().filter(|(frame, _)| !matches!(frame, Frame::Delta | Frame::Urgent));
+    let bytes = MAGIC.len() + base.map(|(_, payload)| frame::HEAD + payload.len()).sum::<usize>();
     Ok((Name::parse(&manifest.cell).map_err(|e| e.to_string())?, bytes))
 }
 
@@ -386,7 +336,7 @@ fn manifest(frames: &Frames<'_>) -> Result<proto::Manifest, String> {
     }
 }
 
-fn replay(frames: &Frames<'_>, state: &Snapshot) -> Result<Snapshot, String> {
+fn replay(frames: &Frames<'_>, state: &Snapshot, keys: &[proto::SigningKey]) -> Result<Snapshot, String> {
     let manifest = manifest(frames)?;
     let mut changes = Vec::new();
     for (frame, payload) in frames.iter().skip(1) {
@@ -415,11 +365,28 @@ fn replay(frames: &Frames<'_>, state: &Snapshot) -> Result<Snapshot, String> {
         changes,
     };
     let mut next = state.replace_cell(&base).map_err(|e| e.to_string())?;
-    for (_, payload) in frames.iter().filter(|(frame, _)| *frame == Frame::Delta) {
-        let delta = proto::Delta::decode(*payload).map_err(|e| e.to_string())?;
-        let batch = wire::decode_delta(&delta, &history).map_err(|e| e.to_string())?;
-        history = batch.history_hash;
-        next = next.apply(&batch).map_err(|e| e.to_string())?;
+    for (frame, payload) in frames {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        match frame {
+            Frame::Manifest | Frame::Chunk => {}
+            Frame::Beside => {
+                let chunk = proto::Chunk::decode(*payload).map_err(|e| text(&e))?;
+                let kills = chunk.changes.iter().map(wire::decode_change).collect::<Result<Vec<_>, _>>();
+                next = next.put_beside(&base.cell, &kills.map_err(|e| text(&e))?, manifest.kill_revision);
+            }
+            Frame::Delta => {
+                let signed = proto::Signed::decode(*payload).map_err(|e| text(&e))?;
+                let delta = wire::open_delta(&signed, keys).map_err(|e| text(&e))?;
+                let batch = wire::decode_delta(&delta, &history).map_err(|e| text(&e))?;
+                history = batch.history_hash;
+                next = next.apply(&batch).map_err(|e| text(&e))?;
+            }
+            Frame::Urgent => {
+                let signed = proto::Signed::decode(*payload).map_err(|e| text(&e))?;
+                let kills = wire::open_urgent(&signed, keys).map_err(|e| text(&e))?;
+                next = next.kill(&kills).map_err(|e| text(&e))?;
+            }
+        }
     }
     Ok(next)
 }

@@ -6,10 +6,12 @@
 
 mod applier;
 mod client;
+mod drift;
 mod freshness;
 mod lkg;
 mod session;
 mod status;
+mod urgent;
 
 pub use applier::{AppliedBatch, Applier, Observer};
 pub use client::{ClientSettings, Dial, Dialled, PlainDial, run, tuned};

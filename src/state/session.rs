@@ -1,10 +1,14 @@
 //! One stream: hello, plans, deltas, pings, acknowledgements.
 
+mod fetch;
+
+use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -12,12 +16,13 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::core::id::Name;
-use crate::core::identity::{ApplyError, Batch};
+use crate::core::identity::{ApplyError, CellState};
 use crate::core::time::Clock;
 use crate::state::applier::Applier;
 use crate::state::client::ClientSettings;
-use crate::state::freshness::Freshness;
+use crate::state::freshness::{Freshness, Heads};
 use crate::state::status::StateStatus;
+use crate::wire::signed;
 use crate::wire::state::{self as wire, WireError};
 use crate::wire::state_proto as proto;
 use proto::hub_message::Message as FromHub;
@@ -26,8 +31,6 @@ use proto::state_sync_client::StateSyncClient;
 
 /// Largest message taken from a hub, in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// Largest chunk taken from a hub, in bytes.
-const CHUNK_BYTES_MAX: u64 = 16 << 20;
 /// Messages to the hub that may wait.
 const OUTBOX: usize = 64;
 const RECORD_SCHEMA: u32 = 1;
@@ -45,6 +48,8 @@ pub(super) enum SessionError {
     Status(String),
     #[error("no answer for {0:?}: the stream is taken for dead")]
     Silent(Duration),
+    #[error("{0}")]
+    Disk(String),
     #[error("the hub broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("cell `{cell}`: {what}: {detail}")]
@@ -68,11 +73,19 @@ impl From<tonic::Status> for SessionError {
     }
 }
 
+/// What one ordered stream needs of the process.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a ClientSettings,
-    pub(super) applier: &'a mut Applier,
+    pub(super) applier: &'a Mutex<Applier>,
     pub(super) status: &'a StateStatus,
     pub(super) clock: &'a dyn Clock,
+    pub(super) receipt_key: &'a Ed25519KeyPair,
+    /// Told of the hub while a stream is open.
+    pub(super) hub: watch::Sender<Option<String>>,
+    /// Tells when revocations came into force ahead of the order.
+    pub(super) kills: watch::Receiver<u64>,
+    /// Cells whose table in memory was found damaged.
+    pub(super) mend: mpsc::Receiver<Name>,
 }
 
 /// A stream's two ends.
@@ -80,6 +93,8 @@ struct Stream {
     client: StateSyncClient<Channel>,
     outbox: mpsc::Sender<proto::SpokeMessage>,
     freshness: Freshness,
+    /// Cells of which a batch was refused: only a repair brings them on.
+    broken: HashSet<Name>,
     /// Whether the state was confirmed on this stream.
     confirmed: bool,
 }
@@ -95,30 +110,38 @@ impl Session<'_> {
     /// Runs one stream to its end. `Ok`: the hub closed it in good order, or `stop` was cancelled.
     pub(super) async fn run(
         &mut self,
+        hub: &str,
         channel: Channel,
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let opened = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            opened = self.open(channel) => opened?,
+            opened = self.open(hub, channel) => opened?,
         };
         self.exchange(opened, stop).await
     }
 
     /// Says hello and follows the welcome's plans.
-    async fn open(&mut self, channel: Channel) -> Result<Opened, SessionError> {
+    async fn open(&mut self, hub: &str, channel: Channel) -> Result<Opened, SessionError> {
         let mut client = StateSyncClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, messages) = mpsc::channel(OUTBOX);
-        send(&outbox, ToHub::Hello(self.hello())).await?;
+        send(&outbox, ToHub::Hello(self.hello().await)).await?;
         let mut inbox = in_time(client.sync(ReceiverStream::new(messages))).await?.into_inner();
         let Some(FromHub::Welcome(welcome)) = in_time(inbox.message()).await?.and_then(|m| m.message) else {
             return Err(SessionError::Protocol("its first message is no welcome"));
         };
-        let mut stream = Stream { client, outbox, freshness: Freshness::default(), confirmed: false };
-        let every = self.welcome(&mut stream, welcome).await?;
-        tracing::info!(position = %self.applier.snapshot().position(), "the state stream is open");
+        let mut stream = Stream {
+            client,
+            outbox,
+            freshness: Freshness::default(),
+            broken: HashSet::new(),
+            confirmed: false,
+        };
+        let every = self.welcome(hub, &mut stream, welcome).await?;
+        let position = self.applier.lock().await.snapshot().position();
+        tracing::info!(%position, "the state stream is open");
         Ok(Opened { stream, inbox, every })
     }
 
@@ -130,11 +153,7 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
-                    // Whoever says goodbye is waited for by no receipt: nothing may decide on its lease any more.
-                    if self.applier.give_up_lease() {
-                        let goodbye = proto::Goodbye { reason: "stopping".into() };
-                        send(&stream.outbox, ToHub::Goodbye(goodbye)).await?;
-                    }
+                    self.part(&stream).await?;
                     drop(stream);
                     // The hub answers a goodbye by ending the stream.
                     let ended = async { while let Ok(Some(_)) = inbox.message().await {} };
@@ -149,7 +168,16 @@ impl Session<'_> {
                     }
                     let now = self.clock.now().boot;
                     let nonce = stream.freshness.ping(now);
-                    send(&stream.outbox, ToHub::Ping(proto::Ping { nonce, sent_boot_us: now.as_micros(), ..Default::default() })).await?;
+                    let ping = proto::Ping { nonce, sent_boot_us: now.as_micros(), ..Default::default() };
+                    send(&stream.outbox, ToHub::Ping(ping)).await?;
+                }
+                Ok(()) = self.kills.changed() => {
+                    self.renew(&mut stream).await;
+                    self.acknowledge(&stream, Vec::new()).await?;
+                }
+                Some(cell) = self.mend.recv() => {
+                    self.repair(&mut stream, &cell).await?;
+                    self.status.mended();
                 }
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };
@@ -161,205 +189,223 @@ impl Session<'_> {
         }
     }
 
-    fn hello(&self) -> proto::Hello {
+    async fn part(&self, stream: &Stream) -> Result<(), SessionError> {
+        // Whoever says goodbye is waited for by no receipt: nothing may decide on its lease any more.
+        if self.applier.lock().await.give_up_lease() {
+            let goodbye = proto::Goodbye { reason: "stopping".into() };
+            send(&stream.outbox, ToHub::Goodbye(goodbye)).await?;
+        }
+        Ok(())
+    }
+
+    async fn hello(&self) -> proto::Hello {
+        let applier = self.applier.lock().await;
         proto::Hello {
-            cluster_id: self.applier.cluster_id(),
+            cluster_id: applier.lkg().cluster_id().clone(),
             spoke_id: self.settings.spoke_id.clone(),
             incarnation: Bytes::copy_from_slice(&self.settings.incarnation),
-            have: self.positions(),
+            have: positions(&applier),
             schema: RECORD_SCHEMA,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             deny_after_max_us: u64::try_from(self.settings.deny_after_max.as_micros()).unwrap_or(u64::MAX),
             waived: self.settings.waived.clone(),
+            head: applier.lkg().head().cloned(),
+            receipt_key: Bytes::copy_from_slice(self.receipt_key.public_key().as_ref()),
             ..Default::default()
         }
-    }
-
-    fn positions(&self) -> Vec<proto::CellPosition> {
-        let snapshot = self.applier.snapshot();
-        let position = |held: &crate::core::identity::CellState| proto::CellPosition {
-            cell: held.cell.to_string(),
-            epoch: Bytes::copy_from_slice(held.epoch.as_bytes()),
-            revision: held.revision,
-            history_hash: Bytes::copy_from_slice(&held.history_hash),
-            ..Default::default()
-        };
-        snapshot.cells().iter().map(position).collect()
     }
 
     async fn welcome(
         &mut self,
+        hub: &str,
         stream: &mut Stream,
         welcome: proto::Welcome,
     ) -> Result<Duration, SessionError> {
-        let known = self.applier.cluster_id();
-        if !known.is_empty() && known != welcome.cluster_id {
-            return Err(SessionError::Protocol("it belongs to another cluster than the hub before"));
-        }
+        wire::all_known("welcome", &welcome.critical_features)?;
         wire::epoch(&welcome.epoch)?;
-        self.applier.set_cluster_id(welcome.cluster_id);
+        self.trust(welcome.cluster_id, welcome.signing_keys).await?;
         for plan in welcome.plans {
             self.follow(stream, plan).await?;
         }
         self.status.welcomed();
+        self.hub.send_replace(Some(hub.to_owned()));
         self.acknowledge(stream, Vec::new()).await?;
         Ok(Duration::from_millis(u64::from(welcome.ping_interval_ms.clamp(10, 60_000))))
     }
 
+    /// Pins the first cluster and keys that come; others are refused from then on.
+    async fn trust(&self, cluster_id: Bytes, keys: Vec<proto::SigningKey>) -> Result<(), SessionError> {
+        let mut applier = self.applier.lock().await;
+        let known = applier.lkg().cluster_id();
+        if !known.is_empty() && *known != cluster_id {
+            return Err(SessionError::Protocol("it belongs to another cluster than the hub before"));
+        }
+        match applier.lkg().keys() {
+            [] if keys.is_empty() => Err(SessionError::Protocol("it names no signing key")),
+            [] => {
+                tracing::info!(keys = keys.len(), "pinned the hub's signing keys");
+                applier.pin(cluster_id, keys).map_err(|e| SessionError::Disk(e.to_string()))
+            }
+            pinned if pinned != keys => {
+                Err(SessionError::Protocol("its signing keys are others than those pinned here"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn receive(&mut self, stream: &mut Stream, message: proto::HubMessage) -> Result<(), SessionError> {
         match message.message {
-            Some(FromHub::Delta(delta)) => self.delta(stream, &delta).await,
-            Some(FromHub::Plan(plan)) => {
-                self.follow(stream, plan).await?;
+            Some(FromHub::Batch(signed)) => self.delta(stream, &signed).await,
+            Some(FromHub::Urgent(signed)) => {
+                let mut applier = self.applier.lock().await;
+                let kills = wire::open_urgent(&signed, applier.lkg().keys())?;
+                applier.kill(&kills, &signed).await?;
+                drop(applier);
                 self.acknowledge(stream, Vec::new()).await
             }
-            Some(FromHub::Beat(beat)) => {
-                let head =
-                    |h: proto::CellHead| Ok((Name::parse(&h.cell).map_err(WireError::from)?, h.revision));
-                let heads = beat.heads.into_iter().map(head).collect::<Result<Vec<_>, SessionError>>()?;
-                stream.freshness.answered(beat.echo_nonce, heads, beat.hub_time_us);
-                self.renew(stream);
-                Ok(())
+            Some(FromHub::Plan(plan)) => {
+                self.follow(stream, plan).await?;
+                self.renew(stream).await;
+                self.acknowledge(stream, Vec::new()).await
             }
-            Some(FromHub::Batch(_) | FromHub::Urgent(_)) => {
-                Err(SessionError::Protocol("it sent what was not asked for"))
-            }
+            Some(FromHub::Beat(beat)) => self.beat(stream, beat).await,
             Some(FromHub::Welcome(_)) => Err(SessionError::Protocol("it welcomed twice")),
             // A kind of message this build does not know: it can only be optional.
             None => Ok(()),
         }
     }
 
-    fn renew(&mut self, stream: &mut Stream) {
-        if let Some(lease) = stream.freshness.covered(&self.applier.snapshot()) {
-            self.applier.renew(lease);
+    async fn beat(&self, stream: &mut Stream, beat: proto::Beat) -> Result<(), SessionError> {
+        if let Some(head) = beat.head {
+            let mut applier = self.applier.lock().await;
+            signed::verify(&head, applier.lkg().keys(), proto::SignedKind::Head)?;
+            applier.set_head(head);
+        }
+        let named = |h: proto::CellHead| {
+            let heads = Heads { revision: h.revision, kill_revision: h.kill_revision };
+            Ok((Name::parse(&h.cell).map_err(WireError::from)?, heads))
+        };
+        let heads = beat.heads.into_iter().map(named).collect::<Result<Vec<_>, SessionError>>()?;
+        stream.freshness.answered(beat.echo_nonce, heads, beat.hub_time_us);
+        self.renew(stream).await;
+        Ok(())
+    }
+
+    async fn renew(&self, stream: &mut Stream) {
+        let mut applier = self.applier.lock().await;
+        if let Some(lease) = stream.freshness.covered(&applier.snapshot()) {
+            applier.renew(lease);
             if !std::mem::replace(&mut stream.confirmed, true) {
                 tracing::info!("the hub has confirmed the state");
             }
         }
     }
 
-    async fn delta(&mut self, stream: &mut Stream, delta: &proto::Delta) -> Result<(), SessionError> {
-        let applied = match self.decode(delta) {
-            Ok(batch) => self.applier.delta(&batch, &delta.encode_to_vec()).await.map_err(SessionError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = applied {
-            let refusal = proto::Refusal {
-                cell: delta.cell.clone(),
-                from_revision: delta.from_revision,
-                to_revision: delta.to_revision,
-                code: "delta.refused".to_owned(),
-                detail: error.to_string(),
-            };
-            self.acknowledge(stream, vec![refusal]).await?;
-            return Err(error);
-        }
-        self.renew(stream);
-        self.acknowledge(stream, Vec::new()).await
-    }
-
-    fn decode(&self, delta: &proto::Delta) -> Result<Batch, SessionError> {
+    async fn delta(&mut self, stream: &mut Stream, signed: &proto::Signed) -> Result<(), SessionError> {
+        let mut applier = self.applier.lock().await;
+        let delta = wire::open_delta(signed, applier.lkg().keys())?;
         let cell = Name::parse(&delta.cell).map_err(WireError::from)?;
-        let before = self.applier.snapshot().cell(&cell).map_or([0; 32], |held| held.history_hash);
-        Ok(wire::decode_delta(delta, &before)?)
+        let snapshot = applier.snapshot();
+        let held = snapshot.cell(&cell);
+        let (at, before) = held.map_or((0, [0; 32]), |held| (held.revision, held.history_hash));
+        drop(snapshot);
+        // A repair has come past it, or has yet to come.
+        if delta.to_revision <= at || stream.broken.contains(&cell) {
+            return Ok(());
+        }
+        let applied = match wire::decode_delta(&delta, &before) {
+            Ok(batch) => applier.delta(&batch, signed).await.map_err(SessionError::from),
+            Err(error) => Err(error.into()),
+        };
+        drop(applier);
+        let Err(error) = applied else {
+            self.renew(stream).await;
+            return self.acknowledge(stream, Vec::new()).await;
+        };
+        tracing::error!(%cell, %error, "a batch is refused; the last good state stays until it is repaired");
+        stream.broken.insert(cell);
+        let refusal = proto::Refusal {
+            cell: delta.cell,
+            from_revision: at,
+            to_revision: delta.to_revision,
+            code: "delta.refused".to_owned(),
+            detail: error.to_string(),
+        };
+        self.acknowledge(stream, vec![refusal]).await
     }
 
-    async fn acknowledge(
-        &mut self,
-        stream: &Stream,
-        refused: Vec<proto::Refusal>,
-    ) -> Result<(), SessionError> {
+    async fn acknowledge(&self, stream: &Stream, refused: Vec<proto::Refusal>) -> Result<(), SessionError> {
+        let mut applier = self.applier.lock().await;
+        let state = applier.snapshot();
+        let carried = state.cells().iter().map(|held| state.carried(&held.cell).len() as u64).sum();
+        let now = self.clock.now();
         let ack = proto::Ack {
-            in_force: if self.applier.is_kept() { self.positions() } else { Vec::new() },
-            effective_boot_us: self.clock.now().boot.as_micros(),
-            purged_verifications: self.applier.take_purged(),
+            in_force: if applier.is_kept() { positions(&applier) } else { Vec::new() },
+            effective_boot_us: now.boot.as_micros(),
+            purged_verifications: applier.take_purged(),
             ended_streams: 0,
             refused,
+            cluster_id: applier.lkg().cluster_id().clone(),
+            spoke_id: self.settings.spoke_id.clone(),
+            incarnation: Bytes::copy_from_slice(&self.settings.incarnation),
+            carried_kills: carried,
+            drift_found: self.status.drift_found(),
+            drift_mended: self.status.drift_mended(),
+            wall_us: u64::try_from(now.wall.as_micros()).unwrap_or(0),
             ..Default::default()
         };
-        send(&stream.outbox, ToHub::Ack(ack)).await
+        drop(applier);
+        let signed = signed::sign_ack(self.receipt_key, Bytes::from(ack.encode_to_vec()));
+        send(&stream.outbox, ToHub::SignedAck(signed)).await
     }
 
     async fn follow(&mut self, stream: &mut Stream, plan: proto::CellPlan) -> Result<(), SessionError> {
         let refused =
             |what| SessionError::Refused { cell: plan.cell.clone(), what, detail: plan.detail.clone() };
+        let cell = Name::parse(&plan.cell).map_err(WireError::from)?;
         match plan.kind() {
             proto::PlanKind::Resume => {
-                let cell = Name::parse(&plan.cell).map_err(WireError::from)?;
-                let held = self.applier.snapshot().cell(&cell).map_or(0, |held| held.revision);
+                let held = self.applier.lock().await.snapshot().cell(&cell).map_or(0, |held| held.revision);
                 if held == plan.from_revision {
                     return Ok(());
                 }
                 Err(SessionError::Protocol("it resumes from another revision than the one shown"))
             }
-            proto::PlanKind::Snapshot => match &plan.manifest {
+            proto::PlanKind::Snapshot => match &plan.signed_manifest {
                 Some(manifest) => self.take_snapshot(stream, manifest).await,
                 None => Err(SessionError::Protocol("a snapshot plan has no manifest")),
             },
+            proto::PlanKind::Repair => {
+                tracing::warn!(%cell, why = plan.detail, "the hub has a cell repaired");
+                self.repair(stream, &cell).await
+            }
+            proto::PlanKind::Withdrawn => {
+                tracing::info!(%cell, "a cell left the scope");
+                self.applier.lock().await.withdraw(&cell).await;
+                stream.freshness.forget(&cell);
+                Ok(())
+            }
             proto::PlanKind::HubBehind => Err(refused("the hub is behind what was in force here")),
             proto::PlanKind::Forked => Err(refused("the hub's history is another than the one held here")),
-            proto::PlanKind::Unspecified | proto::PlanKind::Repair | proto::PlanKind::Withdrawn => {
+            proto::PlanKind::Unspecified => {
                 Err(SessionError::Protocol("a plan of a kind this build does not know"))
             }
         }
     }
-
-    async fn take_snapshot(
-        &mut self,
-        stream: &mut Stream,
-        manifest: &proto::Manifest,
-    ) -> Result<(), SessionError> {
-        let mut changes = Vec::new();
-        for chunk in &manifest.chunks {
-            let bytes = fetch(stream, manifest, chunk).await?;
-            let chunk =
-                proto::Chunk::decode(bytes).map_err(|_| SessionError::Protocol("a chunk does not decode"))?;
-            for change in &chunk.changes {
-                changes.push(wire::decode_change(change)?);
-            }
-        }
-        if changes.len() as u64 != manifest.records {
-            return Err(SessionError::Protocol(
-                "a snapshot has another number of records than its manifest says",
-            ));
-        }
-        let batch = Batch {
-            cell: Name::parse(&manifest.cell).map_err(WireError::from)?,
-            epoch: wire::epoch(&manifest.epoch)?,
-            from_revision: 0,
-            to_revision: manifest.revision,
-            history_hash: wire::hash32("history hash", &manifest.history_hash)?,
-            state_digest: wire::state_digest(&manifest.state_digest)?,
-            changes,
-        };
-        self.applier.replace(&batch).await?;
-        tracing::info!(cell = %batch.cell, revision = batch.to_revision, records = manifest.records, "took a snapshot");
-        Ok(())
-    }
 }
 
-async fn fetch(
-    stream: &mut Stream,
-    manifest: &proto::Manifest,
-    chunk: &proto::ChunkRef,
-) -> Result<Bytes, SessionError> {
-    if chunk.length > CHUNK_BYTES_MAX {
-        return Err(SessionError::Protocol("a chunk is longer than 16 MiB"));
-    }
-    let request = proto::ChunkRequest { cell: manifest.cell.clone(), hash: chunk.hash.clone() };
-    let mut parts = in_time(stream.client.get_chunk(request)).await?.into_inner();
-    let mut bytes = BytesMut::new();
-    while let Some(part) = in_time(parts.message()).await? {
-        if (bytes.len() + part.data.len()) as u64 > chunk.length {
-            return Err(SessionError::Protocol("a chunk is longer than its manifest says"));
-        }
-        bytes.extend_from_slice(&part.data);
-    }
-    if blake3::hash(&bytes).as_bytes()[..] != chunk.hash[..] {
-        return Err(SessionError::Protocol("a chunk's hash is another than its manifest says"));
-    }
-    Ok(bytes.freeze())
+/// What is in force here, a cell at a time.
+pub(super) fn positions(applier: &Applier) -> Vec<proto::CellPosition> {
+    let snapshot = applier.snapshot();
+    let position = |held: &CellState| proto::CellPosition {
+        cell: held.cell.to_string(),
+        epoch: Bytes::copy_from_slice(held.epoch.as_bytes()),
+        revision: held.revision,
+        history_hash: Bytes::copy_from_slice(&held.history_hash),
+        state_digest: Bytes::copy_from_slice(held.state_digest.as_bytes()),
+        kill_revision: held.kill_revision,
+    };
+    snapshot.cells().iter().map(position).collect()
 }
 
 async fn send(outbox: &mpsc::Sender<proto::SpokeMessage>, message: ToHub) -> Result<(), SessionError> {
@@ -371,7 +417,9 @@ async fn send(outbox: &mpsc::Sender<proto::SpokeMessage>, message: ToHub) -> Res
 }
 
 /// What the hub says, if it says it in time: a hub that is there and mute must not hold the next one up.
-async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, SessionError> {
+pub(super) async fn in_time<T>(
+    answer: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, SessionError> {
     Ok(tokio::time::timeout(ANSWER_TIMEOUT, answer)
         .await
         .map_err(|_| SessionError::Silent(ANSWER_TIMEOUT))??)

@@ -12,6 +12,10 @@ pub struct StateStatus {
     batches_refused: AtomicU64,
     resyncs: AtomicU64,
     connections: AtomicU64,
+    urgent_connected: AtomicBool,
+    kills_applied: AtomicU64,
+    drift_found: AtomicU64,
+    drift_mended: AtomicU64,
     detail: Mutex<Detail>,
 }
 
@@ -47,6 +51,26 @@ impl StateStatus {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Whether the connection for revocations alone is open.
+    pub fn urgent_connected(&self) -> bool {
+        self.urgent_connected.load(Ordering::Relaxed)
+    }
+
+    /// Revocations put in force ahead of the order since start.
+    pub fn kills_applied(&self) -> u64 {
+        self.kills_applied.load(Ordering::Relaxed)
+    }
+
+    /// Tables found to be other than their digest since start.
+    pub fn drift_found(&self) -> u64 {
+        self.drift_found.load(Ordering::Relaxed)
+    }
+
+    /// Of these, repaired.
+    pub fn drift_mended(&self) -> u64 {
+        self.drift_mended.load(Ordering::Relaxed)
+    }
+
     /// The hub last tried.
     pub fn endpoint(&self) -> String {
         self.detail.lock().endpoint.clone()
@@ -76,6 +100,22 @@ impl StateStatus {
 
     pub(super) fn applied(&self, changes: usize) {
         self.changes_applied.fetch_add(changes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn killed(&self, changes: usize) {
+        self.kills_applied.fetch_add(changes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn urgent(&self, connected: bool) {
+        self.urgent_connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub(super) fn drifted(&self) {
+        self.drift_found.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn mended(&self) {
+        self.drift_mended.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self) {

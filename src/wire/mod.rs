@@ -5,11 +5,13 @@
 
 pub mod evidence;
 pub mod ext_authz;
+pub mod signed;
 pub mod state;
 
 /// Generated from `proto/portreeve/state/v1`.
 #[expect(
     missing_docs,
+    clippy::large_enum_variant,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated from proto/, where it is documented"

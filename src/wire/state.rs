@@ -7,8 +7,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::core::id::{Epoch, Name, NameError};
-use crate::core::identity::{self as core, Batch, Change, Record, RecordKind, StateDigest};
+use crate::core::identity::{self as core, Batch, Change, KillBatch, Record, RecordKind, StateDigest};
 use crate::core::time::Timestamp;
+use crate::wire::signed;
 use crate::wire::state_proto as proto;
 
 mod decode;
@@ -23,7 +24,7 @@ pub struct WireError {
 }
 
 impl WireError {
-    fn new(place: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+    pub(in crate::wire) fn new(place: impl Into<String>, detail: impl std::fmt::Display) -> Self {
         Self { place: place.into(), detail: detail.to_string() }
     }
 
@@ -128,6 +129,7 @@ pub fn decode_change(change: &proto::Change) -> Result<Change, WireError> {
         WireError::new("change", format!("record kind {} is unknown to this build", change.kind))
     })?;
     let place = format!("{} `{}`", kind.as_str(), change.name.escape_debug());
+    all_known(&place, &change.critical_features)?;
     let name = Name::parse(&change.name)?;
     let record = match proto::Operation::try_from(change.operation) {
         Ok(proto::Operation::Put) => {
@@ -182,6 +184,60 @@ pub fn decode_delta(delta: &proto::Delta, before: &[u8; 32]) -> Result<Batch, Wi
         changes: decode_body(&delta.body).map_err(|error| error.within(&place))?,
         cell,
     })
+}
+
+/// A delta, once it is known to be signed by one of `keys`.
+///
+/// # Errors
+/// [`WireError`] when it is not, cannot be read, or demands what this build does not know.
+pub fn open_delta(signed: &proto::Signed, keys: &[proto::SigningKey]) -> Result<proto::Delta, WireError> {
+    let body = signed::verify(signed, keys, proto::SignedKind::Delta)?;
+    let delta = proto::Delta::decode(body).map_err(|e| WireError::new("delta", e))?;
+    all_known("delta", &delta.critical_features)?;
+    Ok(delta)
+}
+
+/// A manifest, once it is known to be signed by one of `keys`.
+///
+/// # Errors
+/// [`WireError`] when it is not, or cannot be read.
+pub fn open_manifest(
+    signed: &proto::Signed,
+    keys: &[proto::SigningKey],
+) -> Result<proto::Manifest, WireError> {
+    let body = signed::verify(signed, keys, proto::SignedKind::Manifest)?;
+    proto::Manifest::decode(body).map_err(|e| WireError::new("manifest", e))
+}
+
+/// Revocations ahead of the order, once they are known to be signed by one of `keys`.
+///
+/// # Errors
+/// [`WireError`] when they are not, cannot be read, or demand what this build does not know.
+pub fn open_urgent(signed: &proto::Signed, keys: &[proto::SigningKey]) -> Result<KillBatch, WireError> {
+    let body = signed::verify(signed, keys, proto::SignedKind::Urgent)?;
+    let urgent = proto::Urgent::decode(body).map_err(|e| WireError::new("urgent", e))?;
+    all_known("urgent", &urgent.critical_features)?;
+    Ok(KillBatch {
+        cell: Name::parse(&urgent.cell)?,
+        epoch: epoch(&urgent.epoch)?,
+        previous: urgent.previous,
+        revision: urgent.revision,
+        changes: urgent.changes.iter().map(decode_change).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Refuses what demands a feature of the receiver that this build lacks; it has none yet.
+///
+/// # Errors
+/// [`WireError`] names the first.
+pub fn all_known(place: &str, critical: &[u32]) -> Result<(), WireError> {
+    match critical.first() {
+        None => Ok(()),
+        Some(feature) => {
+            let detail = format!("it needs feature {feature}, which this build does not know");
+            Err(WireError::new(place, detail))
+        }
+    }
 }
 
 /// The history hash after a batch: BLAKE3 over the one before, the revision and the body's bytes.

@@ -3,6 +3,7 @@
 mod api;
 mod client;
 mod lab;
+mod lanes;
 mod model;
 mod store;
 mod stream;

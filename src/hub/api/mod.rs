@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::Authority;
 use super::feed::Feed;
 use super::roster::Roster;
+use super::stream::Shared as Streams;
 use super::token::AdminToken;
 use crate::core::time::Clock;
 pub use openapi::document;
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) roster: Arc<Roster>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) token: AdminToken,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) shutdown: CancellationToken,
     /// Requests that may use the store at once.
     pub(crate) room: Semaphore,

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::exchange::{Params, kind, name};
 use super::problem::Problem;
 use super::{Context, Shared};
+use crate::core::identity::Change;
 use crate::hub::roster::{Receipt, ReceiptState, RevisionFacts};
+use crate::wire::state::decode_body;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +76,11 @@ pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<Revis
     let logged = context.work(move |context| context.feed.store().logged(revision)).await??;
     let logged = logged.ok_or_else(|| Problem::not_found(format!("no commit is of revision {revision}")))?;
     let own = context.feed.acknowledged(revision).map(|now| now.wall);
+    let changes = decode_body(&logged.body).map_err(|e| {
+        Problem::unavailable(format!("the commit of revision {revision} cannot be read: {e}"))
+    })?;
     Ok(RevisionFacts {
+        denies: changes.iter().all(Change::denies),
         revision,
         cell: logged.tenant,
         committed_at: own.or(logged.acknowledged_at).unwrap_or(logged.at).max(logged.at),

@@ -7,9 +7,11 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{Context, Shared};
+use crate::core::id::Name;
 use crate::core::identity::RecordKind;
 use crate::hub::authority::Refusal;
 use crate::hub::store::CellPosition;
+use crate::hub::stream::Frozen;
 
 /// The hub: which store, how far, what is in it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -24,8 +26,23 @@ pub(crate) struct Status {
     store: String,
     /// Members of the roster with a live stream.
     members_connected: usize,
+    /// Whether state is streamed; `false`: the store was proven to be older than what this hub has signed.
+    serving: bool,
+    /// Tenants whose order stands still because several enforcement points refused a batch.
+    frozen: Vec<FrozenTenant>,
     /// Every tenant.
     tenants: Vec<TenantStatus>,
+}
+
+/// A tenant whose order stands still; its revocations go on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FrozenTenant {
+    /// The tenant.
+    tenant: String,
+    /// The revision that is offered.
+    before: u64,
+    /// The revision of the batch that was refused.
+    refused: u64,
 }
 
 /// One tenant: live records of each kind.
@@ -87,8 +104,16 @@ fn read(context: &Context) -> Result<Status, Refusal> {
         revision: head.revision,
         store: store.describe(),
         members_connected: context.roster.connected(),
+        serving: !context.streams.is_condemned(),
+        frozen: context.streams.quarantine.all().into_iter().map(FrozenTenant::of).collect(),
         tenants: cells.iter().map(|cell| read_tenant(context, cell)).collect::<Result<_, _>>()?,
     })
+}
+
+impl FrozenTenant {
+    fn of((tenant, frozen): (Name, Frozen)) -> Self {
+        Self { tenant: tenant.to_string(), before: frozen.before, refused: frozen.refused }
+    }
 }
 
 fn read_tenant(context: &Context, cell: &CellPosition) -> Result<TenantStatus, Refusal> {

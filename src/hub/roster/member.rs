@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Acknowledged, StoredMember, with_drift};
+use super::{Acknowledged, CellInForce, RevisionFacts, StoredMember, with_drift};
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
 
@@ -41,6 +41,10 @@ pub(super) struct Member {
     cells: HashMap<Name, VecDeque<InForce>>,
     copied: Option<Copied>,
     pub(super) refused: VecDeque<String>,
+    /// Revocations it carries from an older epoch.
+    pub(super) carried: u64,
+    /// Tables found to differ, and mended.
+    pub(super) drift: (u64, u64),
 }
 
 /// Streams that were live when a newer one of the same incarnation came: they may have been
@@ -57,6 +61,7 @@ struct Copied {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct InForce {
     pub(super) revision: u64,
+    pub(super) kill_revision: u64,
     pub(super) at: Timestamp,
     pub(super) purged: u64,
     pub(super) ended_streams: u64,
@@ -76,6 +81,8 @@ impl Member {
             cells: HashMap::new(),
             copied: None,
             refused: VecDeque::new(),
+            carried: 0,
+            drift: (0, 0),
         }
     }
 
@@ -152,11 +159,13 @@ impl Member {
         if !self.is_newest(session) {
             return;
         }
-        for (cell, revision) in ack.positions {
+        for CellInForce { cell, revision, kill_revision } in ack.positions {
             let held = self.cells.entry(cell).or_default();
-            if held.back().is_none_or(|last| last.revision < revision) {
+            let moved = |last: &InForce| last.revision < revision || last.kill_revision < kill_revision;
+            if held.back().is_none_or(moved) {
                 held.push_back(InForce {
                     revision,
+                    kill_revision,
                     at: now.wall,
                     purged: ack.purged,
                     ended_streams: ack.ended_streams,
@@ -167,6 +176,8 @@ impl Member {
                 held.pop_front();
             }
         }
+        self.carried = ack.carried;
+        self.drift = ack.drift;
         for refused in ack.refused {
             self.refused.push_back(refused);
             if self.refused.len() > REFUSALS_MAX {
@@ -175,9 +186,12 @@ impl Member {
         }
     }
 
-    /// The first acknowledgement known that covers `revision` of `cell`.
-    pub(super) fn in_force(&self, cell: &Name, revision: u64) -> Option<&InForce> {
-        self.cells.get(cell)?.iter().find(|held| held.revision >= revision)
+    /// The first acknowledgement known that covers a commit.
+    pub(super) fn in_force(&self, facts: &RevisionFacts) -> Option<&InForce> {
+        let covers = |held: &&InForce| {
+            held.revision >= facts.revision || (facts.denies && held.kill_revision >= facts.revision)
+        };
+        self.cells.get(&facts.cell)?.iter().find(covers)
     }
 
     /// The last position acknowledged of each cell.

@@ -21,6 +21,8 @@ pub(crate) struct RevisionFacts {
     pub(crate) committed_at: Timestamp,
     /// The same, never too early, on the clock that runs during suspend.
     pub(crate) committed: BootInstant,
+    /// Whether all of the commit denies: then being told of it ahead of the order is enough.
+    pub(crate) denies: bool,
 }
 
 /// Whether a revision is in force at every enforcement point that fails closed.
@@ -122,7 +124,7 @@ impl MemberReceipt {
         let bounded = member.deny_after_max().is_some() || !member.is_connected();
         let lapsed = bounded && now.boot > fence;
         let alone = |held: &&InForce| member.alone_from(held).is_none_or(|from| now.boot > from);
-        let in_force = member.in_force(&facts.cell, facts.revision).filter(alone);
+        let in_force = member.in_force(facts).filter(alone);
         let since =
             |held: &InForce| held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)));
         let (state, at) = match in_force {
@@ -170,6 +172,12 @@ pub(crate) struct MemberView {
     pub(crate) waived_routes: Vec<String>,
     /// What it has acknowledged to be in force.
     pub(crate) cells: Vec<MemberCell>,
+    /// Revocations of an older epoch that it keeps in force because the restored store does not know them.
+    pub(crate) carried_kills: u64,
+    /// Tables of it that were found to differ from their digest, since its start.
+    pub(crate) drift_found: u64,
+    /// Of these, repaired.
+    pub(crate) drift_mended: u64,
     /// The last batches it refused, newest last.
     pub(crate) refusals: Vec<String>,
 }
@@ -181,6 +189,8 @@ pub(crate) struct MemberCell {
     pub(crate) tenant: String,
     /// The revision in force.
     pub(crate) revision: u64,
+    /// Up to here every revocation is in force, ahead of the order where that is further.
+    pub(crate) kill_revision: u64,
     /// Since when.
     pub(crate) at: Time,
 }
@@ -201,6 +211,7 @@ impl MemberView {
             .map(|(cell, held)| MemberCell {
                 tenant: cell.to_string(),
                 revision: held.revision,
+                kill_revision: held.kill_revision,
                 at: Time(held.at),
             })
             .collect();
@@ -217,6 +228,9 @@ impl MemberView {
                 .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             waived_routes: member.terms.waived.clone(),
             cells,
+            carried_kills: member.carried,
+            drift_found: member.drift.0,
+            drift_mended: member.drift.1,
             refusals: member.refused.iter().cloned().collect(),
         }
     }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tonic::Status;
 
 use crate::core::id::{Epoch, Name};
+use crate::core::identity::StateDigest;
 use crate::hub::authority::TENANTS_MAX;
 use crate::hub::roster::{MemberKey, Terms};
 use crate::hub::store::StoreIdentity;
-use crate::wire::state::{epoch, hash32};
+use crate::wire::state::{epoch, hash32, state_digest};
 use crate::wire::state_proto as proto;
 
 /// A hello that was read.
@@ -17,6 +19,10 @@ pub(super) struct Greeting {
     pub(super) key: MemberKey,
     pub(super) terms: Terms,
     pub(super) have: Vec<Holding>,
+    /// Acknowledgements are signed by its other half.
+    pub(super) receipt_key: Bytes,
+    /// The newest head of this hub's that it has seen.
+    pub(super) head: Option<proto::Signed>,
 }
 
 /// A position that an enforcement point holds.
@@ -26,6 +32,10 @@ pub(super) struct Holding {
     pub(super) epoch: Epoch,
     pub(super) revision: u64,
     pub(super) history_hash: [u8; 32],
+    /// Of its table; `None`: not told.
+    pub(super) state_digest: Option<StateDigest>,
+    /// Up to here every revocation is in force.
+    pub(super) kill_revision: u64,
 }
 
 impl Holding {
@@ -42,6 +52,8 @@ impl Holding {
             epoch: epoch(&position.epoch).map_err(|e| bad(&e))?,
             revision: position.revision,
             history_hash,
+            state_digest: state_digest(&position.state_digest).map_err(|e| bad(&e))?,
+            kill_revision: position.kill_revision,
         })
     }
 }
@@ -71,6 +83,9 @@ pub(super) fn read(message: proto::SpokeMessage, store: &StoreIdentity) -> Resul
     if deny_after_max > DENY_AFTER_MAX {
         return Err(Status::invalid_argument("deny_after_max_us: expected at most 30 days"));
     }
+    if hello.receipt_key.len() != RECEIPT_KEY_BYTES {
+        return Err(Status::invalid_argument("receipt_key: expected 32 bytes"));
+    }
     let have = hello.have.iter().map(Holding::read).collect::<Result<_, _>>()?;
     Ok(Greeting {
         key: MemberKey { spoke_id: hello.spoke_id, incarnation },
@@ -80,6 +95,8 @@ pub(super) fn read(message: proto::SpokeMessage, store: &StoreIdentity) -> Resul
             build: hello.build,
         },
         have,
+        receipt_key: hello.receipt_key,
+        head: hello.head,
     })
 }
 
@@ -90,6 +107,7 @@ fn bounded(what: &str, text: &str, min: usize, max: usize) -> Result<(), Status>
     Err(Status::invalid_argument(format!("{what}: expected {min} to {max} bytes without control characters")))
 }
 
+const RECEIPT_KEY_BYTES: usize = 32;
 const ID_BYTES_MAX: usize = 253;
 const ROUTE_BYTES_MAX: usize = 512;
 const WAIVED_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! Snapshots as enforcement points fetch them: a manifest over chunks named by their hash.
+//! Snapshots as enforcement points fetch them: a signed manifest over chunks named by their hash.
 //!
 //! A bounded number of bytes is kept. A snapshot somewhat older than the head serves as well
 //! as a new one, since the deltas after it follow from the log; so a fleet that starts at once
@@ -12,51 +12,50 @@ use parking_lot::Mutex;
 use prost::Message as _;
 
 use crate::core::id::Name;
+use crate::core::identity::{Change, Snapshot, bucket_of};
 use crate::hub::blocking;
-use crate::hub::store::{CellImage, CellPosition, StateStore, StoreError, StoreIdentity};
+use crate::hub::feed::{Feed, digest_bytes};
+use crate::hub::store::CellPosition;
+use crate::wire::state::encode_change;
 use crate::wire::state_proto as proto;
 
 /// One snapshot of one cell.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) position: CellPosition,
-    pub(super) records: u64,
+    pub(super) manifest: proto::Signed,
     chunks: Vec<(blake3::Hash, Bytes)>,
 }
 
 /// Snapshots, newest last.
 pub(super) struct Images {
-    store: Arc<dyn StateStore>,
+    feed: Arc<Feed>,
     kept: Mutex<VecDeque<Arc<Image>>>,
     building: tokio::sync::Mutex<()>,
 }
 
 impl Images {
-    pub(super) fn new(store: Arc<dyn StateStore>) -> Self {
-        Self { store, kept: Mutex::new(VecDeque::new()), building: tokio::sync::Mutex::new(()) }
+    pub(super) fn new(feed: Arc<Feed>) -> Self {
+        Self { feed, kept: Mutex::new(VecDeque::new()), building: tokio::sync::Mutex::new(()) }
     }
 
     /// A snapshot of `cell`, at most [`BEHIND_MAX`] revisions behind `head`; `None`: no such cell.
-    pub(super) async fn of(&self, cell: &Name, head: u64) -> Result<Option<Arc<Image>>, StoreError> {
+    pub(super) async fn of(&self, cell: &Name, head: u64) -> Option<Arc<Image>> {
         if let Some(ready) = self.ready(cell, head) {
-            return Ok(Some(ready));
+            return Some(ready);
         }
         // One at a time: others may have waited for the same one.
         let _building = self.building.lock().await;
         if let Some(ready) = self.ready(cell, head) {
-            return Ok(Some(ready));
+            return Some(ready);
         }
-        let store = Arc::clone(&self.store);
-        let wanted = cell.clone();
-        let built = blocking(&*self.store, move || {
-            let found = store.snapshot(&wanted)?;
-            Ok::<_, StoreError>(found.map(|cell| Arc::new(Image::build(cell))))
-        })
-        .await?;
+        let (feed, wanted) = (Arc::clone(&self.feed), cell.clone());
+        let store = Arc::clone(feed.store());
+        let built = blocking(&*store, move || Image::build(&feed, &wanted).map(Arc::new)).await;
         if let Some(image) = &built {
             self.keep(Arc::clone(image));
         }
-        Ok(built)
+        built
     }
 
     /// The bytes of one chunk.
@@ -83,50 +82,67 @@ impl Images {
 }
 
 impl Image {
-    /// Cuts a cell into chunks. Records come by kind and name, so that what has not changed
-    /// tends to be in the same chunk again.
-    fn build(cell: CellImage) -> Self {
-        let mut chunks = Vec::new();
-        let mut open = BytesMut::new();
-        let mut close = |open: &mut BytesMut| {
-            let bytes = open.split().freeze();
-            chunks.push((blake3::hash(&bytes), bytes));
-        };
-        let records = cell.records.len() as u64;
-        for record in &cell.records {
-            let one = proto::Chunk { changes: vec![record.to_wire()] };
-            if !open.is_empty() && open.len() + one.encoded_len() > CHUNK_BYTES_MAX {
-                close(&mut open);
-            }
-            // Encodings of messages with repeated fields join by concatenation.
-            open.extend_from_slice(&one.encode_to_vec());
-        }
-        if !open.is_empty() {
-            close(&mut open);
-        }
-        Self { position: cell.position, records, chunks }
-    }
-
-    pub(super) fn manifest(&self, store: &StoreIdentity) -> proto::Manifest {
-        let chunk = |(hash, bytes): &(blake3::Hash, Bytes)| proto::ChunkRef {
+    /// Cuts a cell into chunks. Records come by bucket, so that what has not changed tends to be
+    /// in the same chunk again.
+    fn build(feed: &Feed, cell: &Name) -> Option<Self> {
+        let mirror = feed.mirrored();
+        let mut changes = mirror.state().export(cell);
+        changes.sort_by_cached_key(|c| (bucket_of(c.kind, &c.name), c.kind, c.name.clone()));
+        let mut manifest = manifest(feed, mirror.state(), cell, mirror.kill_revision(cell))?;
+        manifest.records = changes.len() as u64;
+        let chunks: Vec<_> = cut(&changes).map(|bytes| (blake3::hash(&bytes), bytes)).collect();
+        let named = |(hash, bytes): &(blake3::Hash, Bytes)| proto::ChunkRef {
             hash: Bytes::copy_from_slice(hash.as_bytes()),
             length: bytes.len() as u64,
         };
-        proto::Manifest {
-            cluster_id: Bytes::copy_from_slice(&store.cluster_id),
-            epoch: Bytes::copy_from_slice(store.epoch.as_bytes()),
-            cell: self.position.tenant.to_string(),
-            revision: self.position.revision,
-            history_hash: Bytes::copy_from_slice(&self.position.history_hash),
-            records: self.records,
-            chunks: self.chunks.iter().map(chunk).collect(),
-            ..Default::default()
-        }
+        manifest.chunks = chunks.iter().map(named).collect();
+        let held = mirror.state().cell(cell)?;
+        let position =
+            CellPosition { tenant: cell.clone(), revision: held.revision, history_hash: held.history_hash };
+        Some(Self { position, manifest: feed.key().sign(proto::SignedKind::Manifest, &manifest), chunks })
     }
 
     fn bytes(&self) -> usize {
         self.chunks.iter().map(|(_, bytes)| bytes.len()).sum()
     }
+}
+
+/// Where a cell stands in `state`, as a manifest without contents; `None`: no such cell.
+pub(super) fn manifest(
+    feed: &Feed,
+    state: &Snapshot,
+    cell: &Name,
+    kill_revision: u64,
+) -> Option<proto::Manifest> {
+    let held = state.cell(cell)?;
+    Some(proto::Manifest {
+        cluster_id: Bytes::copy_from_slice(&feed.store().identity().cluster_id),
+        epoch: Bytes::copy_from_slice(held.epoch.as_bytes()),
+        cell: cell.to_string(),
+        revision: held.revision,
+        history_hash: Bytes::copy_from_slice(&held.history_hash),
+        state_digest: digest_bytes(held.state_digest),
+        kill_revision,
+        ..Default::default()
+    })
+}
+
+/// Changes as the encodings of chunks, each of at most [`CHUNK_BYTES_MAX`] or one record.
+pub(super) fn cut(changes: &[Change]) -> impl Iterator<Item = Bytes> {
+    let mut rest = changes.iter().peekable();
+    std::iter::from_fn(move || {
+        let mut open = BytesMut::new();
+        while let Some(change) = rest.peek() {
+            let one = proto::Chunk { changes: vec![encode_change(change)] };
+            if !open.is_empty() && open.len() + one.encoded_len() > CHUNK_BYTES_MAX {
+                break;
+            }
+            // Encodings of messages with repeated fields join by concatenation.
+            open.extend_from_slice(&one.encode_to_vec());
+            rest.next();
+        }
+        (!open.is_empty()).then(|| open.freeze())
+    })
 }
 
 /// Largest chunk.

@@ -10,19 +10,23 @@ mod hello;
 mod image;
 mod plan;
 mod pulse;
+mod quarantine;
+mod repair;
 mod session;
+mod urgent;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::blocking;
 use super::feed::Feed;
 use super::roster::Roster;
 use crate::core::id::Name;
@@ -31,6 +35,7 @@ use crate::wire::state_proto as proto;
 use crate::wire::state_proto::state_sync_server::{StateSync, StateSyncServer};
 use image::Images;
 use pulse::Pulse;
+pub(crate) use quarantine::{Frozen, Quarantine};
 
 /// Largest message either way, in bytes: a delta of the largest commit and its frame.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -69,9 +74,13 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: StreamSettings,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) quarantine: Quarantine,
+    /// Cancelled when it is proven that the store is not the one this hub served from.
+    condemned: CancellationToken,
     images: Images,
     pulse: Pulse,
     room: Arc<Semaphore>,
+    repairs: Semaphore,
     sessions: TaskTracker,
 }
 
@@ -90,10 +99,50 @@ impl Shared {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(settings.streams_max));
-        let pulse = Pulse::new(Arc::clone(feed.store()), Arc::clone(&clock));
-        let images = Images::new(Arc::clone(feed.store()));
-        let sessions = TaskTracker::new();
-        Arc::new(Self { feed, roster, clock, settings, shutdown, images, pulse, room, sessions })
+        Arc::new(Self {
+            pulse: Pulse::new(Arc::clone(&feed), Arc::clone(&clock)),
+            images: Images::new(Arc::clone(&feed)),
+            quarantine: Quarantine::default(),
+            condemned: CancellationToken::new(),
+            sessions: TaskTracker::new(),
+            repairs: Semaphore::new(REPAIRS_AT_ONCE),
+            feed,
+            roster,
+            clock,
+            settings,
+            shutdown,
+            room,
+        })
+    }
+
+    /// Ends every stream and takes no more: what is served here is not what was served before.
+    fn condemn(&self, proof: &str) {
+        if !self.condemned.is_cancelled() {
+            tracing::error!(
+                proof,
+                "the store was rolled back: this hub serves no state any more; {CONDEMNED}"
+            );
+            self.condemned.cancel();
+        }
+    }
+
+    /// Whether it is proven that the store was rolled back.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.condemned.is_cancelled()
+    }
+
+    /// A place for one more stream.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        if self.condemned.is_cancelled() {
+            return Err(Status::failed_precondition(CONDEMNED));
+        }
+        if self.shutdown.is_cancelled() {
+            return Err(Status::unavailable("the hub is stopping"));
+        }
+        Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
+            tracing::warn!(streams_max = self.settings.streams_max, "a stream was refused: too many");
+            Status::resource_exhausted("the hub has as many streams as it takes")
+        })
     }
 
     /// Waits for every stream to have ended; told to by `shutdown`.
@@ -121,18 +170,37 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl StateSync for StateService {
     type SyncStream = ReceiverStream<Result<proto::HubMessage, Status>>;
     type GetChunkStream = Answers<proto::ChunkPart>;
-    type UrgentStream = Answers<proto::Signed>;
+    type UrgentStream = ReceiverStream<Result<proto::Signed, Status>>;
     type RepairStream = Answers<proto::RepairPart>;
 
     async fn urgent(
         &self,
-        _: Request<Streaming<proto::UrgentMessage>>,
+        request: Request<proto::UrgentHello>,
     ) -> Result<Response<Self::UrgentStream>, Status> {
-        Err(Status::unimplemented("this hub sends revocations on the ordered stream alone"))
+        let shared = Arc::clone(&self.0);
+        let place = shared.admit()?;
+        let have = urgent::greet(&shared, request.get_ref())?;
+        let (outbound, messages) = mpsc::channel(QUEUE_MAX);
+        let tasks = shared.sessions.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            urgent::run(shared, have, outbound).await;
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
     }
 
-    async fn repair(&self, _: Request<proto::RepairRequest>) -> Result<Response<Self::RepairStream>, Status> {
-        Err(Status::unimplemented("this hub repairs by snapshot alone"))
+    async fn repair(
+        &self,
+        request: Request<proto::RepairRequest>,
+    ) -> Result<Response<Self::RepairStream>, Status> {
+        let shared = Arc::clone(&self.0);
+        let Ok(_place) = shared.repairs.acquire().await else {
+            return Err(Status::unavailable("the hub is stopping"));
+        };
+        let request = request.into_inner();
+        let feed = Arc::clone(&shared.feed);
+        let parts = blocking(&**shared.feed.store(), move || repair::make(&feed, &request)).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
     }
 
     async fn sync(
@@ -140,13 +208,7 @@ impl StateSync for StateService {
         request: Request<Streaming<proto::SpokeMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let shared = Arc::clone(&self.0);
-        let Ok(place) = Arc::clone(&shared.room).try_acquire_owned() else {
-            tracing::warn!(streams_max = shared.settings.streams_max, "a stream was refused: too many");
-            return Err(Status::resource_exhausted("the hub has as many streams as it takes"));
-        };
-        if shared.shutdown.is_cancelled() {
-            return Err(Status::unavailable("the hub is stopping"));
-        }
+        let place = shared.admit()?;
         let peer = request.remote_addr();
         let (outbound, answers) = mpsc::channel(QUEUE_MAX);
         let tasks = shared.sessions.clone();
@@ -175,6 +237,10 @@ impl StateSync for StateService {
     }
 }
 
+/// What a hub whose store was rolled back says.
+const CONDEMNED: &str = "the hub's store is older than what it has signed: stop it, and run `portreeve hub restore` on the store to keep";
+/// Repairs made at once: each reads a whole cell.
+const REPAIRS_AT_ONCE: usize = 2;
 /// Messages that wait for one stream.
 const QUEUE_MAX: usize = 32;
 const PART_BYTES: usize = 256 * 1024;

@@ -1,16 +1,21 @@
-//! What each cell needs: to go on from the log, a snapshot, or a halt because the histories differ.
+//! What each cell needs: to go on from the log, a repair, a snapshot, or a halt because the
+//! histories differ.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tonic::Status;
 
 use super::Shared;
 use super::hello::Holding;
-use crate::core::id::Name;
+use crate::core::id::{Epoch, Name};
+use crate::core::identity::Snapshot;
 use crate::hub::blocking;
-use crate::hub::store::{CellPosition, StateStore, StoreError, StoreIdentity};
+use crate::hub::feed::Feed;
+use crate::hub::store::{CellPosition, Logged, StateStore, StoreError, StoreIdentity};
 use crate::wire::state_proto as proto;
+use crate::wire::{signed, state as wire};
 
 /// The welcome, and where the stream begins.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub(super) struct Plan {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Step {
     Resume,
+    Repair(&'static str),
     Snapshot,
     HubBehind(String),
     Forked(String),
@@ -37,7 +43,8 @@ enum Step {
 pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, Status> {
     let store = shared.feed.store().clone();
     let identity = store.identity();
-    let judged = blocking(&**shared.feed.store(), move || judge(&*store, have)).await;
+    let mirror = shared.feed.mirrored();
+    let judged = blocking(&**shared.feed.store(), move || judge(&*store, mirror.state(), have)).await;
     let (head, steps) = judged.map_err(|e| unavailable(&e))?;
     let mut plan = Plan {
         welcome: proto::Welcome {
@@ -46,6 +53,7 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
             head_revision: head,
             plans: Vec::new(),
             ping_interval_ms: u32::try_from(shared.settings.ping_interval.as_millis()).unwrap_or(u32::MAX),
+            signing_keys: vec![shared.feed.key().public().clone()],
             ..Default::default()
         },
         cells: HashMap::new(),
@@ -53,9 +61,34 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
         halt: None,
     };
     for (position, cell_head, step) in steps {
-        plan.add(shared, &identity, position, cell_head, step).await?;
+        plan.add(shared, position, cell_head, step).await?;
     }
     Ok(plan)
+}
+
+/// What `head` proves against this hub, if anything: that a store it served is gone. Blocks.
+pub(super) fn proof(feed: &Feed, head: &proto::Signed) -> Result<Option<String>, StoreError> {
+    let store = feed.store();
+    let identity = store.identity();
+    let keys = [feed.key().public().clone()];
+    let body = signed::verify(head, &keys, proto::SignedKind::Head).ok();
+    let Some(seen) = body.and_then(|body| proto::Head::decode(body).ok()) else { return Ok(None) };
+    if seen.cluster_id[..] != identity.cluster_id || seen.epoch[..] != *identity.epoch.as_bytes() {
+        return Ok(None);
+    }
+    let (shown, ours) = (seen.revision, store.heartbeat()?.position.revision);
+    if shown > ours {
+        return Ok(Some(format!(
+            "this hub has signed revision {shown} of its epoch, and its store ends at {ours}"
+        )));
+    }
+    match store.logged(shown) {
+        Ok(Some(logged)) if logged.global_hash[..] != seen.global_hash[..] => {
+            Ok(Some(format!("this hub has signed another history of its epoch at revision {shown}")))
+        }
+        Ok(_) | Err(StoreError::Compacted { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 impl Plan {
@@ -63,7 +96,6 @@ impl Plan {
     async fn add(
         &mut self,
         shared: &Shared,
-        identity: &StoreIdentity,
         position: CellPosition,
         cell_head: u64,
         step: Step,
@@ -75,12 +107,17 @@ impl Plan {
                 cell.from_revision = position.revision;
                 self.follow(position, cell_head);
             }
+            Step::Repair(why) => {
+                cell.kind = proto::PlanKind::Repair as i32;
+                why.clone_into(&mut cell.detail);
+                // It comes to where the mirror stands when it asks; what follows is sent from here.
+                self.follow(CellPosition { revision: cell_head, ..position }, cell_head);
+            }
             Step::Snapshot => {
                 let image = shared.images.of(&position.tenant, cell_head).await;
-                let image = image.map_err(|e| unavailable(&e))?;
-                let image = image.ok_or_else(|| Status::internal("a cell of the store is gone"))?;
+                let image = image.ok_or_else(|| Status::unavailable("a cell of the store is being read"))?;
                 cell.kind = proto::PlanKind::Snapshot as i32;
-                cell.manifest = Some(image.manifest(identity));
+                cell.signed_manifest = Some(image.manifest.clone());
                 self.follow(image.position.clone(), cell_head);
             }
             Step::HubBehind(detail) => {
@@ -111,14 +148,18 @@ impl Plan {
 
 type Steps = Vec<(CellPosition, u64, Step)>;
 
-fn judge(store: &dyn StateStore, have: Vec<Holding>) -> Result<(u64, Steps), StoreError> {
+fn judge(store: &dyn StateStore, mirror: &Snapshot, have: Vec<Holding>) -> Result<(u64, Steps), StoreError> {
     let (head, cells) = store.cells()?;
+    let identity = store.identity();
     let mut shown: HashMap<Name, Holding> = have.into_iter().map(|h| (h.cell.clone(), h)).collect();
     let mut steps = Vec::new();
     for cell in cells {
         let held = shown.remove(&cell.tenant);
         let (position, step) = match held {
-            Some(held) => (held.position(), judge_cell(store, &cell, &held)?),
+            Some(held) => {
+                let facts = Facts::gather(store, mirror, &identity, &cell, &held)?;
+                (held.position(), facts.step(&held))
+            }
             None => (nothing(&cell.tenant), Step::Snapshot),
         };
         steps.push((position, cell.revision, step));
@@ -131,29 +172,74 @@ fn judge(store: &dyn StateStore, have: Vec<Holding>) -> Result<(u64, Steps), Sto
     Ok((head.revision, steps))
 }
 
-fn judge_cell(store: &dyn StateStore, cell: &CellPosition, held: &Holding) -> Result<Step, StoreError> {
-    let ours = store.identity().epoch;
-    if held.epoch > ours {
-        let detail =
-            format!("epoch {} was seen, the hub is at {ours}: an older store was put back", held.epoch);
-        return Ok(Step::HubBehind(detail));
+/// What the hub knows of a position it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Facts {
+    epoch: Epoch,
+    /// The cell's head.
+    head: u64,
+    past: Past,
+    /// Whether the table shown is another than the hub's of the same revision; `false`: not known to be.
+    differs: bool,
+}
+
+/// How the history shown compares with the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Past {
+    Same,
+    Other,
+    /// The log no longer reaches back so far.
+    Compacted,
+}
+
+impl Facts {
+    fn gather(
+        store: &dyn StateStore,
+        mirror: &Snapshot,
+        identity: &StoreIdentity,
+        cell: &CellPosition,
+        held: &Holding,
+    ) -> Result<Self, StoreError> {
+        let looked_up = held.epoch == identity.epoch && (1..=cell.revision).contains(&held.revision);
+        let same = |logged: &Logged| logged.tenant == cell.tenant && logged.history_hash == held.history_hash;
+        let past = match looked_up.then(|| store.logged(held.revision)) {
+            Some(Ok(Some(logged))) if same(&logged) => Past::Same,
+            Some(Err(StoreError::Compacted { .. })) => Past::Compacted,
+            Some(Err(error)) => return Err(error),
+            _ => Past::Other,
+        };
+        let ours = mirror.cell(&cell.tenant).filter(|ours| ours.revision == held.revision);
+        let differs = ours.is_some_and(|ours| held.state_digest.is_some_and(|it| it != ours.state_digest));
+        Ok(Self { epoch: identity.epoch, head: cell.revision, past, differs })
     }
-    if held.epoch < ours {
-        return Ok(Step::Snapshot);
-    }
-    if held.revision > cell.revision {
-        let detail = format!("revision {} was seen, the hub is at {}", held.revision, cell.revision);
-        return Ok(Step::HubBehind(detail));
-    }
-    if held.revision == 0 {
-        return Ok(Step::Snapshot);
-    }
-    // The log is whole, so a position that it does not know is of another history.
-    match store.logged(held.revision)? {
-        Some(logged) if logged.tenant == cell.tenant && logged.history_hash == held.history_hash => {
-            Ok(Step::Resume)
+
+    fn step(&self, held: &Holding) -> Step {
+        if held.epoch > self.epoch {
+            let (seen, ours) = (held.epoch, self.epoch);
+            return Step::HubBehind(format!(
+                "epoch {seen} was seen, the hub is at {ours}: an older store was put back"
+            ));
         }
-        _ => Ok(Step::Forked(format!("another history was seen at revision {}", held.revision))),
+        if held.revision == 0 {
+            return Step::Snapshot;
+        }
+        if held.epoch < self.epoch {
+            return Step::Repair("the store was restored: a newer epoch");
+        }
+        if held.revision > self.head {
+            return Step::HubBehind(format!(
+                "revision {} was seen, the hub is at {}",
+                held.revision, self.head
+            ));
+        }
+        match self.past {
+            Past::Other => Step::Forked(format!("another history was seen at revision {}", held.revision)),
+            Past::Compacted => Step::Repair("the change log no longer reaches back so far"),
+            Past::Same if self.differs => {
+                Step::Repair("the table differs from the hub's at the same revision")
+            }
+            Past::Same => Step::Resume,
+        }
     }
 }
 
@@ -171,4 +257,87 @@ fn nothing(tenant: &Name) -> CellPosition {
 pub(super) fn unavailable(error: &StoreError) -> Status {
     tracing::error!(%error, "a stream cannot be served");
     Status::unavailable("the hub's store cannot be read")
+}
+
+/// A plan to repair one cell of a stream that is open.
+pub(super) fn repair(cell: &Name, why: &str) -> proto::CellPlan {
+    proto::CellPlan {
+        cell: cell.to_string(),
+        kind: proto::PlanKind::Repair as i32,
+        detail: why.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Reads which records of a cell the digests shown differ in.
+pub(super) fn shown_buckets(shown: &[Bytes]) -> Result<Option<Vec<[u8; 32]>>, Status> {
+    if shown.is_empty() {
+        return Ok(None);
+    }
+    let digests = shown.iter().map(|bytes| wire::hash32("bucket", bytes)).collect::<Result<Vec<_>, _>>();
+    let digests = digests.map_err(|e| Status::invalid_argument(e.to_string()))?;
+    if digests.len() != usize::from(crate::core::identity::BUCKETS) {
+        return Err(Status::invalid_argument("buckets: expected 1,024 digests, or none"));
+    }
+    Ok(Some(digests))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCHS: [u8; 3] = [1, 2, 3];
+
+    /// Every position that can be shown against everything the hub can know of it.
+    #[test]
+    fn the_resume_table_is_whole() {
+        let mut rows = 0;
+        for epoch in EPOCHS {
+            for revision in 0..=6u64 {
+                for head in [1, 3, 5] {
+                    for past in [Past::Same, Past::Other, Past::Compacted] {
+                        for differs in [false, true] {
+                            let held = Holding {
+                                cell: Name::parse("demo").unwrap(),
+                                epoch: Epoch::from_bytes([epoch; 16]),
+                                revision,
+                                history_hash: [0; 32],
+                                state_digest: None,
+                                kill_revision: 0,
+                            };
+                            let facts = Facts { epoch: Epoch::from_bytes([2; 16]), head, past, differs };
+                            holds(&facts, &held, &facts.step(&held));
+                            rows += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(rows, 3 * 7 * 3 * 3 * 2);
+    }
+
+    fn holds(facts: &Facts, held: &Holding, step: &Step) {
+        let newer = held.epoch > facts.epoch;
+        let same = held.epoch == facts.epoch;
+        let beyond = same && held.revision > facts.head;
+        let row = format!("{held:?} {facts:?} → {step:?}");
+        match step {
+            // Going on is right only where all of the past is known to be the same.
+            Step::Resume => {
+                assert!(
+                    same && !beyond && held.revision > 0 && facts.past == Past::Same && !facts.differs,
+                    "{row}"
+                );
+            }
+            Step::Snapshot => assert!(!newer && held.revision == 0, "{row}"),
+            Step::HubBehind(_) => assert!(newer || (held.revision > 0 && beyond), "{row}"),
+            Step::Forked(_) => assert!(same && !beyond && facts.past == Past::Other, "{row}"),
+            Step::Repair(_) => {
+                let older = held.epoch < facts.epoch;
+                let known =
+                    !beyond && (facts.past == Past::Compacted || (facts.past == Past::Same && facts.differs));
+                assert!(held.revision > 0 && !newer && (older || (same && known)), "{row}");
+            }
+        }
+    }
 }

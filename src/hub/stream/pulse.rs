@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::core::time::{Clock, Timestamp};
 use crate::hub::blocking;
-use crate::hub::store::{StateStore, StoreError};
+use crate::hub::feed::Feed;
+use crate::hub::store::StoreError;
+use crate::wire::state_proto as proto;
 
 /// A head, and when reading it began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) revision: u64,
     pub(super) read_at: Timestamp,
+    /// The same, signed.
+    pub(super) signed: proto::Signed,
 }
 
 /// Reads heads.
 pub(super) struct Pulse {
-    store: Arc<dyn StateStore>,
+    feed: Arc<Feed>,
     clock: Arc<dyn Clock>,
     /// Orders arrivals and the beginnings of reads.
     turn: AtomicU64,
@@ -26,8 +31,8 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(store: Arc<dyn StateStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, turn: AtomicU64::new(0), last: Mutex::new(None) }
+    pub(super) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Self {
+        Self { feed, clock, turn: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
     /// A head whose reading began after this was called.
@@ -36,17 +41,28 @@ impl Pulse {
     pub(super) async fn head(&self) -> Result<Head, StoreError> {
         let arrived = self.turn.fetch_add(1, Ordering::SeqCst);
         let mut last = self.last.lock().await;
-        if let Some((began, head)) = *last
-            && began > arrived
+        if let Some((began, head)) = &*last
+            && *began > arrived
         {
-            return Ok(head);
+            return Ok(head.clone());
         }
         let began = self.turn.fetch_add(1, Ordering::SeqCst);
         let read_at = self.clock.now().wall;
-        let store = Arc::clone(&self.store);
-        let position = blocking(&*self.store, move || store.head()).await?;
-        let head = Head { revision: position.revision, read_at };
-        *last = Some((began, head));
+        let store = Arc::clone(self.feed.store());
+        let read = blocking(&**self.feed.store(), move || store.heartbeat()).await?;
+        let position = read.position;
+        let signed = self.feed.key().sign(
+            proto::SignedKind::Head,
+            &proto::Head {
+                cluster_id: Bytes::copy_from_slice(&self.feed.store().identity().cluster_id),
+                epoch: Bytes::copy_from_slice(position.epoch.as_bytes()),
+                revision: position.revision,
+                global_hash: Bytes::copy_from_slice(&read.global_hash),
+                hub_time_us: u64::try_from(read_at.as_micros()).unwrap_or(0),
+            },
+        );
+        let head = Head { revision: position.revision, read_at, signed };
+        *last = Some((began, head.clone()));
         Ok(head)
     }
 }

@@ -3,22 +3,27 @@
 //! Two halves run side by side in one task: one reads and never waits for the other side to
 //! read, one writes at the pace the other side takes. Between them: pings, and what was sent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::hello::{Greeting, Holding};
 use super::plan::{Plan, unavailable};
-use super::{Shared, hello, plan};
+use super::quarantine::Frozen;
+use super::{CONDEMNED, Shared, hello, plan};
 use crate::core::id::Name;
 use crate::core::time::BootInstant;
-use crate::hub::roster::{Acknowledged, JoinError, Membership};
-use crate::hub::store::{CellPosition, Logged};
+use crate::hub::blocking;
+use crate::hub::feed::Entry;
+use crate::hub::roster::{Acknowledged, CellInForce, JoinError, Membership};
+use crate::hub::store::{CellPosition, StoreError};
+use crate::wire::signed;
 use crate::wire::state_proto as proto;
 use crate::wire::state_proto::hub_message::Message as Down;
 use crate::wire::state_proto::spoke_message::Message as Up;
@@ -58,27 +63,41 @@ async fn serve(
     outbound: &Outbound,
     peer: &str,
 ) -> Result<(), Status> {
-    let Greeting { key, terms, have } = greeting;
+    let Greeting { key, terms, have, receipt_key, head } = greeting;
+    if let Some(head) = head {
+        let feed = Arc::clone(&shared.feed);
+        let found = blocking(&**shared.feed.store(), move || plan::proof(&feed, &head)).await;
+        if let Some(found) = found.map_err(|e| unavailable(&e))? {
+            shared.condemn(&found);
+            return Err(Status::failed_precondition(found));
+        }
+    }
     let spoke = key.spoke_id.clone();
     let membership = shared.roster.join(key, terms).await.map_err(|error| match error {
         JoinError::Full => Status::resource_exhausted(error.to_string()),
         JoinError::Store(error) => unavailable(&error),
     })?;
     tracing::info!(peer, spoke, "an enforcement point came");
-    let end = exchange(shared, &membership, have, inbound, outbound).await;
+    let end = exchange(shared, &membership, Shown { have, receipt_key }, inbound, outbound).await;
     shared.roster.leave(&membership);
     tracing::info!(peer, spoke, "an enforcement point went");
     end
 }
 
+/// What a greeting shows beside its name.
+struct Shown {
+    have: Vec<Holding>,
+    receipt_key: Bytes,
+}
+
 async fn exchange(
     shared: &Arc<Shared>,
     membership: &Membership,
-    have: Vec<Holding>,
+    shown: Shown,
     inbound: Streaming<proto::SpokeMessage>,
     outbound: &Outbound,
 ) -> Result<(), Status> {
-    let Plan { welcome, cells, cursor, halt } = plan::make(shared, have).await?;
+    let Plan { welcome, cells, cursor, halt } = plan::make(shared, shown.have).await?;
     let sent = Arc::new(Mutex::new(cells.clone()));
     let mut writer = Writer {
         shared,
@@ -87,6 +106,7 @@ async fn exchange(
         cells,
         cursor,
         named: HashMap::new(),
+        skipped: HashSet::new(),
         sent: Arc::clone(&sent),
     };
     writer.send(Down::Welcome(welcome)).await?;
@@ -99,17 +119,28 @@ async fn exchange(
         );
         return Err(Status::failed_precondition(detail));
     }
-    let (pings, waiting) = mpsc::channel(PINGS_MAX);
-    let reader = Reader { shared, membership, sent, pings };
+    let (orders, waiting) = mpsc::channel(ORDERS_MAX);
+    let receipt_key = shown.receipt_key;
+    let mut reader = Reader { shared, membership, receipt_key, sent, orders, repairs: 0 };
     tokio::select! {
         biased;
         () = membership.fenced.cancelled() => {
             Err(Status::aborted("a newer stream of the same incarnation took over"))
         }
+        () = shared.condemned.cancelled() => Err(Status::failed_precondition(CONDEMNED)),
         () = shared.shutdown.cancelled() => Err(Status::unavailable("the hub is stopping")),
         end = reader.run(inbound) => end,
         end = writer.run(shared.feed.subscribe(), waiting) => end,
     }
+}
+
+/// What the reading half asks of the writing half.
+#[derive(Clone, Debug)]
+enum Order {
+    /// Answer a ping.
+    Answer(Arrived),
+    /// Have a cell repaired.
+    Repair(Name, &'static str),
 }
 
 /// A ping, and when it came.
@@ -125,12 +156,14 @@ type Sent = Arc<Mutex<HashMap<Name, CellPosition>>>;
 struct Reader<'a> {
     shared: &'a Shared,
     membership: &'a Membership,
+    receipt_key: Bytes,
     sent: Sent,
-    pings: mpsc::Sender<Arrived>,
+    orders: mpsc::Sender<Order>,
+    repairs: u32,
 }
 
 impl Reader<'_> {
-    async fn run(&self, mut inbound: Streaming<proto::SpokeMessage>) -> Result<(), Status> {
+    async fn run(&mut self, mut inbound: Streaming<proto::SpokeMessage>) -> Result<(), Status> {
         loop {
             let next = tokio::time::timeout(self.shared.settings.idle_timeout, inbound.message()).await;
             let next = next.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?;
@@ -139,12 +172,9 @@ impl Reader<'_> {
                 Some(Up::Ping(ping)) => {
                     let arrived = Arrived { nonce: ping.nonce, at: self.shared.clock.now().boot };
                     // Too many wait already: this one goes unanswered, which only shortens a lease.
-                    self.pings.try_send(arrived).ok();
+                    self.orders.try_send(Order::Answer(arrived)).ok();
                 }
-                Some(Up::Ack(ack)) => self.acknowledge(ack)?,
-                Some(Up::SignedAck(_)) => {
-                    return Err(Status::unimplemented("this hub takes acknowledgements without signature"));
-                }
+                Some(Up::SignedAck(ack)) => self.acknowledge(&ack).await?,
                 Some(Up::Goodbye(goodbye)) => {
                     tracing::info!(
                         spoke = self.membership.key.spoke_id,
@@ -160,40 +190,115 @@ impl Reader<'_> {
         }
     }
 
-    fn acknowledge(&self, ack: proto::Ack) -> Result<(), Status> {
-        let epoch = self.shared.feed.store().identity().epoch;
+    async fn acknowledge(&mut self, signed: &proto::SignedAck) -> Result<(), Status> {
+        signed::verify_ack(signed, &self.receipt_key).map_err(|e| Status::unauthenticated(e.to_string()))?;
+        let ack = proto::Ack::decode(signed.ack.clone());
+        let ack = ack.map_err(|e| Status::invalid_argument(format!("acknowledgement: {e}")))?;
+        let key = &self.membership.key;
+        if ack.spoke_id != key.spoke_id || ack.incarnation[..] != key.incarnation {
+            return Err(Status::invalid_argument("an acknowledgement in another's name"));
+        }
         let mut positions = Vec::with_capacity(ack.in_force.len());
         for position in &ack.in_force {
-            let held = Holding::read(position)?;
-            let sent = self.sent.lock().get(&held.cell).cloned();
-            let refuse = |why: &str| {
-                let cell = &held.cell;
-                Err(Status::failed_precondition(format!("acknowledgement of cell `{cell}`: {why}")))
-            };
-            match sent {
-                _ if held.epoch != epoch => return refuse("another epoch"),
-                None => return refuse("it was never sent"),
-                Some(sent) if held.revision > sent.revision => {
-                    return refuse("a revision that was never sent");
-                }
-                Some(sent) if held.revision == sent.revision && held.history_hash != sent.history_hash => {
-                    return refuse("another history");
-                }
-                Some(_) => positions.push((held.cell, held.revision)),
-            }
+            let held = self.sent_or_known(Holding::read(position)?).await?;
+            self.compare(&held);
+            let killed = held.kill_revision.min(self.shared.feed.kill_revision(&held.cell));
+            positions.push(CellInForce {
+                kill_revision: killed.max(held.revision),
+                revision: held.revision,
+                cell: held.cell,
+            });
         }
         let refused = ack.refused.iter().take(REFUSALS_MAX).map(describe).collect::<Vec<_>>();
-        for refusal in &refused {
-            tracing::warn!(spoke = self.membership.key.spoke_id, refusal, "a batch was refused");
+        for (refusal, text) in ack.refused.iter().zip(&refused) {
+            tracing::warn!(spoke = key.spoke_id, refusal = text, "a batch was refused");
+            self.refused(refusal)?;
         }
         let ack = Acknowledged {
             positions,
             purged: ack.purged_verifications,
             ended_streams: ack.ended_streams,
             refused,
+            carried: ack.carried_kills,
+            drift: (ack.drift_found, ack.drift_mended),
         };
         self.shared.roster.acknowledged(self.membership, ack);
         Ok(())
+    }
+
+    /// A position, if it is one that this hub has sent, or repaired to.
+    async fn sent_or_known(&self, held: Holding) -> Result<Holding, Status> {
+        let cell = held.cell.clone();
+        let refuse =
+            |why: &str| Err(Status::failed_precondition(format!("acknowledgement of cell `{cell}`: {why}")));
+        if held.epoch != self.shared.feed.store().identity().epoch {
+            return refuse("another epoch");
+        }
+        let Some(sent) = self.sent.lock().get(&held.cell).cloned() else {
+            return refuse("it was never sent");
+        };
+        if held.revision < sent.revision {
+            return Ok(held);
+        }
+        if held.revision == sent.revision && held.history_hash == sent.history_hash {
+            return Ok(held);
+        }
+        match self.stood_at(&held).await? {
+            true => Ok(held),
+            false if held.revision > sent.revision => refuse("a revision that was never sent"),
+            false => refuse("another history"),
+        }
+    }
+
+    async fn stood_at(&self, held: &Holding) -> Result<bool, Status> {
+        let feed = &self.shared.feed;
+        if let Some(known) = feed.stood_at(&held.cell, held.revision, &held.history_hash) {
+            return Ok(known);
+        }
+        let (store, revision) = (Arc::clone(feed.store()), held.revision);
+        let logged = match blocking(&**feed.store(), move || store.logged(revision)).await {
+            Err(StoreError::Compacted { .. }) => None,
+            other => other.map_err(|e| unavailable(&e))?,
+        };
+        Ok(logged.is_some_and(|it| it.tenant == held.cell && it.history_hash == held.history_hash))
+    }
+
+    /// Looks whether the table acknowledged is the hub's.
+    fn compare(&mut self, held: &Holding) {
+        let ours = self.shared.feed.digest_at(&held.cell, held.revision);
+        if let (Some(ours), Some(theirs)) = (ours, held.state_digest)
+            && ours != theirs
+        {
+            tracing::error!(
+                spoke = self.membership.key.spoke_id, cell = %held.cell, revision = held.revision,
+                "an enforcement point's table is another than the hub's; it is repaired"
+            );
+            self.repair(held.cell.clone(), "the table differs from the hub's");
+        }
+    }
+
+    fn refused(&mut self, refusal: &proto::Refusal) -> Result<(), Status> {
+        let cell = Name::parse(&refusal.cell).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let batch = Frozen { before: refusal.from_revision, refused: refusal.to_revision };
+        let members = self.shared.roster.connected();
+        let quarantine = &self.shared.quarantine;
+        if quarantine.refused(&cell, batch, &self.membership.key.spoke_id, members) {
+            tracing::error!(%cell, before = batch.before, refused = batch.refused,
+                "several enforcement points refuse a batch: its cell is frozen, revocations go on");
+        }
+        if quarantine.frozen(&cell).is_none() {
+            self.repair(cell, "a batch was refused");
+        }
+        Ok(())
+    }
+
+    /// Has a cell repaired, unless this stream has had more repairs than a sound one needs.
+    fn repair(&mut self, cell: Name, why: &'static str) {
+        if self.repairs < REPAIRS_MAX {
+            self.repairs += 1;
+            // Too much waits already: the next acknowledgement asks again.
+            self.orders.try_send(Order::Repair(cell, why)).ok();
+        }
     }
 }
 
@@ -210,8 +315,10 @@ struct Writer<'a> {
     outbound: &'a Outbound,
     cells: HashMap<Name, CellPosition>,
     cursor: u64,
-    /// Heads named to this stream so far.
-    named: HashMap<Name, u64>,
+    /// Heads named to this stream so far: the ordered one and that of the revocations.
+    named: HashMap<Name, (u64, u64)>,
+    /// Cells of which a batch was held back.
+    skipped: HashSet<Name>,
     sent: Sent,
 }
 
@@ -219,13 +326,16 @@ impl Writer<'_> {
     async fn run(
         &mut self,
         mut heads: watch::Receiver<u64>,
-        mut pings: mpsc::Receiver<Arrived>,
+        mut orders: mpsc::Receiver<Order>,
     ) -> Result<(), Status> {
         loop {
             let head = *heads.borrow_and_update();
             self.deliver(head).await?;
             tokio::select! {
-                Some(arrived) = pings.recv() => self.answer(arrived, &mut pings).await?,
+                Some(order) = orders.recv() => match order {
+                    Order::Answer(arrived) => self.answer(arrived, &mut orders).await?,
+                    Order::Repair(cell, why) => self.send(Down::Plan(plan::repair(&cell, why))).await?,
+                },
                 moved = heads.changed() => {
                     moved.map_err(|_| Status::unavailable("the hub is stopping"))?;
                 }
@@ -240,65 +350,75 @@ impl Writer<'_> {
             if batch.is_empty() {
                 return Err(Status::unavailable("the hub's change log ends before its head"));
             }
-            for logged in batch {
-                self.pass_on(&logged).await?;
-                self.cursor = logged.revision;
+            for entry in batch {
+                self.pass_on(&entry).await?;
+                self.cursor = entry.revision;
             }
         }
         Ok(())
     }
 
-    async fn pass_on(&mut self, logged: &Logged) -> Result<(), Status> {
-        let epoch = self.shared.feed.store().identity().epoch;
-        let position = match self.cells.get(&logged.tenant) {
+    async fn pass_on(&mut self, entry: &Entry) -> Result<(), Status> {
+        let position = match self.cells.get(&entry.tenant) {
             Some(position) => position.clone(),
-            None => self.announce(logged).await?,
+            None => self.announce(entry).await?,
         };
-        if logged.revision <= position.revision {
+        if entry.revision <= position.revision {
             return Ok(());
         }
-        if logged.from_revision != position.revision {
+        let next = CellPosition {
+            tenant: entry.tenant.clone(),
+            revision: entry.revision,
+            history_hash: entry.history_hash,
+        };
+        if self.shared.quarantine.thaw(&entry.tenant, entry.revision) {
+            tracing::info!(cell = %entry.tenant, revision = entry.revision, "a frozen cell goes on");
+        }
+        if self.shared.quarantine.frozen(&entry.tenant).is_some() {
+            self.skipped.insert(entry.tenant.clone());
+            self.cells.insert(entry.tenant.clone(), next);
+            let Some(urgent) = entry.urgent.clone() else { return Ok(()) };
+            return self.send(Down::Urgent(urgent)).await;
+        }
+        let follows = entry.from_revision == position.revision;
+        // Noted first: an acknowledgement may come back before this task runs again.
+        self.sent.lock().insert(entry.tenant.clone(), next.clone());
+        self.cells.insert(entry.tenant.clone(), next);
+        if self.skipped.remove(&entry.tenant) {
+            return self
+                .send(Down::Plan(plan::repair(&entry.tenant, "a batch before this was refused")))
+                .await;
+        }
+        if !follows {
             return Err(Status::internal("the change log of a cell has a gap"));
         }
-        let next = CellPosition {
-            tenant: logged.tenant.clone(),
-            revision: logged.revision,
-            history_hash: logged.history_hash,
-        };
-        // Noted first: an acknowledgement may come back before this task runs again.
-        self.sent.lock().insert(logged.tenant.clone(), next.clone());
-        self.cells.insert(logged.tenant.clone(), next);
-        self.send(Down::Delta(proto::Delta {
-            cell: logged.tenant.to_string(),
-            epoch: Bytes::copy_from_slice(epoch.as_bytes()),
-            from_revision: logged.from_revision,
-            to_revision: logged.revision,
-            codec: proto::Codec::None as i32,
-            body: logged.body.clone(),
-            history_hash: Bytes::copy_from_slice(&logged.history_hash),
-            hub_time_us: u64::try_from(logged.at.as_micros()).unwrap_or(0),
-            ..Default::default()
-        }))
-        .await
+        self.send(Down::Batch(entry.delta.clone())).await
     }
 
     /// Tells of a cell made after the welcome: its deltas follow from the very first.
-    async fn announce(&mut self, logged: &Logged) -> Result<CellPosition, Status> {
+    async fn announce(&mut self, entry: &Entry) -> Result<CellPosition, Status> {
         let plan = proto::CellPlan {
-            cell: logged.tenant.to_string(),
+            cell: entry.tenant.to_string(),
             kind: proto::PlanKind::Resume as i32,
             from_revision: 0,
             ..Default::default()
         };
         self.send(Down::Plan(plan)).await?;
-        Ok(CellPosition { tenant: logged.tenant.clone(), revision: 0, history_hash: [0; 32] })
+        Ok(CellPosition { tenant: entry.tenant.clone(), revision: 0, history_hash: [0; 32] })
     }
 
     /// Answers the pings that wait, with one head read after the last of them had come.
-    async fn answer(&mut self, first: Arrived, pings: &mut mpsc::Receiver<Arrived>) -> Result<(), Status> {
+    async fn answer(&mut self, first: Arrived, orders: &mut mpsc::Receiver<Order>) -> Result<(), Status> {
         let mut waiting = vec![first];
-        while let Ok(next) = pings.try_recv() {
-            waiting.push(next);
+        let mut repairs = Vec::new();
+        while let Ok(next) = orders.try_recv() {
+            match next {
+                Order::Answer(arrived) => waiting.push(arrived),
+                Order::Repair(cell, why) => repairs.push(plan::repair(&cell, why)),
+            }
+        }
+        for plan in repairs {
+            self.send(Down::Plan(plan)).await?;
         }
         // Noted before the head is read: a commit that the answer does not name comes after the
         // note, so nobody takes this member's lease for lapsed while an answer is under way.
@@ -315,6 +435,7 @@ impl Writer<'_> {
                 head_revision: head.revision,
                 heads,
                 hub_time_us: u64::try_from(head.read_at.as_micros()).unwrap_or(0),
+                head: Some(head.signed.clone()),
                 ..Default::default()
             }))
             .await?;
@@ -326,13 +447,12 @@ impl Writer<'_> {
     fn heads(&mut self) -> Vec<proto::CellHead> {
         let mut news = Vec::new();
         for (cell, position) in &self.cells {
-            if self.named.get(cell) != Some(&position.revision) {
-                self.named.insert(cell.clone(), position.revision);
-                news.push(proto::CellHead {
-                    cell: cell.to_string(),
-                    revision: position.revision,
-                    ..Default::default()
-                });
+            let frozen = self.shared.quarantine.frozen(cell);
+            let revision = frozen.map_or(position.revision, |frozen| frozen.before.min(position.revision));
+            let kill_revision = self.shared.feed.kill_revision(cell);
+            if self.named.get(cell) != Some(&(revision, kill_revision)) {
+                self.named.insert(cell.clone(), (revision, kill_revision));
+                news.push(proto::CellHead { cell: cell.to_string(), revision, kill_revision });
             }
         }
         news.sort_by(|a, b| a.cell.cmp(&b.cell));
@@ -351,5 +471,7 @@ impl Writer<'_> {
     }
 }
 
-const PINGS_MAX: usize = 16;
+const ORDERS_MAX: usize = 32;
+/// Repairs of one stream; one that needs more is better begun anew, after its back-off.
+const REPAIRS_MAX: u32 = 16;
 const REFUSALS_MAX: usize = 64;

@@ -1,5 +1,9 @@
 use super::*;
-use crate::core::identity::{Change, IdentityStatus, IdentityType, Owner, Record, RecordKind};
+use crate::core::identity::{
+    Change, IdentityStatus, IdentityType, KillBatch, Owner, Record, RecordKind, RevocationTarget,
+};
+use crate::core::time::BootInstant;
+use crate::wire::signed;
 use std::sync::Arc;
 
 const BOOT: &str = "boot-1";
@@ -27,7 +31,7 @@ fn identity(status: IdentityStatus) -> Record {
     }))
 }
 
-fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (proto::Delta, Batch) {
+fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (proto::Signed, Batch) {
     let change = Change {
         kind: RecordKind::Identity,
         name: name("ledger"),
@@ -48,17 +52,53 @@ fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (prot
         ..Default::default()
     };
     let batch = wire::decode_delta(&delta, before).unwrap();
-    (delta, batch)
+    (sign(proto::SignedKind::Delta, &delta), batch)
+}
+
+fn key() -> aws_lc_rs::signature::Ed25519KeyPair {
+    aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap()
+}
+
+fn sign(kind: proto::SignedKind, message: &impl prost::Message) -> proto::Signed {
+    let public = signed::public(&key());
+    signed::sign(&key(), public.key_id, kind, Bytes::from(message.encode_to_vec()))
+}
+
+fn revocation(revision: u64, previous: u64) -> (proto::Signed, KillBatch) {
+    let change = Change {
+        kind: RecordKind::Revocation,
+        name: name(&format!("r{revision}")),
+        generation: 1,
+        revision,
+        record: Some(Record::Revocation(Arc::new(crate::core::identity::Revocation {
+            target: RevocationTarget::Identity { identity: name("ledger"), generation: 9 },
+            reason: "test".into(),
+            requested_by: "test".into(),
+            at: crate::core::time::Timestamp::default(),
+        }))),
+    };
+    let urgent = proto::Urgent {
+        cell: "demo".into(),
+        epoch: bytes::Bytes::from_static(&[1; 16]),
+        previous,
+        revision,
+        changes: vec![wire::encode_change(&change)],
+        ..Default::default()
+    };
+    let signed = sign(proto::SignedKind::Urgent, &urgent);
+    let kills = wire::open_urgent(&signed, &[signed::public(&key())]).unwrap();
+    (signed, kills)
 }
 
 /// A folder with a base at revision 1 and one delta to revision 2, and the state it stands for.
 fn written(folder: &Path) -> Snapshot {
     let (mut lkg, loaded) = LastKnownGood::open(folder, BOOT, MINUTE, Keyer::new(1)).unwrap();
+    lkg.pin(Bytes::from_static(&[7; 16]), vec![signed::public(&key())]).unwrap();
     let (_, first) = delta(0, 1, &[0; 32], IdentityStatus::Active);
     let state = loaded.snapshot.apply(&first).unwrap();
     lkg.rewrite(&name("demo"), &state).unwrap();
     let (raw, second) = delta(1, 2, &first.history_hash, IdentityStatus::Suspended);
-    lkg.append(&name("demo"), &raw.encode_to_vec()).unwrap();
+    lkg.append(&name("demo"), &raw).unwrap();
     let state = state.apply(&second).unwrap();
     let lease = Lease { fresh_at: Some(BootInstant::from_micros(77)), hub_time_us: 5 };
     lkg.write_lease(&lease, &state).unwrap();
@@ -140,4 +180,49 @@ fn a_lease_is_not_lengthened_by_a_restart() {
         assert_eq!(loaded.snapshot.position().revision, 2);
         assert_eq!(loaded.lease.fresh_at.is_some(), stands, "{deny_after_max:?}");
     }
+}
+
+/// What is known and denied of `ledger`.
+fn denials(state: &Snapshot) -> usize {
+    state.beside(&name("demo")).len()
+}
+
+#[test]
+fn a_revocation_ahead_of_the_order_survives_a_restart_however_it_was_kept() {
+    for rewritten in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let state = written(folder.path());
+        let (mut lkg, loaded) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
+        let (raw, kills) = revocation(9, 2);
+        let state = loaded.snapshot.kill(&kills).map(|next| (next, state)).unwrap().0;
+        if rewritten {
+            lkg.rewrite(&name("demo"), &state).unwrap();
+        } else {
+            lkg.append_urgent(&name("demo"), &raw).unwrap();
+        }
+        lkg.write_lease(&Lease::default(), &state).unwrap();
+        let again = reopened(folder.path(), BOOT).snapshot;
+        let held = again.cell(&name("demo")).unwrap();
+        assert_eq!((denials(&again), held.kill_revision, held.revision), (1, 9, 2), "rewritten: {rewritten}");
+        // A file without it is older than what was in force.
+        let path = folder.path().join("demo.lkg");
+        written(tempfile::tempdir_in(folder.path()).unwrap().path());
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let loaded = reopened(folder.path(), BOOT);
+        assert!(loaded.snapshot.is_absent() && loaded.refused.len() == 1, "rewritten: {rewritten}");
+    }
+}
+
+#[test]
+fn what_was_signed_by_another_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    assert!(!reopened(folder.path(), BOOT).snapshot.is_absent());
+    let (mut lkg, _) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
+    let other = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[4; 32]).unwrap();
+    lkg.pin(Bytes::from_static(&[7; 16]), vec![signed::public(&other)]).unwrap();
+    let loaded = reopened(folder.path(), BOOT);
+    assert!(loaded.snapshot.is_absent() && loaded.refused.len() == 1);
+    assert!(loaded.refused[0].to_string().contains("not trusted"), "{}", loaded.refused[0]);
 }

@@ -108,10 +108,7 @@ impl StateSync for Fake {
     type UrgentStream = Pin<Box<dyn Stream<Item = Result<proto::Signed, Status>> + Send>>;
     type RepairStream = Pin<Box<dyn Stream<Item = Result<proto::RepairPart, Status>> + Send>>;
 
-    async fn urgent(
-        &self,
-        _: Request<Streaming<proto::UrgentMessage>>,
-    ) -> Result<Response<Self::UrgentStream>, Status> {
+    async fn urgent(&self, _: Request<proto::UrgentHello>) -> Result<Response<Self::UrgentStream>, Status> {
         std::future::pending().await
     }
 

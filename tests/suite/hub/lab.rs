@@ -116,6 +116,20 @@ impl Lab {
         body
     }
 
+    /// Asks for the hub's status until it is as wanted.
+    pub(crate) async fn until_status(&self, wanted: impl Fn(&Value) -> bool) {
+        let asking = async {
+            loop {
+                let (_, status) = self.ask("GET", "/v1/status", None).await;
+                if wanted(&status) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.expect("the hub's status in time");
+    }
+
     /// Revokes an identity of tenant `demo`.
     pub(crate) async fn revoke(&self, identity: &str) -> Value {
         let body = json!({ "target": { "identity": identity }, "reason": "test" });

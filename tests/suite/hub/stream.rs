@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bytes::{Bytes, BytesMut};
 use portreeve::core::id::Name;
-use portreeve::core::identity::{Batch, Keyer, Snapshot};
+use portreeve::core::identity::{Batch, Keyer, Snapshot, bucket_of};
 use portreeve::hub::MESSAGE_BYTES_MAX;
-use portreeve::wire::state::{decode_change, decode_delta, epoch};
+use portreeve::wire::signed::sign_ack;
+use portreeve::wire::state::{decode_change, decode_delta, epoch, open_delta, open_manifest, state_digest};
 use portreeve::wire::state_proto as proto;
 use portreeve::wire::state_proto::hub_message::Message as Down;
+use portreeve::wire::state_proto::repair_part::Part;
 use portreeve::wire::state_proto::spoke_message::Message as Up;
 use portreeve::wire::state_proto::state_sync_client::StateSyncClient;
 use prost::Message as _;
@@ -21,48 +24,59 @@ use tonic::{Code, Status, Streaming};
 use super::lab::{HandClock, Lab, PATIENCE, demo, document, identity_spec, resource_spec};
 
 /// An enforcement point's side of one stream.
-struct Spoke {
+pub(super) struct Spoke {
     up: mpsc::Sender<proto::SpokeMessage>,
     down: Streaming<proto::HubMessage>,
     client: StateSyncClient<Channel>,
     /// Positions applied: revision and history hash.
-    cells: HashMap<String, (u64, [u8; 32])>,
+    pub(super) cells: HashMap<String, (u64, [u8; 32])>,
     epoch: Bytes,
     cluster_id: Bytes,
-    records: usize,
+    pub(super) records: usize,
+    pub(super) keys: Vec<proto::SigningKey>,
+    /// Who acknowledges.
+    pub(super) name: (String, Bytes),
     /// The state an enforcement point would decide by; none where the test makes up a position.
-    state: Option<Snapshot>,
+    pub(super) state: Option<Snapshot>,
 }
 
-fn hello(id: &str, incarnation: u8, deny_after: Duration) -> proto::Hello {
+pub(super) fn hello(id: &str, incarnation: u8, deny_after: Duration) -> proto::Hello {
     proto::Hello {
         spoke_id: id.into(),
         incarnation: Bytes::from(vec![incarnation; 16]),
         schema: 1,
         build: "test".into(),
         deny_after_max_us: deny_after.as_micros().try_into().unwrap(),
+        receipt_key: Bytes::copy_from_slice(receipt_key().public_key().as_ref()),
         ..Default::default()
     }
 }
 
+/// The key of every incarnation of these tests.
+fn receipt_key() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap()
+}
+
 impl Spoke {
-    async fn connect(lab: &Lab, hello: proto::Hello) -> Self {
+    pub(super) async fn connect(lab: &Lab, hello: proto::Hello) -> Self {
         let channel = Channel::from_shared(format!("http://{}", lab.stream)).unwrap();
         let mut client = StateSyncClient::new(channel.connect().await.unwrap())
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (up, messages) = mpsc::channel(16);
+        let name = (hello.spoke_id.clone(), hello.incarnation.clone());
         up.send(proto::SpokeMessage { message: Some(Up::Hello(hello)) }).await.unwrap();
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
         let down = client.sync(messages).await.unwrap().into_inner();
         let (cells, records, state) = (HashMap::new(), 0, Some(Snapshot::empty(Keyer::new(7))));
-        Self { up, down, client, cells, epoch: Bytes::new(), cluster_id: Bytes::new(), records, state }
+        let (epoch, cluster_id, keys) = (Bytes::new(), Bytes::new(), Vec::new());
+        Self { up, down, client, cells, epoch, cluster_id, records, keys, name, state }
     }
 
-    async fn send(&self, message: Up) {
+    pub(super) async fn send(&self, message: Up) {
         self.up.send(proto::SpokeMessage { message: Some(message) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<Down, Status> {
+    pub(super) async fn next(&mut self) -> Result<Down, Status> {
         let next = tokio::time::timeout(Duration::from_secs(10), self.down.message()).await;
         match next.expect("an answer within ten seconds")? {
             Some(message) => Ok(message.message.unwrap()),
@@ -71,14 +85,15 @@ impl Spoke {
     }
 
     /// Takes the welcome and follows its plans.
-    async fn welcome(&mut self) -> Vec<(String, proto::PlanKind)> {
+    pub(super) async fn welcome(&mut self) -> Vec<(String, proto::PlanKind)> {
         let Down::Welcome(welcome) = self.next().await.unwrap() else { panic!("no welcome") };
         (self.epoch, self.cluster_id) = (welcome.epoch, welcome.cluster_id);
+        self.keys = welcome.signing_keys;
         let mut kinds = Vec::new();
         for plan in welcome.plans {
             kinds.push((plan.cell.clone(), plan.kind()));
-            if let Some(manifest) = plan.manifest {
-                self.fetch(&manifest).await;
+            if let Some(manifest) = plan.signed_manifest {
+                self.fetch(&open_manifest(&manifest, &self.keys).unwrap()).await;
             }
         }
         kinds
@@ -100,7 +115,7 @@ impl Spoke {
             changes.extend(chunk.changes.iter().map(|change| decode_change(change).unwrap()));
         }
         assert_eq!(changes.len() as u64, manifest.records);
-        assert!(changes.is_sorted_by_key(|change| (change.kind, change.name.clone())));
+        assert!(changes.is_sorted_by_key(|change| bucket_of(change.kind, &change.name)));
         self.records += changes.len();
         let hash = <[u8; 32]>::try_from(&manifest.history_hash[..]).unwrap();
         let batch = Batch {
@@ -109,7 +124,7 @@ impl Spoke {
             from_revision: 0,
             to_revision: manifest.revision,
             history_hash: hash,
-            state_digest: None,
+            state_digest: state_digest(&manifest.state_digest).unwrap(),
             changes,
         };
         self.state = self.state.as_ref().map(|state| state.replace_cell(&batch).unwrap());
@@ -117,7 +132,7 @@ impl Spoke {
     }
 
     /// Applies a delta as an enforcement point would, refusing what does not follow.
-    fn apply(&mut self, delta: &proto::Delta) {
+    pub(super) fn apply(&mut self, delta: &proto::Delta) {
         let (at, hash) = self.cells.entry(delta.cell.clone()).or_insert((0, [0; 32]));
         assert_eq!(delta.from_revision, *at, "a gap in cell {}", delta.cell);
         let batch = decode_delta(delta, hash).unwrap();
@@ -127,11 +142,11 @@ impl Spoke {
 
     /// Applies what comes until a heartbeat answers `nonce`, and checks that it names nothing
     /// that has not come.
-    async fn beat(&mut self, nonce: u64) -> proto::Beat {
+    pub(super) async fn beat(&mut self, nonce: u64) -> proto::Beat {
         self.send(Up::Ping(proto::Ping { nonce, ..Default::default() })).await;
         loop {
             match self.next().await.unwrap() {
-                Down::Delta(delta) => self.apply(&delta),
+                Down::Batch(signed) => self.apply(&open_delta(&signed, &self.keys).unwrap()),
                 Down::Beat(beat) => {
                     for head in &beat.heads {
                         let applied = self.cells.get(&head.cell).map_or(0, |(at, _)| *at);
@@ -150,7 +165,7 @@ impl Spoke {
         }
     }
 
-    fn positions(&self) -> Vec<proto::CellPosition> {
+    pub(super) fn positions(&self) -> Vec<proto::CellPosition> {
         let position = |(cell, (revision, hash)): (&String, &(u64, [u8; 32]))| proto::CellPosition {
             cell: cell.clone(),
             epoch: self.epoch.clone(),
@@ -161,6 +176,30 @@ impl Spoke {
         self.cells.iter().map(position).collect()
     }
 
+    /// The parts of a repair.
+    pub(super) async fn repair(
+        &mut self,
+        request: proto::RepairRequest,
+    ) -> Result<Vec<Option<Part>>, Status> {
+        let mut parts = self.client.repair(request).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(part) = parts.message().await? {
+            all.push(part.part);
+        }
+        Ok(all)
+    }
+
+    /// The stream of revocations alone.
+    pub(super) async fn urgent(&mut self, have: Vec<proto::CellPosition>) -> Streaming<proto::Signed> {
+        let hello = proto::UrgentHello {
+            cluster_id: self.cluster_id.clone(),
+            spoke_id: self.name.0.clone(),
+            incarnation: self.name.1.clone(),
+            have,
+        };
+        self.client.urgent(hello).await.unwrap().into_inner()
+    }
+
     async fn acknowledge(&self) {
         let ack = proto::Ack {
             in_force: self.positions(),
@@ -168,10 +207,17 @@ impl Spoke {
             ended_streams: 2,
             ..Default::default()
         };
-        self.send(Up::Ack(ack)).await;
+        self.send_ack(ack).await;
     }
 
-    async fn end(mut self) -> Status {
+    pub(super) async fn send_ack(&self, ack: proto::Ack) {
+        let (spoke_id, incarnation) = self.name.clone();
+        let ack = proto::Ack { spoke_id, incarnation, ..ack };
+        let signed = sign_ack(&receipt_key(), Bytes::from(ack.encode_to_vec()));
+        self.send(Up::SignedAck(signed)).await;
+    }
+
+    pub(super) async fn end(mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {
                 return status;
@@ -180,7 +226,7 @@ impl Spoke {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_streamed_is_what_decisions_read() {
@@ -206,7 +252,7 @@ async fn what_is_streamed_is_what_decisions_read() {
     lab.stop().await;
 }
 
-async fn lab() -> (tempfile::TempDir, Lab) {
+pub(super) async fn lab() -> (tempfile::TempDir, Lab) {
     let directory = tempfile::tempdir().unwrap();
     let lab = Lab::start(directory.path(), HandClock::new()).await;
     (directory, lab)
@@ -289,7 +335,7 @@ async fn another_history_is_refused_and_never_made_fresh() {
         (proto::CellPosition { revision: held.revision + 1, ..held.clone() }, proto::PlanKind::HubBehind),
         (proto::CellPosition { cell: "gone".into(), ..held.clone() }, proto::PlanKind::HubBehind),
         (proto::CellPosition { epoch: newer, ..held.clone() }, proto::PlanKind::HubBehind),
-        (proto::CellPosition { epoch: older, ..held.clone() }, proto::PlanKind::Snapshot),
+        (proto::CellPosition { epoch: older, ..held.clone() }, proto::PlanKind::Repair),
     ];
     for (place, (position, expected)) in (2..).zip(rows) {
         let cell = position.cell.clone();
@@ -297,7 +343,7 @@ async fn another_history_is_refused_and_never_made_fresh() {
         let mut spoke = Spoke::connect(&lab, hello).await;
         let plans = spoke.welcome().await;
         assert!(plans.contains(&(cell, expected)), "{plans:?}");
-        if expected != proto::PlanKind::Snapshot {
+        if expected != proto::PlanKind::Repair {
             assert_eq!(spoke.end().await.code(), Code::FailedPrecondition);
         }
     }
@@ -318,6 +364,7 @@ async fn hellos_at_their_bounds() {
         proto::Hello { waived: vec!["r".into(); 1025], ..good() },
         proto::Hello { deny_after_max_us: u64::MAX, ..good() },
         proto::Hello { have: vec![proto::CellPosition::default()], ..good() },
+        proto::Hello { receipt_key: Bytes::from(vec![1; 31]), ..good() },
     ];
     for hello in rows {
         let status = Spoke::connect(&lab, hello.clone()).await.end().await;
@@ -371,7 +418,7 @@ async fn what_was_never_sent_cannot_be_acknowledged() {
             1 => position.history_hash = Bytes::from(vec![9; 32]),
             _ => position.cell = "none".into(),
         }
-        spoke.send(Up::Ack(proto::Ack { in_force: vec![position], ..Default::default() })).await;
+        spoke.send_ack(proto::Ack { in_force: vec![position], ..Default::default() }).await;
         assert_eq!(spoke.end().await.code(), Code::FailedPrecondition, "{lie}");
     }
     lab.stop().await;

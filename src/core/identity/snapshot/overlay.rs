@@ -34,10 +34,18 @@ impl Snapshot {
         carried.map(|entry| entry.change.clone()).collect()
     }
 
-    /// The state with revocations carried from an older lineage, as a last-known-good kept them.
-    pub fn carry(&self, cell: &Name, kills: &[Change]) -> Self {
+    /// Every revocation of a cell that is in force beside its table, carried or ahead of the order.
+    pub fn beside(&self, cell: &Name) -> Vec<Change> {
+        self.overlay_of(cell)
+    }
+
+    /// The state with what [`Self::beside`] gave, and every revocation up to `kill_revision` in force.
+    ///
+    /// Which of them were carried is not told: one that is not is kept until the table restates it, too.
+    pub fn put_beside(&self, cell: &Name, kills: &[Change], kill_revision: u64) -> Self {
         let entries = kills.iter().map(|change| Overlaid::new(cell, change, true)).collect();
         let mut next = self.overlaid(entries).folded(cell);
+        next.in_cell(cell, |held| held.kill_revision = held.kill_revision.max(kill_revision));
         next.root = self.root + 1;
         next
     }

@@ -297,7 +297,7 @@ proptest! {
         // What the last-known-good keeps of it comes back the same.
         let fresh = Snapshot::empty(Keyer::new(3));
         let fresh = fresh.repair(&Repair { buckets: None, changes: restored.last().export(&cell()), ..repair }).unwrap();
-        let fresh = fresh.carry(&cell(), &state.carried(&cell()));
+        let fresh = fresh.put_beside(&cell(), &state.beside(&cell()), 0);
         for who in everyone() {
             prop_assert_eq!(denied(&fresh, &who), denied(&state, &who));
         }

@@ -1,0 +1,112 @@
+//! The cluster key: what every hub of a cluster signs state with. Made at the first start.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use bytes::Bytes;
+use prost::Message;
+use zeroize::Zeroizing;
+
+use super::settings::HubError;
+use crate::wire::signed;
+use crate::wire::state_proto as proto;
+
+/// Signs what the hub vouches for.
+pub(crate) struct ClusterKey {
+    key: Ed25519KeyPair,
+    public: proto::SigningKey,
+}
+
+impl std::fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClusterKey({:08x})", self.public.key_id)
+    }
+}
+
+impl ClusterKey {
+    /// Reads the key in `directory`, or makes one when there is no file.
+    ///
+    /// # Errors
+    /// [`HubError::File`] names the file, what is wrong and what to do.
+    pub(crate) fn load_or_make(directory: &Path) -> Result<Self, HubError> {
+        let file = directory.join(FILE);
+        let key = match File::open(&file) {
+            Ok(opened) => read(&file, opened)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&file)?,
+            Err(error) => return Err(fault(&file, &format!("open: {error}"), READABLE)),
+        };
+        Ok(Self { public: signed::public(&key), key })
+    }
+
+    /// Signs a message as one of `kind`.
+    pub(crate) fn sign(&self, kind: proto::SignedKind, message: &impl Message) -> proto::Signed {
+        signed::sign(&self.key, self.public.key_id, kind, Bytes::from(message.encode_to_vec()))
+    }
+
+    /// The public half, as enforcement points pin it.
+    pub(crate) const fn public(&self) -> &proto::SigningKey {
+        &self.public
+    }
+}
+
+fn read(file: &Path, opened: File) -> Result<Ed25519KeyPair, HubError> {
+    let io = |e: std::io::Error| fault(file, &format!("read: {e}"), READABLE);
+    let mode = opened.metadata().map_err(io)?.mode();
+    if mode & 0o077 != 0 {
+        let what = format!("its mode {:04o} lets others than its owner use it", mode & 0o7777);
+        return Err(fault(
+            file,
+            &what,
+            "`chmod 600` it, and replace the cluster if someone may have read it",
+        ));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    opened.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
+    Ed25519KeyPair::from_pkcs8(&bytes)
+        .map_err(|_| fault(file, "it holds no Ed25519 key in PKCS #8", "put the cluster's own key back"))
+}
+
+fn make(file: &Path) -> Result<Ed25519KeyPair, HubError> {
+    let random = |_| fault(file, "no key could be made", "try again");
+    let key = Ed25519KeyPair::generate().map_err(random)?;
+    let encoded = key.to_pkcs8().map_err(random)?;
+    let io = |e: std::io::Error| fault(file, &format!("make: {e}"), WRITABLE);
+    let mut made = File::options().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;
+    made.write_all(encoded.as_ref()).map_err(io)?;
+    made.sync_all().map_err(io)?;
+    tracing::info!(file = %file.display(), "made a cluster key");
+    Ok(key)
+}
+
+fn fault(file: &Path, what: &str, remedy: &'static str) -> HubError {
+    HubError::File { file: file.to_owned(), what: what.to_owned(), remedy }
+}
+
+const FILE: &str = "cluster.key";
+const FILE_BYTES_MAX: u64 = 4096;
+const READABLE: &str = "let the hub's user read it";
+const WRITABLE: &str = "let the hub's user write its directory";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_to_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = ClusterKey::load_or_make(folder.path()).unwrap();
+        let again = ClusterKey::load_or_make(folder.path()).unwrap();
+        assert_eq!(made.public(), again.public());
+        let file = folder.path().join(FILE);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(ClusterKey::load_or_make(folder.path()).unwrap_err().to_string().contains("0640"));
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, b"no key").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(ClusterKey::load_or_make(folder.path()).unwrap_err().to_string().contains("Ed25519"));
+    }
+}
