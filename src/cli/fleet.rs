@@ -1,14 +1,15 @@
 //! `portreeve fleet`: enforcement points as the hub sees them.
 
-use std::collections::BTreeSet;
-
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::cli::failure::Failure;
-use crate::cli::print::{Printer, Table, cell};
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::print::{Column, Printer, Table, cell};
 use crate::cli::revoke::{is_effective, members, receipts_table};
 use crate::cli::target::{Context, HubTarget};
+use crate::wire::signed::check_receipt;
 
 /// Arguments of `fleet`.
 #[derive(Args, Clone, Debug)]
@@ -26,11 +27,17 @@ pub struct FleetArgs {
 pub enum FleetAction {
     /// Print every enforcement point.
     Status,
-    /// Print where a revision is in force.
+    /// Print where a revocation is in force, and since when.
     Receipts {
-        /// The revision, as `revoke` prints it.
-        revision: u64,
+        /// The revocation's name, such as `r17`, or a revision.
+        revocation: String,
+        /// Check every signature, and that what it covers names the revocation.
+        #[arg(long)]
+        verify: bool,
     },
+    /// Print where what is in force is not what the hub holds: tables that differed, frozen
+    /// tenants, revocations that a restored store does not know.
+    Drift,
 }
 
 /// Does what `args` ask.
@@ -41,39 +48,64 @@ pub async fn run(args: FleetArgs, out: &mut Printer<'_>) -> Result<(), Failure> 
     let cx = &mut args.hub.context(out)?;
     match args.action {
         FleetAction::Status => status(cx).await,
-        FleetAction::Receipts { revision } => receipts(cx, revision).await,
+        FleetAction::Receipts { revocation, verify } => receipts(cx, &revocation, verify).await,
+        FleetAction::Drift => drift(cx).await,
     }
 }
+
+const STATUS_COLUMNS: [Column; 7] = [
+    ("ENFORCEMENT POINT", &["/spoke_id"]),
+    ("INCARNATION", &["/incarnation"]),
+    ("CONNECTED", &["/connected"]),
+    ("LAST PING", &["/last_ping"]),
+    ("DENY AFTER MS", &["/deny_after_max_ms"]),
+    ("IN FORCE", &["/in_force"]),
+    ("BUILD", &["/build"]),
+];
 
 async fn status(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
     let fleet = cx.client.get("/v1/fleet").await?;
     if cx.out.is_json() {
         return Ok(cx.out.json(&fleet)?);
     }
+    let hub = cx.client.get("/v1/status").await?;
+    if hub.get("serving") == Some(&json!(false)) {
+        cx.out.note(
+            "warning: the hub's store was put back, and it streams nothing: see `portreeve hub restore`",
+        );
+    }
     if members(&fleet).is_empty() {
         cx.out.note("no enforcement point is connected");
         return Ok(());
     }
-    Ok(cx.out.line(fleet_table(members(&fleet)))?)
+    let rows: Vec<Value> = members(&fleet).iter().map(with_positions).collect();
+    Ok(cx.out.line(Table::of(&STATUS_COLUMNS, &rows))?)
 }
 
-/// Every field that any enforcement point reports, its name first.
-fn fleet_table(members: &[Value]) -> Table {
-    let fields = members.iter().filter_map(Value::as_object).flat_map(|member| member.keys());
-    let mut names: Vec<&str> = fields.map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
-    names.sort_by_key(|name| FLEET_FIRST.iter().position(|first| first == name).unwrap_or(FLEET_FIRST.len()));
-    let heads: Vec<String> = names.iter().map(|name| name.to_uppercase().replace('_', " ")).collect();
-    let mut table = Table::new(heads.iter().map(String::as_str));
-    for member in members {
-        table.row(names.iter().map(|name| cell(member.get(name))));
-    }
-    table
+/// A member with its positions in one word: `demo 17`, and `demo 15+17` where revocations are ahead.
+fn with_positions(member: &Value) -> Value {
+    let cells = member.get("cells").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let words = cells.iter().map(|held| {
+        let (tenant, at) = (cell(held.get("tenant")), cell(held.get("revision")));
+        let kills = cell(held.get("kill_revision"));
+        if kills == at { format!("{tenant} {at}") } else { format!("{tenant} {at}+{kills}") }
+    });
+    let mut row = member.clone();
+    row["in_force"] = json!(words.collect::<Vec<_>>().join(", "));
+    let incarnation = cell(member.get("incarnation"));
+    row["incarnation"] = json!(incarnation.get(..8).unwrap_or(&incarnation));
+    row
 }
 
-const FLEET_FIRST: [&str; 4] = ["spoke_id", "incarnation", "state", "revision"];
-
-async fn receipts(cx: &mut Context<'_, '_>, revision: u64) -> Result<(), Failure> {
+async fn receipts(cx: &mut Context<'_, '_>, revocation: &str, verify: bool) -> Result<(), Failure> {
+    let digits = revocation.strip_prefix('r').unwrap_or(revocation);
+    let revision: u64 = digits.parse().map_err(|_| {
+        Failure::input(format!(
+            "`{revocation}` names no revocation: give a name such as `r17`, or a revision"
+        ))
+    })?;
     let receipts = cx.client.get(&format!("/v1/revisions/{revision}/receipts")).await?;
+    let checked = if verify { Some(verified(&receipts, revision)?) } else { None };
     if cx.out.is_json() {
         return Ok(cx.out.json(&receipts)?);
     }
@@ -82,24 +114,98 @@ async fn receipts(cx: &mut Context<'_, '_>, revision: u64) -> Result<(), Failure
     } else {
         cx.out.line(receipts_table(&receipts))?;
     }
-    let since = cell(receipts.get("effective_since"));
-    if is_effective(&receipts) {
-        Ok(cx.out.line(format_args!("revision {revision} is in force everywhere since {since}"))?)
-    } else {
-        Ok(cx.out.line(format_args!("revision {revision} is not yet in force everywhere"))?)
+    let guarantee = cell(receipts.get("guarantee"));
+    cx.out.line(format_args!("committed at    {}", cell(receipts.get("committed_at"))))?;
+    cx.out.line(format_args!("effective by    {} ({guarantee})", cell(receipts.get("effective_by"))))?;
+    cx.out.line(format_args!("effective since {}", cell(receipts.get("effective_since"))))?;
+    if let Some(checked) = checked {
+        cx.out.line(format_args!("{checked} signed receipts are good"))?;
     }
+    let not = if is_effective(&receipts) { "" } else { "not yet " };
+    Ok(cx.out.line(format_args!("revision {revision} is {not}in force everywhere"))?)
+}
+
+/// How many receipts are signed, each of them checked.
+fn verified(receipts: &Value, revision: u64) -> Result<usize, Failure> {
+    let mut checked = 0;
+    for member in members(receipts) {
+        let Some(receipt) = member.get("signed").filter(|signed| !signed.is_null()) else { continue };
+        let bytes = |field: &str| {
+            let text = receipt.get(field).and_then(Value::as_str).unwrap_or_default();
+            URL_SAFE_NO_PAD.decode(text).unwrap_or_default()
+        };
+        let who = cell(member.get("spoke_id"));
+        let refuse = |why: &str| {
+            Failure::new(Exit::Verification, format!("the receipt of `{who}` is not good: {why}"))
+        };
+        let found = check_receipt(&bytes("ack"), &bytes("signature"), &bytes("key"));
+        let found = found.map_err(|e| refuse(&e.to_string()))?;
+        if found.spoke_id != who {
+            return Err(refuse("it was signed by another enforcement point"));
+        }
+        if found.covers < revision {
+            return Err(refuse("it covers no state as new as the revocation"));
+        }
+        checked += 1;
+    }
+    Ok(checked)
+}
+
+const DRIFT_COLUMNS: [Column; 5] = [
+    ("ENFORCEMENT POINT", &["/spoke_id"]),
+    ("TABLES DIFFERED", &["/drift_found"]),
+    ("MENDED", &["/drift_mended"]),
+    ("CARRIED REVOCATIONS", &["/carried_kills"]),
+    ("LAST REFUSAL", &["/last_refusal"]),
+];
+
+const FROZEN_COLUMNS: [Column; 3] =
+    [("FROZEN TENANT", &["/tenant"]), ("AT REVISION", &["/before"]), ("REFUSED", &["/refused"])];
+
+async fn drift(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let fleet = cx.client.get("/v1/fleet").await?;
+    let hub = cx.client.get("/v1/status").await?;
+    let drifted: Vec<Value> = members(&fleet).iter().filter(|member| differs(member)).map(drifting).collect();
+    let frozen = hub.get("frozen").and_then(Value::as_array).cloned().unwrap_or_default();
+    if cx.out.is_json() {
+        let serving = hub.get("serving").cloned().unwrap_or_default();
+        return Ok(cx.out.json(&json!({ "serving": serving, "frozen": frozen, "members": drifted }))?);
+    }
+    if drifted.is_empty() && frozen.is_empty() {
+        return Ok(cx.out.line("every enforcement point holds what the hub holds")?);
+    }
+    if !drifted.is_empty() {
+        cx.out.line(Table::of(&DRIFT_COLUMNS, &drifted))?;
+    }
+    if !frozen.is_empty() {
+        cx.out.line(Table::of(&FROZEN_COLUMNS, &frozen))?;
+    }
+    Ok(())
+}
+
+fn differs(member: &Value) -> bool {
+    let counted = |field: &str| member.get(field).and_then(Value::as_u64).unwrap_or(0) > 0;
+    let refused = member.get("refusals").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    counted("drift_found") || counted("carried_kills") || refused
+}
+
+fn drifting(member: &Value) -> Value {
+    let mut row = member.clone();
+    let refusals = member.get("refusals").and_then(Value::as_array);
+    row["last_refusal"] = refusals.and_then(|list| list.last()).cloned().unwrap_or_default();
+    row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn the_name_comes_first_and_unknown_fields_are_shown() {
-        let members =
-            [json!({ "age_ms": 3, "spoke_id": "edge-1", "revision": 7 }), json!({ "spoke_id": "b" })];
-        let text = fleet_table(&members).to_string();
-        assert_eq!(text, "SPOKE ID  REVISION  AGE MS\nedge-1    7         3\nb         -         -");
+    fn revocations_ahead_of_the_order_show() {
+        let cells = json!([{ "tenant": "demo", "revision": 15, "kill_revision": 17 },
+                           { "tenant": "ops", "revision": 9, "kill_revision": 9 }]);
+        let row = with_positions(&json!({ "incarnation": "0123456789abcdef", "cells": cells }));
+        assert_eq!(row["in_force"], "demo 15+17, ops 9");
+        assert_eq!(row["incarnation"], "01234567");
     }
 }

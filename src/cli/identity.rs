@@ -50,6 +50,9 @@ pub enum IdentityAction {
     Suspend(StatusArgs),
     /// Let an identity act again, or for the first time.
     Resume(StatusArgs),
+    /// Lift the revocations of an identity, each by name, and let it act again. What was issued
+    /// to it before stays refused.
+    Reinstate(ReinstateArgs),
     /// End an identity for good.
     Retire(StatusArgs),
     /// Change some fields of an identity.
@@ -173,6 +176,20 @@ pub struct StatusArgs {
     pub reason: Option<String>,
 }
 
+/// Arguments of `identity reinstate`.
+#[derive(Args, Clone, Debug)]
+pub struct ReinstateArgs {
+    /// Its name.
+    #[arg(value_parser = Name::parse)]
+    pub name: Name,
+    /// Every revocation of the whole identity, by name, such as `r17`.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "REVOCATION", value_parser = Name::parse)]
+    pub lifts: Vec<Name>,
+    /// Why.
+    #[arg(long)]
+    pub reason: String,
+}
+
 const KIND: RecordKind = RecordKind::Identity;
 
 const COLUMNS: [Column; 7] = [
@@ -201,6 +218,7 @@ pub async fn run(args: IdentityArgs, out: &mut Printer<'_>) -> Result<(), Failur
         }
         IdentityAction::Suspend(args) => status(cx, &args, IdentityStatus::Suspended).await,
         IdentityAction::Resume(args) => status(cx, &args, IdentityStatus::Active).await,
+        IdentityAction::Reinstate(args) => reinstate(cx, &args).await,
         IdentityAction::Retire(args) => status(cx, &args, IdentityStatus::Retired).await,
         IdentityAction::Set(args) => {
             if args.changes_nothing() {
@@ -277,6 +295,14 @@ async fn status(cx: &mut Context<'_, '_>, args: &StatusArgs, to: IdentityStatus)
     let path = format!("{}/status", records::record_path(cx, KIND, &args.name));
     let reply = cx.client.post(&path, &json!({ "status": to.as_str(), "reason": args.reason })).await?;
     records::report(cx, KIND, &args.name, &format!("is {}", to.as_str()), &reply)
+}
+
+async fn reinstate(cx: &mut Context<'_, '_>, args: &ReinstateArgs) -> Result<(), Failure> {
+    let path = format!("{}/status", records::record_path(cx, KIND, &args.name));
+    let lifts: Vec<&str> = args.lifts.iter().map(Name::as_str).collect();
+    let asked = json!({ "status": "active", "reason": args.reason, "lifts": lifts });
+    let reply = cx.client.post(&path, &asked).await?;
+    records::report(cx, KIND, &args.name, "is active again", &reply)
 }
 
 fn types() -> PossibleValuesParser {

@@ -112,6 +112,15 @@ impl Feed {
         Some(entry.tenant == *cell && entry.history_hash == *history_hash)
     }
 
+    /// The commits to a cell after `from` and up to `to` that denied something, of those held in memory.
+    pub(crate) fn kills_between(&self, cell: &Name, from: u64, to: u64) -> Vec<u64> {
+        let ring = self.ring.read();
+        let first = ring.entries.partition_point(|entry| entry.revision <= from);
+        let after = ring.entries.iter().skip(first).take_while(|entry| entry.revision <= to);
+        let kills = after.filter(|entry| entry.tenant == *cell && entry.urgent.is_some());
+        kills.map(|entry| entry.revision).collect()
+    }
+
     /// The digest of a cell at a revision, if the mirror stands there.
     pub(crate) fn digest_at(&self, cell: &Name, revision: u64) -> Option<StateDigest> {
         let mirror = self.mirror.lock();

@@ -10,6 +10,7 @@
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
 //! | `roster` | who holds state under a lease; receipts |
+//! | `receipts` | acknowledgements that complete a revocation, kept |
 //! | `stream` | the gRPC service |
 //! | [`api`] | the HTTP service |
 //!
@@ -22,6 +23,7 @@ mod feed;
 mod keys;
 mod mirror;
 pub mod model;
+mod receipts;
 mod roster;
 mod service;
 mod settings;

@@ -231,6 +231,13 @@ impl Roster {
         self.changed();
     }
 
+    /// Whether what a stream acknowledges speaks for every copy of its process.
+    pub(crate) fn is_alone(&self, membership: &Membership) -> bool {
+        let now = self.clock.now().boot;
+        let members = self.members.lock();
+        members.get(&membership.key).is_some_and(|member| member.is_alone(membership.session, now))
+    }
+
     /// Whether a revision is effective, and who is missing.
     pub(crate) fn receipt(&self, facts: &RevisionFacts) -> Receipt {
         let now = self.clock.now();

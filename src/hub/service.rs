@@ -18,6 +18,7 @@ use super::api::{self, Context};
 use super::authority::Authority;
 use super::feed::Feed;
 use super::keys::ClusterKey;
+use super::receipts::{Keeper, Receipts};
 use super::roster::Roster;
 use super::settings::{HubError, HubSettings};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
@@ -33,6 +34,8 @@ pub struct Hub {
     context: Arc<Context>,
     streams: Arc<Shared>,
     shutdown: CancellationToken,
+    /// Saves receipts while the hub serves.
+    keeper: Option<Keeper>,
     _lock: Option<DirectoryLock>,
 }
 
@@ -87,11 +90,13 @@ impl Hub {
         let feed = Arc::new(Feed::new(Arc::clone(&store), key, mirror_key()?, &*clock)?);
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
         let shutdown = CancellationToken::new();
+        let (receipts, keeper) = Receipts::new(Arc::clone(&store));
         let streams = Shared::new(
             Arc::clone(&feed),
             Arc::clone(&roster),
             Arc::clone(&clock),
             settings.streams.clone(),
+            receipts,
             shutdown.clone(),
         );
         let context = Arc::new(Context {
@@ -105,7 +110,15 @@ impl Hub {
             room: Semaphore::new(STORE_REQUESTS_MAX),
         });
         tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
-        Ok(Self { settings, figures: HubFigures { feed, roster }, context, streams, shutdown, _lock: None })
+        Ok(Self {
+            settings,
+            figures: HubFigures { feed, roster },
+            context,
+            streams,
+            shutdown,
+            keeper: Some(keeper),
+            _lock: None,
+        })
     }
 
     /// Numbers for metrics.
@@ -123,7 +136,7 @@ impl Hub {
     /// # Errors
     /// [`HubError::Serve`] when accepting fails.
     pub async fn serve_streams<I, C>(
-        self,
+        mut self,
         incoming: I,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), HubError>
@@ -131,18 +144,24 @@ impl Hub {
         I: Stream<Item = std::io::Result<C>>,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
+        let saved = CancellationToken::new();
+        let keeping = keep_receipts(&mut self, saved.clone());
         let serving = serve_stream(&self, incoming);
-        let stopping = self.shutdown.clone();
         let stop = async {
             shutdown.await;
-            stopping.cancel();
+            self.shutdown.cancel();
             self.streams.drained().await;
             Ok(())
         };
-        tokio::select! {
-            ended = serving => ended,
-            ended = stop => ended,
-        }
+        let either = async {
+            let ended = tokio::select! {
+                ended = serving => ended,
+                ended = stop => ended,
+            };
+            saved.cancel();
+            ended
+        };
+        tokio::join!(either, keeping).0
     }
 
     /// Takes both listeners. Nobody is answered before [`BoundHub::serve`].
@@ -191,7 +210,9 @@ impl BoundHub {
     /// # Errors
     /// [`HubError::Serve`] when a listener fails.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), HubError> {
-        let Self { hub, stream, api } = self;
+        let Self { mut hub, stream, api } = self;
+        let saved = CancellationToken::new();
+        let keeping = keep_receipts(&mut hub, saved.clone());
         let stopping = hub.shutdown.clone();
         let incoming = TcpIncoming::from(stream).with_nodelay(Some(true));
         let streams = serve_stream(&hub, incoming);
@@ -201,8 +222,10 @@ impl BoundHub {
             let ended = tokio::try_join!(streams, requests);
             hub.shutdown.cancel();
             hub.streams.drained().await;
+            saved.cancel();
             ended.map(|_| ())
         };
+        let all = async { tokio::join!(both, keeping).0 };
         let stop = async {
             shutdown.await;
             tracing::info!("the hub is stopping");
@@ -211,7 +234,7 @@ impl BoundHub {
             tracing::warn!("some connections did not end in time and are cut");
         };
         tokio::select! {
-            ended = both => ended,
+            ended = all => ended,
             () = stop => Ok(()),
             () = sweeping => Ok(()),
         }
@@ -240,6 +263,16 @@ async fn serve_api(hub: &Hub, listener: TcpListener) -> Result<(), HubError> {
         .with_graceful_shutdown(hub.shutdown.clone().cancelled_owned())
         .await
         .map_err(|e| failed("the HTTP API", &e))
+}
+
+/// Saves receipts until `stop`.
+fn keep_receipts(hub: &mut Hub, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+    let keeper = hub.keeper.take();
+    async move {
+        if let Some(keeper) = keeper {
+            keeper.run(stop).await;
+        }
+    }
 }
 
 async fn sweep(hub: &Hub) {

@@ -5,6 +5,7 @@
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use bytes::Bytes;
+use prost::Message as _;
 
 use crate::wire::state::WireError;
 use crate::wire::state_proto as proto;
@@ -55,6 +56,28 @@ pub fn verify_ack(signed: &proto::SignedAck, public_key: &[u8]) -> Result<(), Wi
     let key = UnparsedPublicKey::new(&ED25519, public_key);
     key.verify(&covered(RECEIPT, &signed.ack), &signed.signature)
         .map_err(|_| WireError::new("acknowledgement", "the signature does not fit the key of its hello"))
+}
+
+/// What a kept receipt says, once its signature is known to fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckedReceipt {
+    /// The enforcement point.
+    pub spoke_id: String,
+    /// Up to here everything, or every revocation, of some cell is in force there.
+    pub covers: u64,
+}
+
+/// Reads a receipt as a hub kept it: an encoded `Ack`, its signature, the incarnation's public key.
+///
+/// # Errors
+/// [`WireError`] when the signature does not fit or the acknowledgement cannot be read.
+pub fn check_receipt(ack: &[u8], signature: &[u8], key: &[u8]) -> Result<CheckedReceipt, WireError> {
+    let signed =
+        proto::SignedAck { ack: Bytes::copy_from_slice(ack), signature: Bytes::copy_from_slice(signature) };
+    verify_ack(&signed, key)?;
+    let ack = proto::Ack::decode(ack).map_err(|e| WireError::new("acknowledgement", e))?;
+    let covers = ack.in_force.iter().map(|held| held.revision.max(held.kill_revision)).max();
+    Ok(CheckedReceipt { spoke_id: ack.spoke_id, covers: covers.unwrap_or(0) })
 }
 
 /// The id of a key: the first bytes of the BLAKE3 of its public half, so that it needs no registry.
@@ -116,6 +139,18 @@ mod tests {
         for (row, verdict) in rows {
             assert!(verdict.is_err(), "{row}");
         }
+    }
+
+    #[test]
+    fn a_receipt_is_good_only_for_who_signed_it() {
+        let held = proto::CellPosition { revision: 5, kill_revision: 7, ..Default::default() };
+        let ack = proto::Ack { spoke_id: "edge".into(), in_force: vec![held], ..Default::default() };
+        let signed = sign_ack(&key(1), Bytes::from(ack.encode_to_vec()));
+        let public = key(1).public_key().as_ref().to_vec();
+        let good = check_receipt(&signed.ack, &signed.signature, &public).unwrap();
+        assert_eq!(good, CheckedReceipt { spoke_id: "edge".into(), covers: 7 });
+        assert!(check_receipt(&signed.ack, b"", &public).is_err());
+        assert!(check_receipt(b"other", &signed.signature, &public).is_err());
     }
 
     #[test]

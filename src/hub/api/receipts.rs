@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::{Context, Shared};
 use crate::core::identity::Change;
 use crate::hub::roster::{Receipt, ReceiptState, RevisionFacts};
+use crate::hub::store::StoreError;
 use crate::wire::state::decode_body;
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +80,14 @@ pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<Revis
     let changes = decode_body(&logged.body).map_err(|e| {
         Problem::unavailable(format!("the commit of revision {revision} cannot be read: {e}"))
     })?;
+    let kept = context.work(move |context| {
+        let store = context.feed.store();
+        Ok::<_, StoreError>((store.receipts(revision)?, store.guarantee()?))
+    });
+    let (kept, guarantee) = kept.await??;
     Ok(RevisionFacts {
+        kept,
+        guarantee,
         denies: changes.iter().all(Change::denies),
         revision,
         cell: logged.tenant,

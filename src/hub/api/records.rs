@@ -240,7 +240,7 @@ pub(super) async fn remove(
             return Err(Problem::method(detail, "GET, PUT"));
         }
         RecordKind::Revocation => {
-            let detail = "revocations are not removed: `portreeve identity resume` names what it lifts";
+            let detail = "revocations are not removed: `portreeve identity reinstate` names what it lifts";
             return Err(Problem::method(detail, "GET"));
         }
         _ => {}

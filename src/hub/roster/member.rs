@@ -137,6 +137,12 @@ impl Member {
         Some(self.lease_end(copied.last))
     }
 
+    /// Whether no copy of the process can still hold a lease of its own.
+    pub(super) fn is_alone(&self, session: u64, now: BootInstant) -> bool {
+        let copied = self.copied.filter(|copied| session > copied.from);
+        self.is_newest(session) && copied.is_none_or(|copied| now > self.lease_end(copied.last))
+    }
+
     pub(super) fn disconnect(&mut self, session: u64) {
         if self.stream.as_ref().is_some_and(|(held, _)| *held == session) {
             self.stream = None;

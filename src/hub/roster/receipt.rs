@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,9 +13,10 @@ use super::with_drift;
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
 use crate::hub::model::Time;
+use crate::hub::store::{Guarantee, StoredReceipt};
 
 /// What a receipt needs to know of its revision.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RevisionFacts {
     pub(crate) revision: u64,
     pub(crate) cell: Name,
@@ -23,6 +26,10 @@ pub(crate) struct RevisionFacts {
     pub(crate) committed: BootInstant,
     /// Whether all of the commit denies: then being told of it ahead of the order is enough.
     pub(crate) denies: bool,
+    /// What was kept of its receipts, by this hub or another on the same store.
+    pub(crate) kept: Vec<StoredReceipt>,
+    /// Whether the store keeps what it acknowledged when a machine is lost.
+    pub(crate) guarantee: Guarantee,
 }
 
 /// Whether a revision is in force at every enforcement point that fails closed.
@@ -39,6 +46,8 @@ pub(crate) struct Receipt {
     /// By when it is effective whatever happens, for routes with a finite `deny_after`, their
     /// streams included; `null` when members have waived routes only.
     pub(crate) effective_by: Option<Time>,
+    /// `holds`, or why the promise is not guaranteed: the store may lose an acknowledged commit.
+    pub(crate) guarantee: String,
     /// How many members are not pending; what `seen` compares with.
     pub(crate) settled: usize,
     /// Each member, by id and incarnation.
@@ -72,6 +81,19 @@ pub(crate) struct MemberReceipt {
     pub(crate) ended_streams: u64,
     /// Routes that never deny for staleness: not covered until it is in force.
     pub(crate) waived_routes: Vec<String>,
+    /// The acknowledgement as it was signed; `null` until it is kept, and while nothing was acknowledged.
+    pub(crate) signed: Option<SignedReceipt>,
+}
+
+/// An acknowledgement, checkable by anyone: Ed25519 over `portreeve receipt v1`, a zero byte, and `ack`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct SignedReceipt {
+    /// The encoded `Ack` of `portreeve.state.v1`, base64url.
+    pub(crate) ack: String,
+    /// The signature, base64url.
+    pub(crate) signature: String,
+    /// The incarnation's public key, as its hello told it, base64url.
+    pub(crate) key: String,
 }
 
 /// How a member stands to a revision.
@@ -84,12 +106,19 @@ pub(crate) enum MemberState {
     Pending,
     /// Its lease on older state is over: it denies for staleness.
     Lapsed,
+    /// It acknowledged, but the store was restored since: that no longer says anything.
+    Void,
 }
 
 impl Receipt {
     pub(super) fn of(facts: &RevisionFacts, members: &HashMap<MemberKey, Member>, now: Now) -> Self {
         let mut each: Vec<_> =
             members.iter().map(|(key, member)| MemberReceipt::of(facts, key, member, now)).collect();
+        let gone = |kept: &&StoredReceipt| {
+            let key = MemberKey { spoke_id: kept.spoke_id.clone(), incarnation: kept.incarnation };
+            !members.contains_key(&key)
+        };
+        each.extend(facts.kept.iter().filter(gone).map(MemberReceipt::kept));
         each.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
         let settled = each.iter().filter(|member| member.state != MemberState::Pending).count();
         let effective = settled == each.len();
@@ -101,6 +130,10 @@ impl Receipt {
             state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
             effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
             effective_by: effective_by(facts.committed_at, members.values()),
+            guarantee: match &facts.guarantee {
+                Guarantee::Holds => "holds".to_owned(),
+                Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
+            },
             settled,
             members: each,
         }
@@ -119,6 +152,10 @@ fn effective_by<'a>(committed_at: Timestamp, members: impl Iterator<Item = &'a M
 
 impl MemberReceipt {
     fn of(facts: &RevisionFacts, key: &MemberKey, member: &Member, now: Now) -> Self {
+        let kept = facts
+            .kept
+            .iter()
+            .find(|kept| kept.spoke_id == key.spoke_id && kept.incarnation == key.incarnation);
         let fence = member.fence(facts.revision, facts.committed);
         // Without a finite route a lease bounds nothing: a live stream is waited for.
         let bounded = member.deny_after_max().is_some() || !member.is_connected();
@@ -129,6 +166,9 @@ impl MemberReceipt {
             |held: &InForce| held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)));
         let (state, at) = match in_force {
             Some(held) => (MemberState::InForce, Some(Time(since(held)))),
+            None if kept.is_some_and(|kept| !kept.voided) => {
+                (MemberState::InForce, kept.map(|kept| Time(kept.at)))
+            }
             None if lapsed => (MemberState::Lapsed, Some(Time(wall_of(fence, now)))),
             None => (MemberState::Pending, None),
         };
@@ -137,9 +177,37 @@ impl MemberReceipt {
             incarnation: hex(&key.incarnation),
             state,
             at,
-            purged: in_force.map_or(0, |held| held.purged),
-            ended_streams: in_force.map_or(0, |held| held.ended_streams),
+            purged: in_force.map(|held| held.purged).or(kept.map(|kept| kept.purged)).unwrap_or(0),
+            ended_streams: in_force
+                .map(|held| held.ended_streams)
+                .or(kept.map(|kept| kept.ended_streams))
+                .unwrap_or(0),
             waived_routes: member.terms.waived.clone(),
+            signed: kept.map(SignedReceipt::of),
+        }
+    }
+
+    /// One whose member is no more.
+    fn kept(kept: &StoredReceipt) -> Self {
+        Self {
+            spoke_id: kept.spoke_id.clone(),
+            incarnation: hex(&kept.incarnation),
+            state: if kept.voided { MemberState::Void } else { MemberState::InForce },
+            at: Some(Time(kept.at)),
+            purged: kept.purged,
+            ended_streams: kept.ended_streams,
+            waived_routes: Vec::new(),
+            signed: Some(SignedReceipt::of(kept)),
+        }
+    }
+}
+
+impl SignedReceipt {
+    fn of(kept: &StoredReceipt) -> Self {
+        Self {
+            ack: URL_SAFE_NO_PAD.encode(&kept.ack),
+            signature: URL_SAFE_NO_PAD.encode(&kept.signature),
+            key: URL_SAFE_NO_PAD.encode(kept.key),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tonic::Status;
 
 use crate::core::id::{Epoch, Name};
@@ -20,7 +19,7 @@ pub(super) struct Greeting {
     pub(super) terms: Terms,
     pub(super) have: Vec<Holding>,
     /// Acknowledgements are signed by its other half.
-    pub(super) receipt_key: Bytes,
+    pub(super) receipt_key: [u8; 32],
     /// The newest head of this hub's that it has seen.
     pub(super) head: Option<proto::Signed>,
 }
@@ -83,9 +82,8 @@ pub(super) fn read(message: proto::SpokeMessage, store: &StoreIdentity) -> Resul
     if deny_after_max > DENY_AFTER_MAX {
         return Err(Status::invalid_argument("deny_after_max_us: expected at most 30 days"));
     }
-    if hello.receipt_key.len() != RECEIPT_KEY_BYTES {
-        return Err(Status::invalid_argument("receipt_key: expected 32 bytes"));
-    }
+    let receipt_key =
+        hash32("receipt_key", &hello.receipt_key).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let have = hello.have.iter().map(Holding::read).collect::<Result<_, _>>()?;
     Ok(Greeting {
         key: MemberKey { spoke_id: hello.spoke_id, incarnation },
@@ -95,7 +93,7 @@ pub(super) fn read(message: proto::SpokeMessage, store: &StoreIdentity) -> Resul
             build: hello.build,
         },
         have,
-        receipt_key: hello.receipt_key,
+        receipt_key,
         head: hello.head,
     })
 }
@@ -107,7 +105,6 @@ fn bounded(what: &str, text: &str, min: usize, max: usize) -> Result<(), Status>
     Err(Status::invalid_argument(format!("{what}: expected {min} to {max} bytes without control characters")))
 }
 
-const RECEIPT_KEY_BYTES: usize = 32;
 const ID_BYTES_MAX: usize = 253;
 const ROUTE_BYTES_MAX: usize = 512;
 const WAIVED_MAX: usize = 1024;

@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::blocking;
 use super::feed::Feed;
+use super::receipts::Receipts;
 use super::roster::Roster;
 use crate::core::id::Name;
 use crate::core::time::Clock;
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) settings: StreamSettings,
     pub(crate) shutdown: CancellationToken,
     pub(crate) quarantine: Quarantine,
+    receipts: Receipts,
     /// Cancelled when it is proven that the store is not the one this hub served from.
     condemned: CancellationToken,
     images: Images,
@@ -96,6 +98,7 @@ impl Shared {
         roster: Arc<Roster>,
         clock: Arc<dyn Clock>,
         settings: StreamSettings,
+        receipts: Receipts,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(settings.streams_max));
@@ -103,6 +106,7 @@ impl Shared {
             pulse: Pulse::new(Arc::clone(&feed), Arc::clone(&clock)),
             images: Images::new(Arc::clone(&feed)),
             quarantine: Quarantine::default(),
+            receipts,
             condemned: CancellationToken::new(),
             sessions: TaskTracker::new(),
             repairs: Semaphore::new(REPAIRS_AT_ONCE),

@@ -3,30 +3,29 @@
 //! Two halves run side by side in one task: one reads and never waits for the other side to
 //! read, one writes at the pace the other side takes. Between them: pings, and what was sent.
 
+mod reader;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::hello::{Greeting, Holding};
 use super::plan::{Plan, unavailable};
-use super::quarantine::Frozen;
+use reader::Reader;
+
 use super::{CONDEMNED, Shared, hello, plan};
 use crate::core::id::Name;
 use crate::core::time::BootInstant;
 use crate::hub::blocking;
 use crate::hub::feed::Entry;
-use crate::hub::roster::{Acknowledged, CellInForce, JoinError, Membership};
-use crate::hub::store::{CellPosition, StoreError};
-use crate::wire::signed;
+use crate::hub::roster::{JoinError, Membership};
+use crate::hub::store::CellPosition;
 use crate::wire::state_proto as proto;
 use crate::wire::state_proto::hub_message::Message as Down;
-use crate::wire::state_proto::spoke_message::Message as Up;
 
 type Outbound = mpsc::Sender<Result<proto::HubMessage, Status>>;
 
@@ -78,7 +77,10 @@ async fn serve(
         JoinError::Store(error) => unavailable(&error),
     })?;
     tracing::info!(peer, spoke, "an enforcement point came");
-    let end = exchange(shared, &membership, Shown { have, receipt_key }, inbound, outbound).await;
+    let covered =
+        have.iter().map(|held| (held.cell.clone(), held.kill_revision.max(held.revision))).collect();
+    let shown = Shown { have, receipt_key, covered };
+    let end = exchange(shared, &membership, shown, inbound, outbound).await;
     shared.roster.leave(&membership);
     tracing::info!(peer, spoke, "an enforcement point went");
     end
@@ -87,7 +89,8 @@ async fn serve(
 /// What a greeting shows beside its name.
 struct Shown {
     have: Vec<Holding>,
-    receipt_key: Bytes,
+    receipt_key: [u8; 32],
+    covered: HashMap<Name, u64>,
 }
 
 async fn exchange(
@@ -121,7 +124,8 @@ async fn exchange(
     }
     let (orders, waiting) = mpsc::channel(ORDERS_MAX);
     let receipt_key = shown.receipt_key;
-    let mut reader = Reader { shared, membership, receipt_key, sent, orders, repairs: 0 };
+    let covered = shown.covered;
+    let mut reader = Reader { shared, membership, receipt_key, covered, sent, orders, repairs: 0 };
     tokio::select! {
         biased;
         () = membership.fenced.cancelled() => {
@@ -152,162 +156,6 @@ struct Arrived {
 
 /// What was sent of each cell, so that nothing else can be acknowledged.
 type Sent = Arc<Mutex<HashMap<Name, CellPosition>>>;
-
-struct Reader<'a> {
-    shared: &'a Shared,
-    membership: &'a Membership,
-    receipt_key: Bytes,
-    sent: Sent,
-    orders: mpsc::Sender<Order>,
-    repairs: u32,
-}
-
-impl Reader<'_> {
-    async fn run(&mut self, mut inbound: Streaming<proto::SpokeMessage>) -> Result<(), Status> {
-        loop {
-            let next = tokio::time::timeout(self.shared.settings.idle_timeout, inbound.message()).await;
-            let next = next.map_err(|_| Status::deadline_exceeded("nothing came for too long"))?;
-            let Some(message) = next? else { return Ok(()) };
-            match message.message {
-                Some(Up::Ping(ping)) => {
-                    let arrived = Arrived { nonce: ping.nonce, at: self.shared.clock.now().boot };
-                    // Too many wait already: this one goes unanswered, which only shortens a lease.
-                    self.orders.try_send(Order::Answer(arrived)).ok();
-                }
-                Some(Up::SignedAck(ack)) => self.acknowledge(&ack).await?,
-                Some(Up::Goodbye(goodbye)) => {
-                    tracing::info!(
-                        spoke = self.membership.key.spoke_id,
-                        reason = %goodbye.reason.escape_debug(),
-                        "an enforcement point said goodbye"
-                    );
-                    return self.shared.roster.goodbye(self.membership).await.map_err(|e| unavailable(&e));
-                }
-                Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
-                // An addition of a newer build: what is optional is ignored.
-                None => {}
-            }
-        }
-    }
-
-    async fn acknowledge(&mut self, signed: &proto::SignedAck) -> Result<(), Status> {
-        signed::verify_ack(signed, &self.receipt_key).map_err(|e| Status::unauthenticated(e.to_string()))?;
-        let ack = proto::Ack::decode(signed.ack.clone());
-        let ack = ack.map_err(|e| Status::invalid_argument(format!("acknowledgement: {e}")))?;
-        let key = &self.membership.key;
-        if ack.spoke_id != key.spoke_id || ack.incarnation[..] != key.incarnation {
-            return Err(Status::invalid_argument("an acknowledgement in another's name"));
-        }
-        let mut positions = Vec::with_capacity(ack.in_force.len());
-        for position in &ack.in_force {
-            let held = self.sent_or_known(Holding::read(position)?).await?;
-            self.compare(&held);
-            let killed = held.kill_revision.min(self.shared.feed.kill_revision(&held.cell));
-            positions.push(CellInForce {
-                kill_revision: killed.max(held.revision),
-                revision: held.revision,
-                cell: held.cell,
-            });
-        }
-        let refused = ack.refused.iter().take(REFUSALS_MAX).map(describe).collect::<Vec<_>>();
-        for (refusal, text) in ack.refused.iter().zip(&refused) {
-            tracing::warn!(spoke = key.spoke_id, refusal = text, "a batch was refused");
-            self.refused(refusal)?;
-        }
-        let ack = Acknowledged {
-            positions,
-            purged: ack.purged_verifications,
-            ended_streams: ack.ended_streams,
-            refused,
-            carried: ack.carried_kills,
-            drift: (ack.drift_found, ack.drift_mended),
-        };
-        self.shared.roster.acknowledged(self.membership, ack);
-        Ok(())
-    }
-
-    /// A position, if it is one that this hub has sent, or repaired to.
-    async fn sent_or_known(&self, held: Holding) -> Result<Holding, Status> {
-        let cell = held.cell.clone();
-        let refuse =
-            |why: &str| Err(Status::failed_precondition(format!("acknowledgement of cell `{cell}`: {why}")));
-        if held.epoch != self.shared.feed.store().identity().epoch {
-            return refuse("another epoch");
-        }
-        let Some(sent) = self.sent.lock().get(&held.cell).cloned() else {
-            return refuse("it was never sent");
-        };
-        if held.revision < sent.revision {
-            return Ok(held);
-        }
-        if held.revision == sent.revision && held.history_hash == sent.history_hash {
-            return Ok(held);
-        }
-        match self.stood_at(&held).await? {
-            true => Ok(held),
-            false if held.revision > sent.revision => refuse("a revision that was never sent"),
-            false => refuse("another history"),
-        }
-    }
-
-    async fn stood_at(&self, held: &Holding) -> Result<bool, Status> {
-        let feed = &self.shared.feed;
-        if let Some(known) = feed.stood_at(&held.cell, held.revision, &held.history_hash) {
-            return Ok(known);
-        }
-        let (store, revision) = (Arc::clone(feed.store()), held.revision);
-        let logged = match blocking(&**feed.store(), move || store.logged(revision)).await {
-            Err(StoreError::Compacted { .. }) => None,
-            other => other.map_err(|e| unavailable(&e))?,
-        };
-        Ok(logged.is_some_and(|it| it.tenant == held.cell && it.history_hash == held.history_hash))
-    }
-
-    /// Looks whether the table acknowledged is the hub's.
-    fn compare(&mut self, held: &Holding) {
-        let ours = self.shared.feed.digest_at(&held.cell, held.revision);
-        if let (Some(ours), Some(theirs)) = (ours, held.state_digest)
-            && ours != theirs
-        {
-            tracing::error!(
-                spoke = self.membership.key.spoke_id, cell = %held.cell, revision = held.revision,
-                "an enforcement point's table is another than the hub's; it is repaired"
-            );
-            self.repair(held.cell.clone(), "the table differs from the hub's");
-        }
-    }
-
-    fn refused(&mut self, refusal: &proto::Refusal) -> Result<(), Status> {
-        let cell = Name::parse(&refusal.cell).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let batch = Frozen { before: refusal.from_revision, refused: refusal.to_revision };
-        let members = self.shared.roster.connected();
-        let quarantine = &self.shared.quarantine;
-        if quarantine.refused(&cell, batch, &self.membership.key.spoke_id, members) {
-            tracing::error!(%cell, before = batch.before, refused = batch.refused,
-                "several enforcement points refuse a batch: its cell is frozen, revocations go on");
-        }
-        if quarantine.frozen(&cell).is_none() {
-            self.repair(cell, "a batch was refused");
-        }
-        Ok(())
-    }
-
-    /// Has a cell repaired, unless this stream has had more repairs than a sound one needs.
-    fn repair(&mut self, cell: Name, why: &'static str) {
-        if self.repairs < REPAIRS_MAX {
-            self.repairs += 1;
-            // Too much waits already: the next acknowledgement asks again.
-            self.orders.try_send(Order::Repair(cell, why)).ok();
-        }
-    }
-}
-
-fn describe(refusal: &proto::Refusal) -> String {
-    let short = |text: &str| text.chars().take(200).flat_map(char::escape_debug).collect::<String>();
-    let (from, to) = (refusal.from_revision, refusal.to_revision);
-    let (cell, code) = (short(&refusal.cell), short(&refusal.code));
-    format!("cell `{cell}` {from}..{to}: {code}: {}", short(&refusal.detail))
-}
 
 struct Writer<'a> {
     shared: &'a Shared,
@@ -472,6 +320,3 @@ impl Writer<'_> {
 }
 
 const ORDERS_MAX: usize = 32;
-/// Repairs of one stream; one that needs more is better begun anew, after its back-off.
-const REPAIRS_MAX: u32 = 16;
-const REFUSALS_MAX: usize = 64;

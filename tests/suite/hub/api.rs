@@ -396,7 +396,7 @@ async fn revocations_take_four_shapes() {
     let other = json!({ "kind": "signing-key", "fingerprint": digest.replace('B', "C") });
     let ask = ("POST", "/v1/apply", one("credential", "k1", other));
     refused(&lab, ask, 409, "documents[0].spec.fingerprint", "is fixed").await;
-    refused(&lab, ("DELETE", "/v1/tenants/demo/revocation/r3", None), 405, "", "identity resume").await;
+    refused(&lab, ("DELETE", "/v1/tenants/demo/revocation/r3", None), 405, "", "identity reinstate").await;
     refused(&lab, ("GET", "/v1/revisions/999/receipts", None), 404, "", "no commit").await;
     refused(&lab, ("GET", "/v1/tenants/demo/revocations/r99/receipts", None), 404, "", "r99").await;
     lab.stop().await;

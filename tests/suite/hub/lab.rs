@@ -118,16 +118,21 @@ impl Lab {
 
     /// Asks for the hub's status until it is as wanted.
     pub(crate) async fn until_status(&self, wanted: impl Fn(&Value) -> bool) {
+        self.until_answer("/v1/status", wanted).await;
+    }
+
+    /// Asks again and again until the answer is as wanted.
+    pub(crate) async fn until_answer(&self, path: &str, wanted: impl Fn(&Value) -> bool) {
         let asking = async {
             loop {
-                let (_, status) = self.ask("GET", "/v1/status", None).await;
-                if wanted(&status) {
+                let (_, answer) = self.ask("GET", path, None).await;
+                if wanted(&answer) {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, asking).await.expect("the hub's status in time");
+        tokio::time::timeout(PATIENCE, asking).await.expect("the answer wanted, in time");
     }
 
     /// Revokes an identity of tenant `demo`.

@@ -253,3 +253,38 @@ async fn a_repair_of_everything_is_a_snapshot() {
     assert_eq!(records, spoke.records);
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_outlives_the_hub_and_the_member() {
+    let (directory, lab) = lab().await;
+    lab.apply(&demo()).await;
+    let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
+    spoke.welcome().await;
+    spoke.acknowledge().await;
+    let revoked = lab.revoke("ledger").await;
+    let revision = revoked["revision"].as_u64().unwrap();
+    spoke.beat(1).await;
+    spoke.acknowledge().await;
+    let path = format!("/v1/revisions/{revision}/receipts");
+    lab.until_answer(&path, |receipt| receipt["members"][0]["signed"].is_object()).await;
+    lab.stop().await;
+
+    // The hub starts anew, and the enforcement point never comes back.
+    let lab = Lab::start(directory.path(), HandClock::new()).await;
+    let (_, receipt) = lab.ask("GET", &path, None).await;
+    assert_eq!(
+        (&receipt["state"], &receipt["members"][0]["state"]),
+        (&json!("EFFECTIVE"), &json!("in_force"))
+    );
+    assert_eq!(receipt["guarantee"], "holds");
+    let signed = &receipt["members"][0]["signed"];
+    let bytes = |field: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signed[field].as_str().unwrap()).unwrap()
+    };
+    let checked =
+        portreeve::wire::signed::check_receipt(&bytes("ack"), &bytes("signature"), &bytes("key")).unwrap();
+    assert_eq!(checked.spoke_id, "edge");
+    assert!(checked.covers >= revision);
+    lab.stop().await;
+}

@@ -200,7 +200,7 @@ impl Spoke {
         self.client.urgent(hello).await.unwrap().into_inner()
     }
 
-    async fn acknowledge(&self) {
+    pub(super) async fn acknowledge(&self) {
         let ack = proto::Ack {
             in_force: self.positions(),
             purged_verifications: 3,
