@@ -69,7 +69,7 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
     Ok(Running { hub: part, operations: operations.transpose()? })
 }
 
-fn settings(config: &HubConfig) -> HubSettings {
+pub(super) fn settings(config: &HubConfig) -> HubSettings {
     let Store::Sqlite(store) = &config.store;
     HubSettings {
         store: store.clone(),
@@ -77,6 +77,7 @@ fn settings(config: &HubConfig) -> HubSettings {
         stream: config.state,
         api: config.api.address,
         admin_token_file: config.api.admin_token_file.clone(),
+        witness: config.witness.clone(),
         streams: StreamSettings::default(),
     }
 }

@@ -10,6 +10,7 @@ pub mod hub;
 pub mod observer;
 pub mod proxy;
 pub mod random;
+pub mod restore;
 mod secret;
 mod thread;
 

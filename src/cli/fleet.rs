@@ -69,17 +69,34 @@ async fn status(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(cx.out.json(&fleet)?);
     }
     let hub = cx.client.get("/v1/status").await?;
-    if hub.get("serving") == Some(&json!(false)) {
-        cx.out.note(
-            "warning: the hub's store was put back, and it streams nothing: see `portreeve hub restore`",
-        );
-    }
+    hub_warnings(&hub).iter().for_each(|warning| cx.out.note(format_args!("warning: {warning}")));
     if members(&fleet).is_empty() {
         cx.out.note("no enforcement point is connected");
         return Ok(());
     }
     let rows: Vec<Value> = members(&fleet).iter().map(with_positions).collect();
     Ok(cx.out.line(Table::of(&STATUS_COLUMNS, &rows))?)
+}
+
+/// What is amiss with the hub itself.
+fn hub_warnings(hub: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if hub.get("serving") == Some(&json!(false)) {
+        warnings.push(
+            "the hub's store was put back, and it streams nothing: see `portreeve hub restore`".to_owned(),
+        );
+    }
+    let of = |field: &str| hub.pointer(&format!("/witness/{field}"));
+    let file = cell(of("file"));
+    if of("present") == Some(&json!(false)) {
+        warnings.push(format!("the witness `{file}` is gone: start the hub again, and find out who took it"));
+    } else if of("apart") == Some(&json!(false)) {
+        warnings.push(format!(
+            "the witness `{file}` lies on the store's own file system, and goes back with it: \
+             set `hub.witness` to a file on another volume"
+        ));
+    }
+    warnings
 }
 
 /// A member with its positions in one word: `demo 17`, and `demo 15+17` where revocations are ahead.
@@ -199,6 +216,26 @@ fn drifting(member: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_amiss_with_the_hub_shows() {
+        let hub = |serving: bool, present: bool, apart: Value| {
+            json!({
+            "serving": serving, "witness": { "file": "/w", "present": present, "apart": apart } })
+        };
+        for (hub, told) in [
+            (hub(true, true, json!(true)), &[][..]),
+            (hub(true, true, Value::Null), &[]),
+            (hub(true, true, json!(false)), &["another volume"]),
+            (hub(true, false, json!(true)), &["is gone"]),
+            (hub(false, true, json!(true)), &["portreeve hub restore"]),
+            (json!({}), &[]),
+        ] {
+            let warnings = hub_warnings(&hub);
+            assert_eq!(warnings.len(), told.len(), "{hub}: {warnings:?}");
+            assert!(warnings.iter().zip(told).all(|(warning, told)| warning.contains(told)), "{warnings:?}");
+        }
+    }
 
     #[test]
     fn revocations_ahead_of_the_order_show() {

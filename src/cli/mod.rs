@@ -22,6 +22,7 @@ pub mod policy;
 pub mod print;
 pub mod records;
 pub mod resource;
+pub mod restore;
 pub mod revocation;
 pub mod revoke;
 pub mod run;
@@ -55,7 +56,7 @@ pub struct Cli {
 pub enum Command {
     /// Try it: hub, enforcement point, issuer and a sample service in one process.
     Dev(dev::DevArgs),
-    /// Run a hub.
+    /// Run a hub, or restore one.
     Hub(run::HubArgs),
     /// Run an enforcement point.
     Proxy(run::ProxyArgs),
@@ -140,7 +141,7 @@ fn explain_usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) 
 fn dispatch(command: Command, out: &mut Printer<'_>) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => block_on(dev::run(args, out)),
-        Command::Hub(args) => block_on(run::hub(args)),
+        Command::Hub(args) => block_on(run::hub(args, out)),
         Command::Proxy(args) => block_on(run::proxy(args)),
         Command::Check(args) => run::check(args, out),
         Command::Token(args) => mint::run(args, out),

@@ -2,19 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::app::{self, AppError};
 use crate::cli::failure::Failure;
 use crate::cli::print::Printer;
-use crate::config::{self, ConfigError, Environment, Loaded, Role};
+use crate::cli::restore;
+use crate::config::{self, ConfigError, Environment, HubConfig, Loaded, Role};
 
 /// Arguments of `hub`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct HubArgs {
     /// The configuration.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub config: Option<PathBuf>,
+    /// What to do instead of running it.
+    #[command(subcommand)]
+    pub action: Option<HubAction>,
+}
+
+/// What can be done to a hub that does not run.
+#[derive(Subcommand, Clone, Debug)]
+pub enum HubAction {
+    /// Go on from a store that was put back: begin a new epoch over it.
+    Restore(restore::RestoreArgs),
 }
 
 /// Arguments of `proxy`.
@@ -49,12 +61,20 @@ impl From<AppError> for Failure {
     }
 }
 
-/// Runs a hub until it is told to stop.
+/// Runs a hub until it is told to stop, or does what is to be done to one that does not run.
 ///
 /// # Errors
 /// A [`Failure`] when it cannot start, or ends out of order.
-pub async fn hub(args: HubArgs) -> Result<(), Failure> {
-    let loaded = loaded(|environment| config::load_hub(&args.config, environment))?;
+pub async fn hub(args: HubArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
+    match (args.action, args.config) {
+        (Some(HubAction::Restore(args)), _) => restore::run(&args, out),
+        (None, Some(config)) => run_hub(&config).await,
+        (None, None) => Err(Failure::usage("name the hub's configuration: --config FILE")),
+    }
+}
+
+async fn run_hub(config: &Path) -> Result<(), Failure> {
+    let loaded = load_hub(config)?;
     app::start_logging(&loaded.config.log)?;
     app::hide_memory()?;
     warn(&loaded);
@@ -80,6 +100,11 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
     stop.await;
     tracing::info!("stopping: requests under way are finished first");
     Ok(proxy.stop().await?)
+}
+
+/// The configuration of a hub.
+pub(super) fn load_hub(config: &Path) -> Result<Loaded<HubConfig>, Failure> {
+    loaded(|environment| config::load_hub(config, environment))
 }
 
 fn warn<T>(loaded: &Loaded<T>) {

@@ -252,6 +252,9 @@ impl Authority {
         tenant: &Name,
         edits: Vec<Edit>,
     ) -> Result<super::store::Committed, Refusal> {
+        if let Some(fault) = self.feed.witness().contradicted() {
+            return Err(StoreError::from(fault).into());
+        }
         let stands_at = Some(self.image(images, tenant)?.revision());
         let changes = ChangeSet { tenant: tenant.clone(), stands_at, edits };
         let committed = match self.feed.store().commit(&changes, &[]) {

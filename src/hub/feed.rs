@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use super::blocking;
 use super::keys::ClusterKey;
 use super::mirror::{Mirror, Mirrored};
-use super::store::{Logged, StateStore, StoreError};
-use crate::core::id::{Epoch, Name};
+use super::store::{Head, Logged, StateStore, StoreError};
+use super::witness::Witness;
+use crate::core::id::{Epoch, Name, Position};
 use crate::core::identity::StateDigest;
-use crate::core::time::{BootInstant, Clock, Now};
+use crate::core::time::{BootInstant, Clock, Now, Timestamp};
 use crate::wire::state_proto as proto;
 
 /// The change log and its head.
@@ -24,6 +25,7 @@ use crate::wire::state_proto as proto;
 pub(crate) struct Feed {
     store: Arc<dyn StateStore>,
     key: ClusterKey,
+    witness: Witness,
     /// Locked before `ring` where both are.
     mirror: Mutex<Mirror>,
     ring: RwLock<Ring>,
@@ -65,13 +67,14 @@ impl Feed {
     pub(crate) fn new(
         store: Arc<dyn StateStore>,
         key: ClusterKey,
+        witness: Witness,
         mirror_key: u128,
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
         let head = store.head()?.revision;
         let mirror = Mutex::new(Mirror::load(&*store, mirror_key)?);
         let ring = Ring { head, opened: clock.now(), ..Ring::default() };
-        Ok(Self { store, key, mirror, ring: RwLock::new(ring), head: watch::Sender::new(head) })
+        Ok(Self { store, key, witness, mirror, ring: RwLock::new(ring), head: watch::Sender::new(head) })
     }
 
     /// The store.
@@ -82,6 +85,17 @@ impl Feed {
     /// What is signed with.
     pub(crate) const fn key(&self) -> &ClusterKey {
         &self.key
+    }
+
+    /// The highest head named, outside the store.
+    pub(crate) const fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    /// Signs a head of the store once it is witnessed: whoever hears of it can prove it. Blocks.
+    pub(crate) fn name(&self, head: &Head, read_at: Timestamp) -> Result<proto::Signed, StoreError> {
+        let cluster_id = self.store.identity().cluster_id;
+        Ok(self.witness.name(head, (cluster_id, read_at), &self.key)?)
     }
 
     /// The newest revision offered.
@@ -133,10 +147,12 @@ impl Feed {
         self.mirror.lock().kill_revision(cell)
     }
 
-    /// Takes over what the store has committed since; called after each commit. Blocks.
+    /// Takes over what the store has committed since; called after each commit. It is offered to
+    /// nobody before its head is witnessed. Blocks.
     pub(crate) fn advance(&self, now: Now) -> Result<(), StoreError> {
         let mut mirror = self.mirror.lock();
         let mut at = self.ring.read().head;
+        let mut newest = None;
         loop {
             let more = self.store.tail(at, READ_MAX)?;
             if more.is_empty() {
@@ -145,11 +161,16 @@ impl Feed {
             for logged in more {
                 let mirrored = mirror.take(&*self.store, &logged)?;
                 at = logged.revision;
+                let position = Position { epoch: mirror.epoch(), revision: at };
+                newest = Some(Head { position, global_hash: logged.global_hash });
                 let entry = self.entry(&logged, mirror.epoch(), mirrored);
                 self.ring.write().push(entry, now);
             }
         }
         drop(mirror);
+        if let Some(head) = newest {
+            self.name(&head, now.wall)?;
+        }
         self.head.send_if_modified(|held| {
             let moved = *held < at;
             *held = at.max(*held);

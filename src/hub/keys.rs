@@ -41,6 +41,17 @@ impl ClusterKey {
         Ok(Self { public: signed::public(&key), key })
     }
 
+    /// Reads the key in `directory`, which must be there.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_make`].
+    pub(crate) fn load(directory: &Path) -> Result<Self, HubError> {
+        let file = directory.join(FILE);
+        let opened = File::open(&file).map_err(|e| fault(&file, &format!("open: {e}"), OWN_KEY))?;
+        let key = read(&file, opened)?;
+        Ok(Self { public: signed::public(&key), key })
+    }
+
     /// Signs a message as one of `kind`.
     pub(crate) fn sign(&self, kind: proto::SignedKind, message: &impl Message) -> proto::Signed {
         signed::sign(&self.key, self.public.key_id, kind, Bytes::from(message.encode_to_vec()))
@@ -65,8 +76,7 @@ fn read(file: &Path, opened: File) -> Result<Ed25519KeyPair, HubError> {
     }
     let mut bytes = Zeroizing::new(Vec::new());
     opened.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
-    Ed25519KeyPair::from_pkcs8(&bytes)
-        .map_err(|_| fault(file, "it holds no Ed25519 key in PKCS #8", "put the cluster's own key back"))
+    Ed25519KeyPair::from_pkcs8(&bytes).map_err(|_| fault(file, "it holds no Ed25519 key in PKCS #8", OWN_KEY))
 }
 
 fn make(file: &Path) -> Result<Ed25519KeyPair, HubError> {
@@ -87,6 +97,7 @@ fn fault(file: &Path, what: &str, remedy: &'static str) -> HubError {
 
 const FILE: &str = "cluster.key";
 const FILE_BYTES_MAX: u64 = 4096;
+const OWN_KEY: &str = "put the cluster's own key back: enforcement points take state from no other";
 const READABLE: &str = "let the hub's user read it";
 const WRITABLE: &str = "let the hub's user write its directory";
 

@@ -9,6 +9,8 @@
 //! | `feed` | the change log as streams read it, signed |
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
+//! | `witness` | the highest head it has named, outside the store |
+//! | `restore` | a new epoch over a store that was put back |
 //! | `roster` | who holds state under a lease; receipts |
 //! | `receipts` | acknowledgements that complete a revocation, kept |
 //! | `stream` | the gRPC service |
@@ -24,12 +26,14 @@ mod keys;
 mod mirror;
 pub mod model;
 mod receipts;
+pub mod restore;
 mod roster;
 mod service;
 mod settings;
 pub mod store;
 mod stream;
 mod token;
+mod witness;
 
 pub use service::{BoundHub, Hub, HubFigures};
 pub use settings::{HubError, HubSettings};

@@ -24,6 +24,7 @@ use super::settings::{HubError, HubSettings};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
 use super::stream::{Shared, StateService};
 use super::token::AdminToken;
+use super::witness::Witness;
 use crate::core::time::Clock;
 
 /// A hub whose store is open. It serves nobody yet.
@@ -70,8 +71,7 @@ impl Hub {
     /// [`HubError`] names the file, what is wrong and what to do.
     pub fn open(settings: HubSettings, clock: Arc<dyn Clock>) -> Result<Self, HubError> {
         refuse_beyond_loopback(&settings)?;
-        let lock = lock_beside_store(&settings)?;
-        let store: Arc<dyn StateStore> = Arc::new(SqliteStore::open(&settings.store, Arc::clone(&clock))?);
+        let (store, lock) = open_store(&settings, Arc::clone(&clock))?;
         let hub = Self::over(store, settings, clock)?;
         Ok(Self { _lock: lock, ..hub })
     }
@@ -87,7 +87,10 @@ impl Hub {
     ) -> Result<Self, HubError> {
         let token = AdminToken::load_or_make(&settings.admin_token_file)?;
         let key = ClusterKey::load_or_make(&settings.data_dir)?;
-        let feed = Arc::new(Feed::new(Arc::clone(&store), key, mirror_key()?, &*clock)?);
+        let witness = Witness::open(&settings.witness, settings.store_file(), &key)?;
+        witness.admit(&*store)?;
+        let feed = Arc::new(Feed::new(Arc::clone(&store), key, witness, mirror_key()?, &*clock)?);
+        feed.name(&store.heartbeat()?, clock.now().wall)?;
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
         let shutdown = CancellationToken::new();
         let (receipts, keeper) = Receipts::new(Arc::clone(&store));
@@ -306,6 +309,16 @@ fn refuse_beyond_loopback(settings: &HubSettings) -> Result<(), HubError> {
         }
     }
     Ok(())
+}
+
+/// Opens the store that `settings` name, with the lock of the data directory if that is another.
+pub(super) fn open_store(
+    settings: &HubSettings,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<dyn StateStore>, Option<DirectoryLock>), HubError> {
+    let lock = lock_beside_store(settings)?;
+    let store = SqliteStore::open(&settings.store, clock)?;
+    Ok((Arc::new(store), lock))
 }
 
 /// The store locks its own directory; the data directory is locked too when it is another.

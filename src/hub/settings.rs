@@ -1,7 +1,7 @@
 //! What a hub is told, and why it cannot start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::store::{StoreError, StoreFault};
 use super::stream::StreamSettings;
@@ -19,8 +19,17 @@ pub struct HubSettings {
     pub api: SocketAddr,
     /// The admin token's file; made at the first start.
     pub admin_token_file: PathBuf,
+    /// The highest head named, in a file outside the store; on another volume by preference.
+    pub witness: PathBuf,
     /// How streams behave.
     pub streams: StreamSettings,
+}
+
+impl HubSettings {
+    /// The store's file; `None`: it is no file of this machine.
+    pub(super) fn store_file(&self) -> Option<&Path> {
+        Some(&self.store)
+    }
 }
 
 /// Why a hub cannot start or go on.

@@ -173,9 +173,11 @@ fn the_other_samples_and_their_defaults() {
 
     let full = hub(&sample("hub.yaml")).expect("accepted").config;
     assert_eq!(full.store, Store::Sqlite("/etc/portreeve/hub.db".into()));
+    assert_eq!(full.witness, Path::new("/var/lib/witness/hub.witness"));
     assert_eq!(full.api.admin_token_file, Path::new("/var/lib/portreeve/admin.token"));
     let minimal = hub(&sample("minimal-hub.yaml")).expect("accepted").config;
     assert_eq!(minimal.store, Store::Sqlite("/var/lib/portreeve/hub.db".into()));
+    assert_eq!(minimal.witness, Path::new("/etc/portreeve/data/hub.witness"));
     assert_eq!(minimal.api.admin_token_file, Path::new("/etc/portreeve/data/admin.token"));
     assert_eq!(
         (minimal.state.port(), minimal.api.address.port(), minimal.metrics.port()),

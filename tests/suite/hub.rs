@@ -5,5 +5,6 @@ mod client;
 mod lab;
 mod lanes;
 mod model;
+mod restore;
 mod store;
 mod stream;

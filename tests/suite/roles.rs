@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -104,15 +104,31 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_portreeve"))
+        let output = self.output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_portreeve"))
             .args(arguments)
             .env("PORTREEVE_HUB", format!("http://{}", self.api))
             .env("PORTREEVE_TOKEN_FILE", self.folder.path().join("hub/admin.token"))
             .env("PORTREEVE_TENANT", "demo")
+            .stdin(Stdio::null())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+            .unwrap()
+    }
+
+    /// Copies the hub's store to or from beside it.
+    fn copy_store(&self, from: &str, to: &str) {
+        for end in ["", "-wal", "-shm"] {
+            let at = |name: &str| self.folder.path().join(format!("{name}{end}"));
+            fs::remove_file(at(to)).ok();
+            if at(from).exists() {
+                fs::copy(at(from), at(to)).unwrap();
+            }
+        }
     }
 
     /// One issuer, one resource, and `ledger` and `batch`, who may read orders.
@@ -203,6 +219,58 @@ fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
     hub.says("the hub is running");
     proxy.says("the hub has confirmed the state");
     assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+}
+
+#[test]
+fn a_hub_whose_backup_was_put_back_is_restored_and_revokes_on() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+    let config = site.folder.path().join("hub.yaml");
+    let restore = |more: &[&str]| {
+        let arguments = ["--output", "json", "hub", "restore", "--config", config.to_str().unwrap()];
+        let output = site.output(&[&arguments, more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), report, said)
+    };
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    site.apply_records();
+    hub.stop();
+    site.copy_store("hub.db", "backup.db");
+
+    // After the backup: a revocation, in force at an enforcement point. A hub that runs is not restored.
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    let mut proxy = site.start("proxy");
+    proxy.says("the hub has confirmed the state");
+    site.command(&["revoke", "identity", "batch", "--reason", "test", "--wait"]);
+    assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+    let (code, _, said) = restore(&["--i-have-stopped-the-old-hub"]);
+    assert_eq!((code, said.contains("stop the other hub")), (1, true), "{said}");
+    hub.kill();
+    site.copy_store("backup.db", "hub.db");
+
+    // Refused, and the enforcement point decides on by what it has.
+    let mut hub = site.start("hub");
+    hub.says("portreeve hub restore");
+    assert!(!hub.child.wait().unwrap().success());
+    let (code, report, said) = restore(&["--dry-run"]);
+    assert_eq!((code, &report["commits_lost"], &report["restored"]), (0, &json!(1), &Value::Null), "{said}");
+    let (code, _, said) = restore(&[]);
+    assert_eq!((code, said.contains("--i-have-stopped-the-old-hub")), (2, true), "{said}");
+    assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+    let (code, report, said) = restore(&["--i-have-stopped-the-old-hub"]);
+    assert_eq!((code, &report["restored"]["revision"]), (0, &json!(2)), "{said}");
+
+    // The new epoch does not know the revocation; it stays in force all the same.
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    proxy.says("the hub has confirmed the state");
+    assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+    site.command(&["revoke", "identity", "ledger", "--reason", "test", "--wait"]);
+    assert!(site.command(&["fleet", "drift"]).contains("p1"), "it says who carries what");
+    assert_eq!((site.call_as("ledger"), site.call_as("batch")), (401, 401));
 }
 
 #[test]

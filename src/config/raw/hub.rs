@@ -38,6 +38,15 @@ pub(in crate::config) struct Hub {
     /// The directory of its keys and token files.
     #[schemars(length(min = 1))]
     pub(in crate::config) data_dir: String,
+    /// The file of the highest head ever named, which shows that a store was put back; relative to
+    /// `data_dir`. Another volume than the store's is better: what loses the one then keeps the other.
+    #[serde(default = "witness")]
+    #[schemars(length(min = 1))]
+    pub(in crate::config) witness: String,
+}
+
+fn witness() -> String {
+    "hub.witness".to_owned()
 }
 
 /// The state stream that enforcement points connect to, gRPC.

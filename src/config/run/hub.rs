@@ -16,6 +16,8 @@ pub struct HubConfig {
     pub store: Store,
     /// The directory of its keys and token files.
     pub data_dir: PathBuf,
+    /// The file of the highest head ever named.
+    pub witness: PathBuf,
     /// Where the state stream is served; a loopback address.
     pub state: SocketAddr,
     /// The administration API.
@@ -49,15 +51,17 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
     let root = Key::root();
     let store = store(check, &raw.hub.store);
     let data_dir = check.path(&root.field("hub").field("data_dir"), &raw.hub.data_dir);
+    let below = data_dir.clone().unwrap_or_default();
+    let witness = check.path_below(&root.field("hub").field("witness"), &raw.hub.witness, &below);
     let state = check.loopback(&root.field("state").field("address"), &raw.state.address, NO_TLS);
     let api_key = root.field("api");
     let address = check.loopback(&api_key.field("address"), &raw.api.address, NO_TLS);
-    let below = data_dir.clone().unwrap_or_default();
     let token_file = check.path_below(&api_key.field("admin_token_file"), &raw.api.admin_token_file, &below);
     let metrics = shared::metrics(check, &raw.metrics);
     Some(HubConfig {
         store: store?,
         data_dir: data_dir?,
+        witness: witness?,
         state: state?,
         api: Api { address: address?, admin_token_file: token_file? },
         metrics: metrics?,

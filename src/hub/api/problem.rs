@@ -143,6 +143,11 @@ impl From<StoreError> for Problem {
                     FaultKind::Unknown => {
                         "it is not known whether this was changed: read it before trying again"
                     }
+                    FaultKind::Behind => {
+                        "the hub's store is not the one it served from, so it takes no changes: stop it, \
+                         put that back or run `portreeve hub restore`"
+                    }
+                    FaultKind::Superseded => "a new epoch was begun on the store: start this hub again",
                     FaultKind::Full => "the hub's disk is full; nothing of this change was kept",
                     _ => "the hub's store failed; the hub's log says how",
                 };

@@ -28,10 +28,25 @@ pub(crate) struct Status {
     members_connected: usize,
     /// Whether state is streamed; `false`: the store was proven to be older than what this hub has signed.
     serving: bool,
+    /// The highest head named, outside the store.
+    witness: WitnessStatus,
     /// Tenants whose order stands still because several enforcement points refused a batch.
     frozen: Vec<FrozenTenant>,
     /// Every tenant.
     tenants: Vec<TenantStatus>,
+}
+
+/// What shows that the store was put back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WitnessStatus {
+    /// The file.
+    file: String,
+    /// The highest revision named.
+    revision: Option<u64>,
+    /// Whether it lies on another file system than the store; `null`: not known.
+    apart: Option<bool>,
+    /// Whether the file is there.
+    present: bool,
 }
 
 /// A tenant whose order stands still; its revocations go on.
@@ -105,9 +120,20 @@ fn read(context: &Context) -> Result<Status, Refusal> {
         store: store.describe(),
         members_connected: context.roster.connected(),
         serving: !context.streams.is_condemned(),
+        witness: read_witness(context),
         frozen: context.streams.quarantine.all().into_iter().map(FrozenTenant::of).collect(),
         tenants: cells.iter().map(|cell| read_tenant(context, cell)).collect::<Result<_, _>>()?,
     })
+}
+
+fn read_witness(context: &Context) -> WitnessStatus {
+    let witness = context.feed.witness();
+    WitnessStatus {
+        file: witness.file().display().to_string(),
+        revision: witness.seen().map(|seen| seen.position.revision),
+        apart: witness.apart(),
+        present: witness.file().exists(),
+    }
 }
 
 impl FrozenTenant {

@@ -142,7 +142,7 @@ impl FaultKind {
             Self::Unknown => "read what is held before trying again",
             Self::Superseded => "start the hub again",
             Self::Behind => {
-                "put back the store it belongs to; if that is lost, stop every hub and run `portreeve hub restore`"
+                "put back the store that was served from; if that is lost, stop every hub and run `portreeve hub restore`"
             }
         }
     }

@@ -242,7 +242,8 @@ impl StateSync for StateService {
 }
 
 /// What a hub whose store was rolled back says.
-const CONDEMNED: &str = "the hub's store is older than what it has signed: stop it, and run `portreeve hub restore` on the store to keep";
+const CONDEMNED: &str =
+    "the hub's store is not the one it served from: stop it, put that back or run `portreeve hub restore`";
 /// Repairs made at once: each reads a whole cell.
 const REPAIRS_AT_ONCE: usize = 2;
 /// Messages that wait for one stream.

@@ -2,9 +2,9 @@
 //! histories differ.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message as _;
 use tonic::Status;
 
 use super::Shared;
@@ -14,8 +14,9 @@ use crate::core::identity::Snapshot;
 use crate::hub::blocking;
 use crate::hub::feed::Feed;
 use crate::hub::store::{CellPosition, Logged, StateStore, StoreError, StoreIdentity};
+use crate::hub::witness::Seen;
+use crate::wire::state as wire;
 use crate::wire::state_proto as proto;
-use crate::wire::{signed, state as wire};
 
 /// The welcome, and where the stream begins.
 #[derive(Debug)]
@@ -44,7 +45,14 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
     let store = shared.feed.store().clone();
     let identity = store.identity();
     let mirror = shared.feed.mirrored();
-    let judged = blocking(&**shared.feed.store(), move || judge(&*store, mirror.state(), have)).await;
+    let (feed, read_at) = (Arc::clone(&shared.feed), shared.clock.now().wall);
+    let judged = blocking(&**shared.feed.store(), move || {
+        let judged = judge(&*store, mirror.state(), have)?;
+        // The welcome names a head: it is witnessed first.
+        feed.name(&store.heartbeat()?, read_at)?;
+        Ok::<_, StoreError>(judged)
+    });
+    let judged = judged.await;
     let (head, steps) = judged.map_err(|e| unavailable(&e))?;
     let mut plan = Plan {
         welcome: proto::Welcome {
@@ -66,29 +74,15 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
     Ok(plan)
 }
 
-/// What `head` proves against this hub, if anything: that a store it served is gone. Blocks.
+/// What `head` proves against this hub, if anything: that a store it served is gone. That is
+/// written to the witness, so that no later start serves either. Blocks.
 pub(super) fn proof(feed: &Feed, head: &proto::Signed) -> Result<Option<String>, StoreError> {
-    let store = feed.store();
-    let identity = store.identity();
-    let keys = [feed.key().public().clone()];
-    let body = signed::verify(head, &keys, proto::SignedKind::Head).ok();
-    let Some(seen) = body.and_then(|body| proto::Head::decode(body).ok()) else { return Ok(None) };
-    if seen.cluster_id[..] != identity.cluster_id || seen.epoch[..] != *identity.epoch.as_bytes() {
-        return Ok(None);
+    let Ok(seen) = Seen::read(head, feed.key()) else { return Ok(None) };
+    let Some(found) = seen.against(&**feed.store())? else { return Ok(None) };
+    if let Err(error) = feed.witness().contradict(seen, &found) {
+        tracing::error!(%error, "what proves the store to be another could not be written down");
     }
-    let (shown, ours) = (seen.revision, store.heartbeat()?.position.revision);
-    if shown > ours {
-        return Ok(Some(format!(
-            "this hub has signed revision {shown} of its epoch, and its store ends at {ours}"
-        )));
-    }
-    match store.logged(shown) {
-        Ok(Some(logged)) if logged.global_hash[..] != seen.global_hash[..] => {
-            Ok(Some(format!("this hub has signed another history of its epoch at revision {shown}")))
-        }
-        Ok(_) | Err(StoreError::Compacted { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(Some(found))
 }
 
 impl Plan {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::core::time::{Clock, Timestamp};
@@ -48,19 +47,13 @@ impl Pulse {
         }
         let began = self.turn.fetch_add(1, Ordering::SeqCst);
         let read_at = self.clock.now().wall;
-        let store = Arc::clone(self.feed.store());
-        let read = blocking(&**self.feed.store(), move || store.heartbeat()).await?;
-        let position = read.position;
-        let signed = self.feed.key().sign(
-            proto::SignedKind::Head,
-            &proto::Head {
-                cluster_id: Bytes::copy_from_slice(&self.feed.store().identity().cluster_id),
-                epoch: Bytes::copy_from_slice(position.epoch.as_bytes()),
-                revision: position.revision,
-                global_hash: Bytes::copy_from_slice(&read.global_hash),
-                hub_time_us: u64::try_from(read_at.as_micros()).unwrap_or(0),
-            },
-        );
+        let feed = Arc::clone(&self.feed);
+        let read = blocking(&**self.feed.store(), move || {
+            let read = feed.store().heartbeat()?;
+            // Witnessed before it is named to anybody.
+            Ok::<_, StoreError>((read.position, feed.name(&read, read_at)?))
+        });
+        let (position, signed) = read.await?;
         let head = Head { revision: position.revision, read_at, signed };
         *last = Some((began, head.clone()));
         Ok(head)

@@ -34,15 +34,15 @@ impl Observer for Unobserved {
 }
 
 /// A client that runs.
-struct Client {
-    state: Arc<SnapshotCell>,
+pub(super) struct Client {
+    pub(super) state: Arc<SnapshotCell>,
     status: Arc<StateStatus>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
 }
 
 impl Client {
-    fn start(folder: &Path, hub: &str, clock: &Arc<HandClock>) -> Self {
+    pub(super) fn start(folder: &Path, hub: &str, clock: &Arc<HandClock>) -> Self {
         let (lkg, loaded) = open(folder);
         let state = Arc::new(SnapshotCell::new(loaded.snapshot));
         let status = Arc::new(StateStatus::default());
@@ -62,11 +62,11 @@ impl Client {
         Self { state, status, stop, ended }
     }
 
-    async fn confirmed(&self) {
+    pub(super) async fn confirmed(&self) {
         until("the hub confirms the state", || self.state.lease().fresh_at.is_some()).await;
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), self.ended).await.expect("an end").unwrap();
     }

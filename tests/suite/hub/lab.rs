@@ -45,6 +45,7 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
         stream: local,
         api: local,
         admin_token_file: directory.join("admin.token"),
+        witness: directory.join("hub.witness"),
         streams: StreamSettings::default(),
     }
 }

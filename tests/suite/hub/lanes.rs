@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portreeve::core::id::Name;
 use portreeve::core::identity::{Keyer, Snapshot};
+use portreeve::hub::Hub;
 use portreeve::wire::state::{open_delta, open_manifest, open_urgent};
 use portreeve::wire::state_proto as proto;
 use portreeve::wire::state_proto::hub_message::Message as Down;
@@ -15,7 +16,7 @@ use portreeve::wire::state_proto::spoke_message::Message as Up;
 use serde_json::json;
 use tonic::Code;
 
-use super::lab::{HandClock, Lab, demo, document, identity_spec};
+use super::lab::{HandClock, Lab, demo, document, identity_spec, settings};
 use super::stream::{MINUTE, Spoke, hello, lab};
 
 fn refusal(from: u64, to: u64) -> proto::Ack {
@@ -219,6 +220,8 @@ async fn a_hub_whose_store_was_put_back_stops_on_proof_alone() {
     let have = spoke.positions();
     lab.stop().await;
     copy_store(kept.path(), directory.path());
+    // The witness went back with the store, as where both lie on one volume.
+    std::fs::remove_file(directory.path().join("hub.witness")).unwrap();
 
     let lab = Lab::start(directory.path(), HandClock::new()).await;
     // A claim refuses the one who makes it, a proof stops the hub.
@@ -233,7 +236,13 @@ async fn a_hub_whose_store_was_put_back_stops_on_proof_alone() {
     assert_eq!(Spoke::connect(&lab, proof).await.end().await.code(), Code::FailedPrecondition);
     assert_eq!(other.end().await.code(), Code::FailedPrecondition);
     lab.until_status(|status| status["serving"] == json!(false)).await;
+    // It takes no changes either, and what was proven outlives it.
+    let body = json!({ "target": { "identity": "ledger" }, "reason": "test" });
+    let (status, refused) = lab.ask("POST", "/v1/tenants/demo/revocations", Some(body)).await;
+    assert_eq!((status, refused["detail"].to_string().contains("hub restore")), (503, true), "{refused}");
     lab.stop().await;
+    let again = Hub::open(settings(directory.path()), HandClock::new()).unwrap_err().to_string();
+    assert!(again.contains("portreeve hub restore"), "{again}");
 }
 
 #[tokio::test]
