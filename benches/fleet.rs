@@ -191,8 +191,7 @@ impl Hub {
         let config = folder.join("hub.yaml");
         std::fs::write(&config, text).unwrap();
         let binary = env!("CARGO_BIN_EXE_portreeve");
-        let child =
-            Command::new(binary).arg("hub").arg("--config").arg(config).stdout(Stdio::null()).spawn();
+        let child = Command::new(binary).arg("hub").arg("--config").arg(config).stdout(Stdio::null()).spawn();
         let mut hub = Self { child: child.unwrap(), api, stream, token: String::new() };
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         while tokio::net::TcpStream::connect(api).await.is_err() {

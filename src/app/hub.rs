@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prometheus::{IntGauge, Registry};
 use tokio::sync::oneshot;
 
 use super::AppError;
@@ -41,7 +40,7 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
     let hub = Hub::open(settings(config), clock)?;
     let ended = Arc::new(AtomicBool::new(false));
     let health = match operations {
-        Operations::Own => Some(health(hub.figures().clone(), Arc::clone(&ended))?.bind(config.metrics)?),
+        Operations::Own => Some(health(hub.figures().clone(), Arc::clone(&ended)).bind(config.metrics)?),
         Operations::Shared => None,
     };
     let (tell, told) = oneshot::channel();
@@ -82,37 +81,20 @@ pub(super) fn settings(config: &HubConfig) -> HubSettings {
     }
 }
 
-fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Result<Health, AppError> {
-    let registry = Registry::new();
-    let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-        let gauge = IntGauge::new(name, help)?;
-        registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    };
-    let made = || -> Result<[IntGauge; 3], prometheus::Error> {
-        Ok([
-            gauge("portreeve_hub_revision", "The store's head revision.")?,
-            gauge("portreeve_hub_members", "Enforcement points that may hold state under a lease.")?,
-            gauge("portreeve_hub_members_connected", "Enforcement points with an open stream.")?,
-        ])
-    };
-    let [revision, members, connected] =
-        made().map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
-    let whole = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Health {
+    let registry = figures.refresh().registry().clone();
     let refresh = move || {
-        revision.set(i64::try_from(figures.revision()).unwrap_or(i64::MAX));
-        members.set(whole(figures.members()));
-        connected.set(whole(figures.members_connected()));
+        figures.refresh();
     };
-    Ok(Health {
+    Health {
         readiness: Arc::new(move || {
             let ended = ended.load(Ordering::Relaxed);
             let detail = ended.then(|| "the hub no longer serves".to_owned());
             Readiness { ready: !ended, detail: detail.into_iter().collect() }
         }),
         refresh: Arc::new(refresh),
-        registry: registry.clone(),
-    })
+        registry,
+    }
 }
 
 impl Running {

@@ -3,7 +3,7 @@
 //! A commit is read back from the store, taken into the mirror, encoded and signed once, and shared
 //! by every stream; a stream is a cursor, not a queue, so a slow one costs nothing and only reads later.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -145,6 +145,11 @@ impl Feed {
     /// The revision of a cell's last commit that denied something; 0: there is none.
     pub(crate) fn kill_revision(&self, cell: &Name) -> u64 {
         self.mirror.lock().kill_revision(cell)
+    }
+
+    /// The same of every cell.
+    pub(crate) fn kill_revisions(&self) -> HashMap<Name, u64> {
+        self.mirror.lock().kills().clone()
     }
 
     /// Takes over what the store has committed since; called after each commit. It is offered to

@@ -81,6 +81,11 @@ impl Mirror {
         self.kills.get(cell).copied().unwrap_or(0)
     }
 
+    /// The revision of each cell's last commit that denied something.
+    pub(crate) const fn kills(&self) -> &HashMap<Name, u64> {
+        &self.kills
+    }
+
     /// Takes one commit.
     pub(crate) fn take(&mut self, store: &dyn StateStore, logged: &Logged) -> Result<Mirrored, StoreError> {
         let cell = &logged.tenant;

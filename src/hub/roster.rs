@@ -12,6 +12,7 @@
 //! its incarnation came, there may be two processes: the newer one's word alone is not enough
 //! while the older one's lease runs.
 
+mod figures;
 mod member;
 mod receipt;
 
@@ -27,6 +28,7 @@ use super::blocking;
 use super::store::{StateStore, StoreError, StoredMember};
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Clock, Now};
+pub(crate) use figures::FleetFigures;
 use member::Member;
 pub(crate) use member::{MemberKey, Terms};
 pub(crate) use receipt::{Fleet, Receipt, ReceiptState, RevisionFacts};
@@ -120,9 +122,12 @@ impl Roster {
         self.members.lock().values().filter(|member| member.is_connected()).count()
     }
 
-    /// Members.
-    pub(crate) fn len(&self) -> usize {
-        self.members.lock().len()
+    /// Sums over all members, given up to where each cell's revocations go.
+    pub(crate) fn figures(&self, kills: &HashMap<Name, u64>) -> FleetFigures {
+        let now = self.clock.now().boot;
+        let mut figures = FleetFigures::default();
+        self.members.lock().values().for_each(|member| figures.add(member, kills, now));
+        figures
     }
 
     /// Takes in a stream. An older one of the same incarnation is fenced.

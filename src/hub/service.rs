@@ -26,6 +26,7 @@ use super::stream::{Shared, StateService};
 use super::token::AdminToken;
 use super::witness::Witness;
 use crate::core::time::Clock;
+use crate::telemetry::hub::{HubMetrics, HubReading};
 
 /// A hub whose store is open. It serves nobody yet.
 #[derive(Debug)]
@@ -40,27 +41,30 @@ pub struct Hub {
     _lock: Option<DirectoryLock>,
 }
 
-/// Numbers for metrics; cheap to read at any time.
+/// A hub's metrics; each look costs as much as there are members.
 #[derive(Clone, Debug)]
 pub struct HubFigures {
-    feed: Arc<Feed>,
-    roster: Arc<Roster>,
+    streams: Arc<Shared>,
 }
 
 impl HubFigures {
-    /// The head revision.
-    pub fn revision(&self) -> u64 {
-        self.feed.head()
-    }
-
-    /// Members with a live stream.
-    pub fn members_connected(&self) -> usize {
-        self.roster.connected()
-    }
-
-    /// Members that may hold state under a lease, live or not.
-    pub fn members(&self) -> usize {
-        self.roster.len()
+    /// Brings every metric up to date, and gives them.
+    pub fn refresh(&self) -> &HubMetrics {
+        let streams = &self.streams;
+        let fleet = streams.roster.figures(&streams.feed.kill_revisions());
+        streams.metrics.show(&HubReading {
+            revision: streams.feed.head(),
+            serving: !streams.is_condemned(),
+            frozen: streams.quarantine.all().len() as u64,
+            members: fleet.members,
+            connected: fleet.connected,
+            pending: fleet.pending,
+            quietest_s: fleet.quietest.as_secs(),
+            drift_found: fleet.drift_found,
+            drift_mended: fleet.drift_mended,
+            carried: fleet.carried,
+        });
+        &streams.metrics
     }
 }
 
@@ -115,7 +119,7 @@ impl Hub {
         tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
         Ok(Self {
             settings,
-            figures: HubFigures { feed, roster },
+            figures: HubFigures { streams: Arc::clone(&streams) },
             context,
             streams,
             shutdown,
@@ -281,7 +285,7 @@ fn keep_receipts(hub: &mut Hub, stop: CancellationToken) -> impl Future<Output =
 async fn sweep(hub: &Hub) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        if let Err(error) = hub.figures.roster.sweep().await {
+        if let Err(error) = hub.streams.roster.sweep().await {
             tracing::warn!(%error, "lapsed members could not be forgotten");
         }
     }

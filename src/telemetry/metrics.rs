@@ -244,9 +244,14 @@ pub struct CacheMetrics {
     pub misses: IntCounter,
 }
 
-/// INVARIANT: names and labels are constants of this file, valid and distinct, so neither
-/// making nor registering a family fails; a test makes them all.
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
+/// Makes a family known.
+///
+/// INVARIANT: names and labels are constants of this room, valid and distinct, so neither
+/// making nor registering a family fails; tests make them all.
+pub(super) fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    family: prometheus::Result<C>,
+) -> C {
     let family = family.expect("a family of constants is valid");
     registry.register(Box::new(family.clone())).expect("families have distinct names");
     family

@@ -2,5 +2,6 @@
 //!
 //! Decision records are neither: they have their own log and their own path.
 
+pub mod hub;
 pub mod logging;
 pub mod metrics;

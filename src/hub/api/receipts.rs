@@ -109,8 +109,13 @@ async fn answer(
             changes.mark_unchanged();
             let receipt = context.roster.receipt(&facts);
             let is_news = params.seen.is_none_or(|seen| receipt.settled != seen);
-            if receipt.state == ReceiptState::Effective || is_news {
+            if receipt.state == ReceiptState::Effective || params.seen.is_none() {
                 return receipt;
+            }
+            // Each look and each answer costs as much as there are members: in a large fleet news is gathered.
+            tokio::time::sleep(pace(receipt.members.len())).await;
+            if is_news {
+                return context.roster.receipt(&facts);
             }
             // A lease can end without anyone saying so: look again soon.
             tokio::time::timeout(LOOK_AGAIN, changes.changed()).await.ok();
@@ -123,5 +128,11 @@ async fn answer(
     Ok(Json(receipt.unwrap_or_else(|| context.roster.receipt(&facts))))
 }
 
+/// How long news is gathered: 20 µs a member, so that a thousand acknowledgements make some dozen answers.
+fn pace(members: usize) -> Duration {
+    Duration::from_micros(20 * members as u64).min(PACE_MAX)
+}
+
+const PACE_MAX: Duration = Duration::from_millis(100);
 const WAIT_MS_MAX: u64 = 30_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);

@@ -32,6 +32,7 @@ use super::receipts::Receipts;
 use super::roster::Roster;
 use crate::core::id::Name;
 use crate::core::time::Clock;
+use crate::telemetry::hub::HubMetrics;
 use crate::wire::state_proto as proto;
 use crate::wire::state_proto::state_sync_server::{StateSync, StateSyncServer};
 use image::Images;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) settings: StreamSettings,
     pub(crate) shutdown: CancellationToken,
     pub(crate) quarantine: Quarantine,
+    pub(crate) metrics: HubMetrics,
     receipts: Receipts,
     /// Cancelled when it is proven that the store is not the one this hub served from.
     condemned: CancellationToken,
@@ -106,6 +108,7 @@ impl Shared {
             pulse: Pulse::new(Arc::clone(&feed), Arc::clone(&clock)),
             images: Images::new(Arc::clone(&feed)),
             quarantine: Quarantine::default(),
+            metrics: HubMetrics::default(),
             receipts,
             condemned: CancellationToken::new(),
             sessions: TaskTracker::new(),

@@ -102,6 +102,7 @@ impl Reader<'_> {
         for CellInForce { cell, revision, kill_revision } in positions {
             let before = self.covered.insert(cell.clone(), *kill_revision).unwrap_or(*kill_revision);
             for completed in self.shared.feed.kills_between(cell, before, *kill_revision) {
+                self.count(completed);
                 let kept = is_alone
                     && self.shared.receipts.keep(StoredReceipt {
                         revision: completed,
@@ -124,6 +125,15 @@ impl Reader<'_> {
                     );
                 }
             }
+        }
+    }
+
+    /// Counts how long a revocation took to be acknowledged; one from before this run of the hub is not.
+    fn count(&self, revision: u64) {
+        let committed = self.shared.feed.acknowledged(revision);
+        let took = committed.and_then(|at| self.shared.clock.now().boot.since(at.boot));
+        if let Some(took) = took {
+            self.shared.metrics.receipt(took.as_secs_f64());
         }
     }
 
