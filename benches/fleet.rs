@@ -183,7 +183,7 @@ impl Hub {
         let (api, stream, metrics) = (free(), free(), free());
         let text = format!(
             "hub: {{ store: \"sqlite://hub.db\", data_dir: . }}\n\
-             state: {{ address: \"{stream}\" }}\n\
+             state: {{ address: \"{stream}\", insecure_cleartext_loopback: true }}\n\
              api: {{ address: \"{api}\", admin_token_file: admin.token }}\n\
              metrics: {{ address: \"{metrics}\" }}\n\
              log: {{ level: warn }}\n"

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod hub;
+pub mod mtls;
 pub mod pep;
 pub mod pipeline;
 pub mod sink;

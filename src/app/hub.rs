@@ -9,9 +9,11 @@ use super::AppError;
 use super::clock::SystemClock;
 use super::thread::Part;
 use crate::admin::{Health, Readiness};
-use crate::config::{HubConfig, Store};
+use crate::config::{HubConfig, StateSecurity, Store};
 use crate::core::time::Clock;
-use crate::hub::{Hub, HubFigures, HubSettings, StreamSettings};
+use crate::hub::{
+    AccessSettings, Hub, HubFigures, HubSettings, Scope, StreamSecurity, StreamSettings, TlsFiles,
+};
 
 /// Whether the hub serves health and metrics itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +53,7 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
             Err(error) => return tell.send(Err(error)).unwrap_or_default(),
         };
         tell.send(Ok(())).unwrap_or_default();
-        let served = bound.serve(stop.cancelled_owned()).await;
+        let served = Box::pin(bound.serve(stop.cancelled_owned())).await;
         ended.store(true, Ordering::Relaxed);
         if let Err(error) = served {
             tracing::error!(%error, "the hub ended");
@@ -73,11 +75,29 @@ pub(super) fn settings(config: &HubConfig) -> HubSettings {
     HubSettings {
         store: store.clone(),
         data_dir: config.data_dir.clone(),
-        stream: config.state,
+        stream: config.state.address,
         api: config.api.address,
         admin_token_file: config.api.admin_token_file.clone(),
         witness: config.witness.clone(),
         streams: StreamSettings::default(),
+        access: access(&config.state),
+    }
+}
+
+fn access(state: &crate::config::State) -> AccessSettings {
+    let files = |files: &crate::config::StateFiles| TlsFiles {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        client_ca: files.client_ca.clone(),
+    };
+    AccessSettings {
+        security: match &state.security {
+            StateSecurity::MutualTls(given) => StreamSecurity::MutualTls(given.as_ref().map(files)),
+            StateSecurity::InsecureCleartext => StreamSecurity::CleartextOnLoopback,
+        },
+        default_scope: if state.all_tenants_by_default { Scope::All } else { Scope::none() },
+        certificate_lifetime: state.certificate_lifetime,
+        ..AccessSettings::default()
     }
 }
 

@@ -14,7 +14,9 @@ pub mod restore;
 mod secret;
 mod thread;
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,6 +59,12 @@ pub enum AppError {
     /// A sink of the decision log.
     #[error(transparent)]
     Sink(#[from] crate::sink::StartError),
+    /// A file of certificates for the hub.
+    #[error("hub: {0}")]
+    Certificate(#[from] crate::mtls::FileError),
+    /// The certificate that the hub gave.
+    #[error("hub: {0}")]
+    Enrolment(#[from] crate::state::EnrolmentError),
     /// The hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
@@ -93,6 +101,25 @@ pub fn start_logging(log: &Log) -> Result<LogLevel, AppError> {
 /// What the operating system says.
 pub fn data_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a secret in place of what was there, for its owner alone.
+///
+/// # Errors
+/// [`AppError::Io`] names the file.
+pub fn secret_file(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
+    let write = || {
+        let beside = path.with_extension("new");
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(AppError::io(format!("writing {}", path.display())))
 }
 
 /// Resolves at the first interrupt or termination signal.

@@ -133,7 +133,9 @@ fn start_client(config: &ProxyConfig, core: &Core, lkg: LastKnownGood) -> Result
     let observer = OnRecord { cache: Arc::clone(&core.cache), log: Arc::clone(&condition.log) };
     let applier =
         Applier::new(Arc::clone(&condition.state), lkg, Box::new(observer), Arc::clone(&condition.status));
-    let client = settings::client(config, core.incarnation, u64::from_le_bytes(random::bytes()?));
+    let jitter = u64::from_le_bytes(random::bytes()?);
+    let dial = settings::dial(config, &condition.clock, jitter)?;
+    let client = settings::client(config, core.incarnation, jitter, dial);
     let (status, clock) = (Arc::clone(&condition.status), Arc::clone(&condition.clock));
     Part::start("state", move |stop| state::run(client, applier, status, clock, stop))
 }

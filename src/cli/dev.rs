@@ -129,6 +129,7 @@ pub async fn run(args: DevArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     let client = Client::new(&format!("http://{}", place.address("API_PORT")), "the hub of this process")?
         .with_token_file(&place.folder.join("admin.token"))?;
     seed::apply(&client, &place.folder, &issuer).await?;
+    seed::join(&client, &place.folder).await?;
     let proxy = app::proxy::start(&proxy.config, Some(level))?;
     if !proxy.wait_ready(READY_TIMEOUT).await {
         return Err(Failure::failed("the enforcement point got no state from the hub within 10 s"));

@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::join_token::{scope_of, shown_scope};
 use crate::cli::print::{Column, Printer, Table, cell};
 use crate::cli::revoke::{is_effective, members, receipts_table};
-use crate::cli::target::{Context, HubTarget};
+use crate::cli::target::{Context, HubAddress};
+use crate::core::id::Name;
 use crate::wire::signed::check_receipt;
 
 /// Arguments of `fleet`.
@@ -16,7 +18,7 @@ use crate::wire::signed::check_receipt;
 pub struct FleetArgs {
     /// The hub.
     #[command(flatten)]
-    pub hub: HubTarget,
+    pub hub: HubAddress,
     /// What to do.
     #[command(subcommand)]
     pub action: FleetAction,
@@ -38,6 +40,36 @@ pub enum FleetAction {
     /// Print where what is in force is not what the hub holds: tables that differed, frozen
     /// tenants, revocations that a restored store does not know.
     Drift,
+    /// Give an enforcement point the tenants it may hold. It drops what it loses before it decides again.
+    Scope {
+        /// The enforcement point.
+        #[arg(value_parser = Name::parse)]
+        id: Name,
+        /// Which tenants.
+        #[command(flatten)]
+        tenants: Tenants,
+    },
+    /// Turn an enforcement point away: its certificates and join tokens of today no longer count.
+    Remove {
+        /// The enforcement point.
+        #[arg(value_parser = Name::parse)]
+        id: Name,
+    },
+}
+
+/// Which tenants an enforcement point may hold.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Tenants {
+    /// One of its tenants; once for each.
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub tenant: Vec<Name>,
+    /// Every tenant, those to come included.
+    #[arg(long)]
+    pub all: bool,
+    /// No tenant.
+    #[arg(long)]
+    pub none: bool,
 }
 
 /// Does what `args` ask.
@@ -50,20 +82,44 @@ pub async fn run(args: FleetArgs, out: &mut Printer<'_>) -> Result<(), Failure> 
         FleetAction::Status => status(cx).await,
         FleetAction::Receipts { revocation, verify } => receipts(cx, &revocation, verify).await,
         FleetAction::Drift => drift(cx).await,
+        FleetAction::Scope { id, tenants } => {
+            let body = scope_of(&tenants.tenant, tenants.all);
+            let set = cx.client.put(&format!("/v1/fleet/{id}/scope"), &body).await?;
+            admitted(cx, &set)
+        }
+        FleetAction::Remove { id } => {
+            let removed = cx.client.delete(&format!("/v1/fleet/{id}")).await?;
+            admitted(cx, &removed)
+        }
     }
 }
 
-const STATUS_COLUMNS: [Column; 7] = [
+fn admitted(cx: &mut Context<'_, '_, ()>, admission: &Value) -> Result<(), Failure> {
+    if cx.out.is_json() {
+        return Ok(cx.out.json(admission)?);
+    }
+    let (id, version) = (cell(admission.get("id")), cell(admission.get("scope_version")));
+    if admission.get("removed") == Some(&json!(true)) {
+        return Ok(cx
+            .out
+            .line(format_args!("{id} was removed from the fleet; a join token admits it anew"))?);
+    }
+    let scope = shown_scope(admission);
+    Ok(cx.out.line(format_args!("{id} may hold {scope} (scope version {version})"))?)
+}
+
+const STATUS_COLUMNS: [Column; 8] = [
     ("ENFORCEMENT POINT", &["/spoke_id"]),
     ("INCARNATION", &["/incarnation"]),
     ("CONNECTED", &["/connected"]),
     ("LAST PING", &["/last_ping"]),
     ("DENY AFTER MS", &["/deny_after_max_ms"]),
+    ("SCOPE", &["/scope_shown"]),
     ("IN FORCE", &["/in_force"]),
     ("BUILD", &["/build"]),
 ];
 
-async fn status(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
+async fn status(cx: &mut Context<'_, '_, ()>) -> Result<(), Failure> {
     let fleet = cx.client.get("/v1/fleet").await?;
     if cx.out.is_json() {
         return Ok(cx.out.json(&fleet)?);
@@ -108,13 +164,14 @@ fn with_positions(member: &Value) -> Value {
         if kills == at { format!("{tenant} {at}") } else { format!("{tenant} {at}+{kills}") }
     });
     let mut row = member.clone();
+    row["scope_shown"] = json!(shown_scope(member));
     row["in_force"] = json!(words.collect::<Vec<_>>().join(", "));
     let incarnation = cell(member.get("incarnation"));
     row["incarnation"] = json!(incarnation.get(..8).unwrap_or(&incarnation));
     row
 }
 
-async fn receipts(cx: &mut Context<'_, '_>, revocation: &str, verify: bool) -> Result<(), Failure> {
+async fn receipts(cx: &mut Context<'_, '_, ()>, revocation: &str, verify: bool) -> Result<(), Failure> {
     let digits = revocation.strip_prefix('r').unwrap_or(revocation);
     let revision: u64 = digits.parse().map_err(|_| {
         Failure::input(format!(
@@ -179,7 +236,7 @@ const DRIFT_COLUMNS: [Column; 5] = [
 const FROZEN_COLUMNS: [Column; 3] =
     [("FROZEN TENANT", &["/tenant"]), ("AT REVISION", &["/before"]), ("REFUSED", &["/refused"])];
 
-async fn drift(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
+async fn drift(cx: &mut Context<'_, '_, ()>) -> Result<(), Failure> {
     let fleet = cx.client.get("/v1/fleet").await?;
     let hub = cx.client.get("/v1/status").await?;
     let drifted: Vec<Value> = members(&fleet).iter().filter(|member| differs(member)).map(drifting).collect();

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod health;
 pub mod identity;
 pub mod issuer;
+pub mod join_token;
 pub mod mint;
 pub mod policy;
 pub mod print;
@@ -56,7 +57,7 @@ pub struct Cli {
 pub enum Command {
     /// Try it: hub, enforcement point, issuer and a sample service in one process.
     Dev(dev::DevArgs),
-    /// Run a hub, or restore one.
+    /// Run a hub, restore one, or let an enforcement point join one.
     Hub(run::HubArgs),
     /// Run an enforcement point.
     Proxy(run::ProxyArgs),

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::app::{self, AppError};
 use crate::cli::failure::Failure;
+use crate::cli::join_token::{self, JoinTokenArgs};
 use crate::cli::print::Printer;
 use crate::cli::restore;
 use crate::config::{self, ConfigError, Environment, HubConfig, Loaded, Role};
@@ -22,9 +23,11 @@ pub struct HubArgs {
     pub action: Option<HubAction>,
 }
 
-/// What can be done to a hub that does not run.
+/// What can be done with a hub, other than to run it.
 #[derive(Subcommand, Clone, Debug)]
 pub enum HubAction {
+    /// Make a token with which one enforcement point joins a running hub.
+    JoinToken(JoinTokenArgs),
     /// Go on from a store that was put back: begin a new epoch over it.
     Restore(restore::RestoreArgs),
 }
@@ -61,12 +64,13 @@ impl From<AppError> for Failure {
     }
 }
 
-/// Runs a hub until it is told to stop, or does what is to be done to one that does not run.
+/// Runs a hub until it is told to stop, or does what else is asked.
 ///
 /// # Errors
 /// A [`Failure`] when it cannot start, or ends out of order.
 pub async fn hub(args: HubArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     match (args.action, args.config) {
+        (Some(HubAction::JoinToken(args)), _) => join_token::run(args, out).await,
         (Some(HubAction::Restore(args)), _) => restore::run(&args, out),
         (None, Some(config)) => run_hub(&config).await,
         (None, None) => Err(Failure::usage("name the hub's configuration: --config FILE")),

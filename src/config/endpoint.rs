@@ -1,16 +1,17 @@
-//! `http://host:port`, the one form of URL the configuration takes.
+//! `http://host:port`, the one form of URL the configuration takes; of a hub, `https` too.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// A cleartext HTTP server: host and port, nothing else.
+/// An HTTP server: host and port, nothing else.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
     host: Arc<str>,
     /// The host where it is an address; brackets are no part of it.
     address: Option<IpAddr>,
     port: u16,
+    secure: bool,
 }
 
 /// What an endpoint looks like.
@@ -19,14 +20,26 @@ pub(super) const ENDPOINT_FORM: &str = "a URL of scheme, host and port only, suc
 impl Endpoint {
     /// Reads `http://host:port`, with or without a last `/`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("http://")?;
+        Self::parse_rest(text.strip_prefix("http://")?, false)
+    }
+
+    /// Reads the same, or `https://host:port`.
+    pub(super) fn parse_either(text: &str) -> Option<Self> {
+        match text.strip_prefix("https://") {
+            Some(rest) => Self::parse_rest(rest, true),
+            None => Self::parse(text),
+        }
+    }
+
+    fn parse_rest(rest: &str, secure: bool) -> Option<Self> {
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = authority.rsplit_once(':')?;
         let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         let port = port.parse().ok().filter(|port| digits && *port > 0)?;
         if let Some(inner) = host.strip_prefix('[') {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-            return Some(Self { host: Arc::from(address.to_string()), address: Some(address.into()), port });
+            let host = Arc::from(address.to_string());
+            return Some(Self { host, address: Some(address.into()), port, secure });
         }
         let host = host.to_ascii_lowercase();
         if !is_host_name(&host) {
@@ -38,7 +51,7 @@ impl Endpoint {
         if numeric && address.is_none() {
             return None;
         }
-        Some(Self { host: Arc::from(host), address, port })
+        Some(Self { host: Arc::from(host), address, port, secure })
     }
 
     /// The host: a name in lower case, or an address without brackets.
@@ -49,6 +62,11 @@ impl Endpoint {
     /// The port; 1 to 65535.
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether it speaks TLS.
+    pub const fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// `host:port`, with brackets where they belong.
@@ -67,7 +85,8 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        let scheme = if self.secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 
@@ -108,6 +127,9 @@ mod tests {
                 "{text}"
             );
             assert_eq!(endpoint.to_string(), format!("http://{authority}"));
+            let secure = Endpoint::parse_either(&text.replace("http:", "https:")).expect(text);
+            assert_eq!(secure.to_string(), format!("https://{authority}"));
+            assert!(secure.is_secure() && !endpoint.is_secure());
         }
         for bad in [
             "",

@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use aws_lc_rs::encoding::AsBigEndian as _;
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use bytes::Bytes;
 use prost::Message;
@@ -55,6 +57,15 @@ impl ClusterKey {
     /// Signs a message as one of `kind`.
     pub(crate) fn sign(&self, kind: proto::SignedKind, message: &impl Message) -> proto::Signed {
         signed::sign(&self.key, self.public.key_id, kind, Bytes::from(message.encode_to_vec()))
+    }
+
+    /// 32 secret bytes for another purpose, named by `info`: the same on every hub of the cluster.
+    pub(crate) fn derive(&self, info: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let seed = self.key.seed().ok()?.as_be_bytes().ok()?;
+        let extracted = Salt::new(HKDF_SHA256, b"portreeve cluster key").extract(seed.as_ref());
+        let mut derived = Zeroizing::new([0; 32]);
+        extracted.expand(&[info], HKDF_SHA256).ok()?.fill(&mut *derived).ok()?;
+        Some(derived)
     }
 
     /// The public half, as enforcement points pin it.

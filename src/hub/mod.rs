@@ -6,6 +6,9 @@
 //! | [`store`] | the records and the change log, durably |
 //! | [`model`] | what a record may say, as people write it and as decisions read it |
 //! | `authority` | the one place that writes: judges a request against the records, commits |
+//! | `admission` | who may come, for which tenants; join tokens |
+//! | `enrolment` | the cluster's certificate authority, and how an enforcement point gets a certificate |
+//! | `door`, `peer` | mutual TLS of the state stream, and who is at the other end |
 //! | `feed` | the change log as streams read it, signed |
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
@@ -19,12 +22,16 @@
 //! Deliberately absent: decisions on requests, and any way to read state in-process; an
 //! enforcement point in the same process speaks gRPC like any other.
 
+mod admission;
 pub mod api;
 mod authority;
+mod door;
+mod enrolment;
 mod feed;
 mod keys;
 mod mirror;
 pub mod model;
+mod peer;
 mod receipts;
 pub mod restore;
 mod roster;
@@ -35,8 +42,9 @@ mod stream;
 mod token;
 mod witness;
 
+pub use admission::Scope;
 pub use service::{BoundHub, Hub, HubFigures};
-pub use settings::{HubError, HubSettings};
+pub use settings::{AccessSettings, HubError, HubSettings, StreamSecurity, TlsFiles};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
 
 /// Runs work on `store`, which may block, where the store says.

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::admission::withdraw_tokens;
 use super::keys::ClusterKey;
 use super::service::open_store;
 use super::settings::{HubError, HubSettings};
@@ -91,12 +92,14 @@ impl Restoring {
         &self.found
     }
 
-    /// Begins the new epoch above everything found, voids the receipts, and witnesses its head. Blocks.
+    /// Begins the new epoch above everything found, voids the receipts and the join tokens, and witnesses its head. Blocks.
     ///
     /// # Errors
     /// [`HubError`]; when only the witness fails, the epoch has begun, and the next start witnesses it.
     pub fn begin(self) -> Result<Minted, HubError> {
         let Self { settings, clock, store, lock, key, witness, found } = self;
+        // Which of them were used since is not known: none is good any more.
+        withdraw_tokens(&*store)?;
         let minted = store.mint_epoch(found.witnessed)?;
         tracing::warn!(
             store = found.store, epoch = %minted.position.epoch, revision = minted.position.revision,

@@ -15,8 +15,9 @@
 mod figures;
 mod member;
 mod receipt;
+mod withdrawal;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Scope;
 use super::blocking;
 use super::store::{StateStore, StoreError, StoredMember};
 use crate::core::id::Name;
@@ -81,6 +83,19 @@ pub(crate) struct Acknowledged {
     pub(crate) carried: u64,
     /// Tables found to differ, ever, and mended.
     pub(crate) drift: (u64, u64),
+    /// Of the scope that is in force.
+    pub(crate) scope_version: u64,
+}
+
+/// What a stream may hold, and what it came with.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Scoped {
+    /// Tenants that it is told of.
+    pub(crate) scope: Scope,
+    /// Of this scope.
+    pub(crate) version: u64,
+    /// Tenants that it holds already, in the scope or not.
+    pub(crate) held: BTreeSet<Name>,
 }
 
 /// How far one cell is in force.
@@ -131,7 +146,12 @@ impl Roster {
     }
 
     /// Takes in a stream. An older one of the same incarnation is fenced.
-    pub(crate) async fn join(&self, key: MemberKey, terms: Terms) -> Result<Membership, JoinError> {
+    pub(crate) async fn join(
+        &self,
+        key: MemberKey,
+        terms: Terms,
+        scoped: Scoped,
+    ) -> Result<Membership, JoinError> {
         let _turn = self.turn.lock().await;
         self.make_room().await?;
         let saved = StoredMember {
@@ -148,7 +168,7 @@ impl Roster {
         let fenced = CancellationToken::new();
         let mut members = self.members.lock();
         let member = members.entry(key.clone()).or_insert_with(|| Member::new(now));
-        let session = member.connect(terms, fenced.clone(), now);
+        let session = member.connect(terms, scoped, fenced.clone(), now);
         drop(members);
         self.changed();
         Ok(Membership { key, session, fenced })
@@ -189,6 +209,16 @@ impl Roster {
             self.forget(&key, |member| member.is_over(now, KEPT_AFTER_LAPSE)).await?;
         }
         Ok(())
+    }
+
+    /// A live stream is about to be told of another scope. What leaves it stays this member's, for
+    /// receipts, until that is acknowledged or the lease of before is over.
+    pub(crate) fn rescope(&self, membership: &Membership, scope: Scope, version: u64) {
+        let now = self.clock.now();
+        if let Some(member) = self.members.lock().get_mut(&membership.key) {
+            member.rescope(membership.session, scope, version, now);
+        }
+        self.changed();
     }
 
     /// A stream ended; the member stays until its lease is over.
@@ -295,11 +325,12 @@ mod tests {
         let roster = Roster::load(Arc::clone(&store), clock.clone()).unwrap();
         let key = MemberKey { spoke_id: "edge".to_owned(), incarnation: [1; 16] };
         for _ in 0..20 {
-            let left = roster.join(key.clone(), Terms::default()).await.unwrap();
+            let left = roster.join(key.clone(), Terms::default(), Scoped::default()).await.unwrap();
             roster.answered(&left, 1, clock.now().boot);
             roster.leave(&left);
             clock.0.fetch_add(2 * 3_600_000_000, Ordering::SeqCst);
-            let (back, swept) = tokio::join!(roster.join(key.clone(), Terms::default()), roster.sweep());
+            let join = roster.join(key.clone(), Terms::default(), Scoped::default());
+            let (back, swept) = tokio::join!(join, roster.sweep());
             swept.unwrap();
             assert_eq!((roster.connected(), store.members().unwrap().len()), (1, 1), "a live stream unseen");
             // The stream before this one has nothing more to say.

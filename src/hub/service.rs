@@ -4,28 +4,35 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
 
+use super::admission::Admissions;
 use super::api::{self, Context};
 use super::authority::Authority;
+use super::blocking;
+use super::door::Door;
+use super::enrolment::{CertificateAuthority, Enrolling, EnrolmentService};
 use super::feed::Feed;
 use super::keys::ClusterKey;
+use super::peer::Carried;
 use super::receipts::{Keeper, Receipts};
 use super::roster::Roster;
-use super::settings::{HubError, HubSettings};
+use super::settings::{AccessSettings, HubError, HubSettings, StreamSecurity};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
 use super::stream::{Shared, StateService};
 use super::token::AdminToken;
 use super::witness::Witness;
 use crate::core::time::Clock;
+use crate::mtls::Cluster;
 use crate::telemetry::hub::{HubMetrics, HubReading};
 
 /// A hub whose store is open. It serves nobody yet.
@@ -35,6 +42,9 @@ pub struct Hub {
     figures: HubFigures,
     context: Arc<Context>,
     streams: Arc<Shared>,
+    enrolling: Arc<Enrolling>,
+    /// `None`: the state stream is in clear.
+    door: Option<Arc<Door>>,
     shutdown: CancellationToken,
     /// Saves receipts while the hub serves.
     keeper: Option<Keeper>,
@@ -45,6 +55,8 @@ pub struct Hub {
 #[derive(Clone, Debug)]
 pub struct HubFigures {
     streams: Arc<Shared>,
+    enrolling: Arc<Enrolling>,
+    door: Option<Arc<Door>>,
 }
 
 impl HubFigures {
@@ -52,6 +64,8 @@ impl HubFigures {
     pub fn refresh(&self) -> &HubMetrics {
         let streams = &self.streams;
         let fleet = streams.roster.figures(&streams.feed.kill_revisions());
+        let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let door = self.door.as_deref().map(Door::counts);
         streams.metrics.show(&HubReading {
             revision: streams.feed.head(),
             serving: !streams.is_condemned(),
@@ -63,6 +77,12 @@ impl HubFigures {
             drift_found: fleet.drift_found,
             drift_mended: fleet.drift_mended,
             carried: fleet.carried,
+            joined: counted(&self.enrolling.counts.joined),
+            renewed: counted(&self.enrolling.counts.renewed),
+            unenrolled: counted(&self.enrolling.counts.refused),
+            handshakes_failed: door.map_or(0, |counts| counted(&counts.refused)),
+            tls_reloads: door.map_or(0, |counts| counted(&counts.reloads)),
+            tls_reload_failures: door.map_or(0, |counts| counted(&counts.failed_reloads)),
         });
         &streams.metrics
     }
@@ -93,17 +113,21 @@ impl Hub {
         let key = ClusterKey::load_or_make(&settings.data_dir)?;
         let witness = Witness::open(&settings.witness, settings.store_file(), &key)?;
         witness.admit(&*store)?;
+        let authority = certificate_authority(&*store, &key)?;
         let feed = Arc::new(Feed::new(Arc::clone(&store), key, witness, mirror_key()?, &*clock)?);
         feed.name(&store.heartbeat()?, clock.now().wall)?;
         let roster = Arc::new(Roster::load(Arc::clone(&store), Arc::clone(&clock))?);
         let shutdown = CancellationToken::new();
         let (receipts, keeper) = Receipts::new(Arc::clone(&store));
+        let enrolling = enrolling(&settings.access, &authority, &feed, &clock);
+        let door = door(&settings.access, authority, &clock)?;
         let streams = Shared::new(
             Arc::clone(&feed),
             Arc::clone(&roster),
             Arc::clone(&clock),
             settings.streams.clone(),
             receipts,
+            Arc::clone(&enrolling.admissions),
             shutdown.clone(),
         );
         let context = Arc::new(Context {
@@ -113,15 +137,22 @@ impl Hub {
             clock: Arc::clone(&clock),
             token,
             streams: Arc::clone(&streams),
+            enrolling: Arc::clone(&enrolling),
             shutdown: shutdown.clone(),
             room: Semaphore::new(STORE_REQUESTS_MAX),
         });
         tracing::info!(store = store.describe(), revision = feed.head(), "the hub's store is open");
         Ok(Self {
             settings,
-            figures: HubFigures { streams: Arc::clone(&streams) },
+            figures: HubFigures {
+                streams: Arc::clone(&streams),
+                enrolling: Arc::clone(&enrolling),
+                door: door.clone(),
+            },
             context,
             streams,
+            enrolling,
+            door,
             shutdown,
             keeper: Some(keeper),
             _lock: None,
@@ -138,7 +169,8 @@ impl Hub {
         api::router(Arc::clone(&self.context))
     }
 
-    /// Serves the state stream alone to whoever comes in, until `shutdown`.
+    /// Serves the state stream alone to whoever comes in, until `shutdown`. Each is taken at its word
+    /// for who it is: for pipes within one process.
     ///
     /// # Errors
     /// [`HubError::Serve`] when accepting fails.
@@ -153,7 +185,7 @@ impl Hub {
     {
         let saved = CancellationToken::new();
         let keeping = keep_receipts(&mut self, saved.clone());
-        let serving = serve_stream(&self, incoming);
+        let serving = serve_stream(&self, incoming.map(|io| io.map(|io| Carried::claimed(io, None))));
         let stop = async {
             shutdown.await;
             self.shutdown.cancel();
@@ -221,8 +253,7 @@ impl BoundHub {
         let saved = CancellationToken::new();
         let keeping = keep_receipts(&mut hub, saved.clone());
         let stopping = hub.shutdown.clone();
-        let incoming = TcpIncoming::from(stream).with_nodelay(Some(true));
-        let streams = serve_stream(&hub, incoming);
+        let streams = serve_listener(&hub, stream);
         let requests = serve_api(&hub, api);
         let sweeping = sweep(&hub);
         let both = async {
@@ -248,6 +279,39 @@ impl BoundHub {
     }
 }
 
+/// Serves the state stream behind its door, where there is one.
+async fn serve_listener(hub: &Hub, listener: TcpListener) -> Result<(), HubError> {
+    let admissions = Arc::clone(&hub.enrolling.admissions);
+    let following = async {
+        admissions.follow().await;
+        std::future::pending().await
+    };
+    let serving = async {
+        match &hub.door {
+            Some(door) => {
+                let keeping = Arc::clone(door).keep(hub.settings.access.look_every);
+                let incoming = std::pin::pin!(Arc::clone(door).incoming(listener));
+                tokio::select! {
+                    ended = serve_stream(hub, incoming) => ended,
+                    () = keeping => Ok(()),
+                }
+            }
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let claimed = |io: TcpStream| {
+                    let address = io.peer_addr().ok();
+                    Carried::claimed(io, address)
+                };
+                serve_stream(hub, incoming.map(move |io| io.map(claimed))).await
+            }
+        }
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = following => Ok(()),
+    }
+}
+
 /// Serves the state stream to whoever comes in.
 async fn serve_stream<I, C>(hub: &Hub, incoming: I) -> Result<(), HubError>
 where
@@ -260,6 +324,7 @@ where
         .max_concurrent_streams(STREAMS_A_CONNECTION_MAX);
     server
         .add_service(StateService::server(Arc::clone(&hub.streams)))
+        .add_service(EnrolmentService::server(Arc::clone(&hub.enrolling)))
         .serve_with_incoming_shutdown(incoming, hub.shutdown.clone().cancelled_owned())
         .await
         .map_err(|e| failed("the state stream", &e))
@@ -285,6 +350,10 @@ fn keep_receipts(hub: &mut Hub, stop: CancellationToken) -> impl Future<Output =
 async fn sweep(hub: &Hub) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
+        let admissions = Arc::clone(&hub.enrolling.admissions);
+        if let Err(error) = blocking(&**hub.streams.feed.store(), move || admissions.sweep()).await {
+            tracing::warn!(%error, "join tokens that expired could not be forgotten");
+        }
         if let Err(error) = hub.streams.roster.sweep().await {
             tracing::warn!(%error, "lapsed members could not be forgotten");
         }
@@ -299,16 +368,60 @@ fn mirror_key() -> Result<u128, HubError> {
     }
 }
 
-/// Neither listener speaks TLS: across a network anybody could revive a revoked identity.
+/// The authority that the cluster key makes.
+fn certificate_authority(
+    store: &dyn StateStore,
+    key: &ClusterKey,
+) -> Result<Arc<CertificateAuthority>, HubError> {
+    let cluster = Cluster::new(store.identity().cluster_id);
+    let seed = key.derive(b"portreeve enrolment authority v1");
+    let authority = seed.and_then(|seed| CertificateAuthority::new(cluster, &seed)).map(Arc::new);
+    let what = || "the cluster key makes no certificate authority".to_owned();
+    authority.ok_or_else(|| HubError::Serve { listener: "the hub", what: what() })
+}
+
+fn enrolling(
+    access: &AccessSettings,
+    authority: &Arc<CertificateAuthority>,
+    feed: &Arc<Feed>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Enrolling> {
+    let default_scope = access.default_scope.clone();
+    let admissions = Admissions::new(Arc::clone(feed.store()), Arc::clone(clock), default_scope);
+    Arc::new(Enrolling::new(
+        Arc::clone(authority),
+        Arc::new(admissions),
+        Arc::clone(feed),
+        Arc::clone(clock),
+        access.certificate_lifetime,
+        access.security != StreamSecurity::CleartextOnLoopback,
+    ))
+}
+
+fn door(
+    access: &AccessSettings,
+    authority: Arc<CertificateAuthority>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<Door>>, HubError> {
+    match &access.security {
+        StreamSecurity::CleartextOnLoopback => Ok(None),
+        StreamSecurity::MutualTls(files) => {
+            Door::open(authority, files.clone(), Arc::clone(clock)).map(Arc::new).map(Some)
+        }
+    }
+}
+
+/// What is in clear must not cross a network: anybody on it could revive a revoked identity.
 fn refuse_beyond_loopback(settings: &HubSettings) -> Result<(), HubError> {
-    for (listener, address) in [("the state stream", settings.stream), ("the HTTP API", settings.api)] {
+    let in_clear = settings.access.security == StreamSecurity::CleartextOnLoopback;
+    let stream = in_clear.then_some(("the state stream", settings.stream));
+    for (listener, address) in stream.into_iter().chain([("the HTTP API", settings.api)]) {
         if !address.ip().is_loopback() {
             return Err(HubError::Listen {
                 listener,
                 address,
-                what: "without TLS, which it does not speak, anyone on the path could change state"
-                    .to_owned(),
-                remedy: "listen on loopback, behind a terminator of mutual TLS if need be",
+                what: "in clear anyone on the path could change state".to_owned(),
+                remedy: "listen on loopback, behind a terminator of TLS if need be",
             });
         }
     }

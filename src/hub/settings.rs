@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::admission::Scope;
 use super::store::{StoreError, StoreFault};
 use super::stream::StreamSettings;
+use crate::mtls::FileError;
 
 /// What a hub is told.
 #[derive(Clone, Debug)]
@@ -13,7 +16,7 @@ pub struct HubSettings {
     pub store: PathBuf,
     /// The hub's directory; only one hub may use it.
     pub data_dir: PathBuf,
-    /// Where the state stream listens; loopback only.
+    /// Where the state stream listens; loopback only when it is in clear.
     pub stream: SocketAddr,
     /// Where the HTTP API listens; loopback only.
     pub api: SocketAddr,
@@ -23,6 +26,52 @@ pub struct HubSettings {
     pub witness: PathBuf,
     /// How streams behave.
     pub streams: StreamSettings,
+    /// Who may come, and how that is told.
+    pub access: AccessSettings,
+}
+
+/// Who may come to the state stream, and how that is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccessSettings {
+    /// How the stream is protected.
+    pub security: StreamSecurity,
+    /// Tenants of an enforcement point that has been given none.
+    pub default_scope: Scope,
+    /// How long a certificate is good for that the hub makes for an enforcement point.
+    pub certificate_lifetime: Duration,
+    /// How often files of certificates are looked at.
+    pub look_every: Duration,
+}
+
+/// How the state stream is protected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StreamSecurity {
+    /// By mutual TLS; with the cluster's own authority, and these files where there are some.
+    MutualTls(Option<TlsFiles>),
+    /// Not at all, and whoever comes is who it says it is: on loopback only.
+    CleartextOnLoopback,
+}
+
+/// Certificates of another authority than the cluster's own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    /// PEM: the hub's certificate, then its intermediates.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// PEM: authorities of enforcement points' certificates, beside the cluster's own.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            security: StreamSecurity::MutualTls(None),
+            default_scope: Scope::none(),
+            certificate_lifetime: Duration::from_secs(86_400),
+            look_every: Duration::from_secs(5),
+        }
+    }
 }
 
 impl HubSettings {
@@ -60,6 +109,9 @@ pub enum HubError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A file of certificates cannot be used.
+    #[error("the state stream: {0}")]
+    Certificate(#[from] FileError),
     /// A listener failed while it served.
     #[error("{listener}: {what}")]
     Serve {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
+use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -15,6 +16,7 @@ use crate::state::applier::Applier;
 use crate::state::session::{self, SessionError};
 use crate::state::status::StateStatus;
 use crate::state::{drift, urgent};
+use crate::wire::state_proto as proto;
 
 /// Opens connections to a hub.
 pub trait Dial: Send + Sync + std::fmt::Debug {
@@ -23,7 +25,31 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Says for people why there is none.
     fn dial<'a>(&'a self, endpoint: &'a str) -> Dialled<'a>;
+
+    /// Keeps what connections are opened with: reads files again, renews certificates at one of
+    /// `endpoints`. Never ends.
+    fn keep<'a>(&'a self, endpoints: &'a [String]) -> Kept<'a> {
+        let _ = endpoints;
+        Box::pin(std::future::pending())
+    }
+
+    /// The cluster and the keys of its hub, where they are known from joining it.
+    fn pins(&self) -> Option<Pins> {
+        None
+    }
 }
+
+/// What joining a cluster told of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Pins {
+    /// The cluster, 16 bytes.
+    pub cluster_id: Bytes,
+    /// What its hubs sign state with.
+    pub signing_keys: Vec<proto::SigningKey>,
+}
+
+/// Whatever keeps connections possible, while it runs.
+pub type Kept<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// A connection being opened.
 pub type Dialled<'a> = Pin<Box<dyn Future<Output = Result<Channel, String>> + Send + 'a>>;
@@ -85,12 +111,14 @@ pub async fn run(
         hub,
         kills,
         mend: mended,
+        scope_version: 0,
     };
     // The ordered stream ends in its own way when told to; the others are simply left.
     tokio::select! {
         () = follow(session, &stop) => {}
         () = lane.run() => {}
         () = drift::watch(&applier, &status, &mend) => {}
+        () = settings.dial.keep(&settings.endpoints) => {}
     }
     status.urgent(false);
     status.lost(None);
@@ -104,7 +132,10 @@ async fn follow(mut session: session::Session<'_>, stop: &CancellationToken) {
         status.trying(endpoint);
         let before = status.connections();
         let ended = match session.settings.dial.dial(endpoint).await.map_err(SessionError::Transport) {
-            Ok(channel) => session.run(endpoint, channel, stop).await,
+            Ok(channel) => match session.pin().await {
+                Ok(()) => session.run(endpoint, channel, stop).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         session.hub.send_replace(None);

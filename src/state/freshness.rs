@@ -55,6 +55,11 @@ impl Freshness {
         keep(&mut self.uncovered, Answer { lease, heads: self.heads.clone() });
     }
 
+    /// Forgets every answer that waits: it was given under another scope.
+    pub(super) fn rescope(&mut self) {
+        self.uncovered.clear();
+    }
+
     /// Forgets a cell that is held no more.
     pub(super) fn forget(&mut self, cell: &Name) {
         self.heads.remove(cell);
@@ -157,6 +162,18 @@ mod tests {
         freshness.answered(nonce, Vec::new(), 1);
         assert_eq!(freshness.covered(&state(1)), None, "nobody said how far the cell has come");
         assert_eq!(freshness.covered(&Snapshot::empty(Keyer::new(1))).unwrap().fresh_at, at(10));
+    }
+
+    #[test]
+    fn answers_under_another_scope_do_not_count() {
+        let mut freshness = Freshness::default();
+        let nonce = freshness.ping(BootInstant::from_micros(10));
+        freshness.answered(nonce, vec![(cell(), head(5))], 1);
+        freshness.rescope();
+        assert_eq!(freshness.covered(&state(5)), None);
+        let nonce = freshness.ping(BootInstant::from_micros(20));
+        freshness.answered(nonce, Vec::new(), 2);
+        assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(20), "the heads still stand");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //!
 //! `lease` beside them holds the freshness lease, the kernel's boot id it was taken in, the longest
 //! `deny_after` it was granted under and the positions it covers. In another boot it is void; a state behind the positions
-//! it names is a rollback and refused.
+//! it names is a rollback and refused; a cell that it does not name makes it void.
 
 mod frame;
 mod lease;
@@ -36,7 +36,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::core::id::Name;
-use crate::core::identity::{Batch, Keyer, Lease, Snapshot};
+use crate::core::identity::{Batch, CellState, Keyer, Lease, Snapshot};
 use crate::wire::state as wire;
 use crate::wire::state_proto as proto;
 use frame::{Frame, Frames};
@@ -156,7 +156,10 @@ impl LastKnownGood {
         };
         let same_terms = covered.deny_after_max >= deny_after_max;
         let same_boot = !boot_id.is_empty() && covered.boot_id == boot_id;
-        let valid = same_boot && same_terms && covered.positions.iter().all(reaches);
+        // A cell that it does not name was to be dropped, or is newer than the lease.
+        let named = |held: &CellState| covered.positions.iter().any(|position| position.cell == held.cell);
+        let covers = covered.positions.iter().all(reaches) && snapshot.cells().iter().all(named);
+        let valid = same_boot && same_terms && covers;
         let lease = if valid { covered.lease } else { Lease::default() };
         Ok((this, Loaded { snapshot, lease, refused }))
     }

@@ -6,7 +6,9 @@
 
 mod applier;
 mod client;
+mod dial;
 mod drift;
+mod enrolment;
 mod freshness;
 mod lkg;
 mod session;
@@ -14,6 +16,8 @@ mod status;
 mod urgent;
 
 pub use applier::{AppliedBatch, Applier, Observer};
-pub use client::{ClientSettings, Dial, Dialled, PlainDial, run, tuned};
+pub use client::{ClientSettings, Dial, Dialled, Kept, Pins, PlainDial, run, tuned};
+pub use dial::{FilesDial, HubFiles};
+pub use enrolment::{EnrolledDial, EnrolmentError, EnrolmentSettings};
 pub use lkg::{LastKnownGood, LkgError, Loaded};
 pub use status::StateStatus;

@@ -44,8 +44,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum SessionError {
     #[error("cannot reach the hub: {0}")]
     Transport(String),
-    #[error("the hub answered: {0}")]
-    Status(String),
+    #[error("the hub answered: {code:?}: {message}")]
+    Status { code: tonic::Code, message: String },
     #[error("no answer for {0:?}: the stream is taken for dead")]
     Silent(Duration),
     #[error("{0}")]
@@ -63,13 +63,21 @@ pub(super) enum SessionError {
 impl SessionError {
     /// Whether a human must act: the hub is reachable, and what it says is refused.
     pub(super) fn is_alarm(&self) -> bool {
-        !matches!(self, Self::Transport(_) | Self::Status(_) | Self::Silent(_))
+        !matches!(self, Self::Transport(_) | Self::Status { .. } | Self::Silent(_))
+    }
+
+    /// What the hub answered, if it did.
+    pub(super) const fn code(&self) -> Option<tonic::Code> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            _ => None,
+        }
     }
 }
 
 impl From<tonic::Status> for SessionError {
     fn from(status: tonic::Status) -> Self {
-        Self::Status(format!("{:?}: {}", status.code(), status.message()))
+        Self::Status { code: status.code(), message: status.message().to_owned() }
     }
 }
 
@@ -86,6 +94,8 @@ pub(super) struct Session<'a> {
     pub(super) kills: watch::Receiver<u64>,
     /// Cells whose table in memory was found damaged.
     pub(super) mend: mpsc::Receiver<Name>,
+    /// Of the scope that is in force; 0: no hub has told one.
+    pub(super) scope_version: u64,
 }
 
 /// A stream's two ends.
@@ -211,6 +221,7 @@ impl Session<'_> {
             waived: self.settings.waived.clone(),
             head: applier.lkg().head().cloned(),
             receipt_key: Bytes::copy_from_slice(self.receipt_key.public_key().as_ref()),
+            scope_version: self.scope_version,
             ..Default::default()
         }
     }
@@ -227,10 +238,19 @@ impl Session<'_> {
         for plan in welcome.plans {
             self.follow(stream, plan).await?;
         }
+        self.scope_version = welcome.scope_version;
         self.status.welcomed();
         self.hub.send_replace(Some(hub.to_owned()));
         self.acknowledge(stream, Vec::new()).await?;
         Ok(Duration::from_millis(u64::from(welcome.ping_interval_ms.clamp(10, 60_000))))
+    }
+
+    /// Pins what was told at joining, before anything else is.
+    pub(super) async fn pin(&self) -> Result<(), SessionError> {
+        match self.settings.dial.pins() {
+            Some(pins) => self.trust(pins.cluster_id, pins.signing_keys).await,
+            None => Ok(()),
+        }
     }
 
     /// Pins the first cluster and keys that come; others are refused from then on.
@@ -264,7 +284,11 @@ impl Session<'_> {
                 self.acknowledge(stream, Vec::new()).await
             }
             Some(FromHub::Plan(plan)) => {
+                let scope_version = plan.scope_version;
                 self.follow(stream, plan).await?;
+                if scope_version != 0 {
+                    self.rescope(stream, scope_version);
+                }
                 self.renew(stream).await;
                 self.acknowledge(stream, Vec::new()).await
             }
@@ -275,7 +299,18 @@ impl Session<'_> {
         }
     }
 
-    async fn beat(&self, stream: &mut Stream, beat: proto::Beat) -> Result<(), SessionError> {
+    /// Goes on under another scope, whose plans have been followed: what was answered under the one
+    /// before makes nothing fresh any more (I6).
+    fn rescope(&mut self, stream: &mut Stream, version: u64) {
+        if std::mem::replace(&mut self.scope_version, version) != version {
+            stream.freshness.rescope();
+        }
+    }
+
+    async fn beat(&mut self, stream: &mut Stream, beat: proto::Beat) -> Result<(), SessionError> {
+        // What left the scope was told on this stream before.
+        let rescoped = beat.scope_version != self.scope_version;
+        self.rescope(stream, beat.scope_version);
         if let Some(head) = beat.head {
             let mut applier = self.applier.lock().await;
             signed::verify(&head, applier.lkg().keys(), proto::SignedKind::Head)?;
@@ -288,7 +323,7 @@ impl Session<'_> {
         let heads = beat.heads.into_iter().map(named).collect::<Result<Vec<_>, SessionError>>()?;
         stream.freshness.answered(beat.echo_nonce, heads, beat.hub_time_us);
         self.renew(stream).await;
-        Ok(())
+        if rescoped { self.acknowledge(stream, Vec::new()).await } else { Ok(()) }
     }
 
     async fn renew(&self, stream: &mut Stream) {
@@ -341,6 +376,8 @@ impl Session<'_> {
         let now = self.clock.now();
         let ack = proto::Ack {
             in_force: if applier.is_kept() { positions(&applier) } else { Vec::new() },
+            // Nothing is said of a scope while a restart could still hold what left it.
+            scope_version: if applier.is_kept() { self.scope_version } else { 0 },
             effective_boot_us: now.boot.as_micros(),
             purged_verifications: applier.take_purged(),
             ended_streams: 0,
@@ -352,7 +389,6 @@ impl Session<'_> {
             drift_found: self.status.drift_found(),
             drift_mended: self.status.drift_mended(),
             wall_us: u64::try_from(now.wall.as_micros()).unwrap_or(0),
-            ..Default::default()
         };
         drop(applier);
         let signed = signed::sign_ack(self.receipt_key, Bytes::from(ack.encode_to_vec()));

@@ -36,12 +36,25 @@ pub struct HubReading {
     pub drift_mended: u64,
     /// Revocations of an older epoch that the store does not restate.
     pub carried: u64,
+    /// Certificates given for a join token.
+    pub joined: u64,
+    /// Certificates given for the one before.
+    pub renewed: u64,
+    /// Requests for a certificate refused.
+    pub unenrolled: u64,
+    /// TLS handshakes of the state stream that failed.
+    pub handshakes_failed: u64,
+    /// Times that changed certificate files were taken over.
+    pub tls_reloads: u64,
+    /// Times that they could not be.
+    pub tls_reload_failures: u64,
 }
 
 type Field = fn(&HubReading) -> u64;
 
 /// Name, help, and which number it shows.
-const GAUGES: [(&str, &str, Field); 10] = [
+/// A `_total` here is a counter kept elsewhere.
+const GAUGES: [(&str, &str, Field); 16] = [
     ("portreeve_hub_revision", "The store's head revision.", |r| r.revision),
     ("portreeve_hub_serving", "1 while state is streamed; 0: the store was rolled back.", |r| {
         u64::from(r.serving)
@@ -62,6 +75,16 @@ const GAUGES: [(&str, &str, Field); 10] = [
     ("portreeve_hub_carried_revocations", "Revocations of an older epoch kept by enforcement points.", |r| {
         r.carried
     }),
+    ("portreeve_hub_joins_total", "Certificates given for a join token.", |r| r.joined),
+    ("portreeve_hub_certificate_renewals_total", "Certificates given for the one before.", |r| r.renewed),
+    ("portreeve_hub_certificates_refused_total", "Requests for a certificate refused.", |r| r.unenrolled),
+    ("portreeve_hub_handshakes_failed_total", "TLS handshakes of the state stream that failed.", |r| {
+        r.handshakes_failed
+    }),
+    ("portreeve_hub_tls_reloads_total", "Times that changed certificate files were taken over.", |r| {
+        r.tls_reloads
+    }),
+    ("portreeve_hub_tls_reload_failures_total", "Times that they could not be.", |r| r.tls_reload_failures),
 ];
 
 /// The families, on a registry of their own.

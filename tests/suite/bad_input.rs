@@ -42,7 +42,7 @@ fn proxy_file(folder: &Path, hub: &str, listener: &str) -> String {
         "proxy.yaml",
         &format!(
             "enforcement_point: {{ id: p1, data_dir: {data} }}
-hub: {{ endpoints: [\"{hub}\"] }}
+hub: {{ endpoints: [\"{hub}\"], insecure_cleartext_loopback: true }}
 listeners:
   - name: inbound
     kind: proxy

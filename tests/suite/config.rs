@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portreeve::config::{
-    ConfigError, Environment, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink, Store, detect_role,
-    load_hub, load_proxy, parse_hub, parse_proxy, schema,
+    ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
+    StateSecurity, Store, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
 };
 use serde_json::Value;
 
@@ -110,9 +110,11 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!(config.evidence.spool.max_bytes, 4 << 30);
     assert_eq!(config.evidence.sinks, [Sink::File("/etc/portreeve/decisions.jsonl".into()), Sink::Stdout]);
     assert_eq!(
-        config.hubs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["http://127.0.0.1:7410", "http://[::1]:7410"]
+        config.hub.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["https://127.0.0.1:7410", "https://[::1]:7410"]
     );
+    let HubAccess::Files { ca, .. } = &config.hub.access else { panic!("files") };
+    assert_eq!(ca, Path::new("/etc/portreeve/ca.pem"));
     let [inbound, envoy] = config.listeners.as_slice() else { panic!("two listeners") };
     let ListenerKind::Proxy(inbound) = &inbound.kind else { panic!("a proxy") };
     assert_eq!(inbound.tls.as_ref().expect("TLS").certificate, Path::new("/etc/portreeve/tls.crt"));
@@ -155,6 +157,7 @@ fn the_other_samples_and_their_defaults() {
     let minimal = proxy(&sample("minimal-proxy.yaml")).expect("accepted");
     assert!(minimal.warnings.is_empty());
     let config = minimal.config;
+    assert_eq!(config.hub.access, HubAccess::JoinToken("/etc/portreeve/join.token".into()));
     assert_eq!(config.enforcement_point.id.as_str(), "host-7.example");
     assert_eq!(config.enforcement_point.tenant.as_str(), "default");
     assert_eq!(config.enforcement_point.data_dir, Path::new("/etc/portreeve/data"));
@@ -174,13 +177,18 @@ fn the_other_samples_and_their_defaults() {
     let full = hub(&sample("hub.yaml")).expect("accepted").config;
     assert_eq!(full.store, Store::Sqlite("/etc/portreeve/hub.db".into()));
     assert_eq!(full.witness, Path::new("/var/lib/witness/hub.witness"));
+    let StateSecurity::MutualTls(Some(files)) = &full.state.security else { panic!("files") };
+    assert_eq!(files.client_ca.as_deref(), Some(Path::new("/etc/portreeve/spokes.pem")));
     assert_eq!(full.api.admin_token_file, Path::new("/var/lib/portreeve/admin.token"));
     let minimal = hub(&sample("minimal-hub.yaml")).expect("accepted").config;
     assert_eq!(minimal.store, Store::Sqlite("/var/lib/portreeve/hub.db".into()));
     assert_eq!(minimal.witness, Path::new("/etc/portreeve/data/hub.witness"));
     assert_eq!(minimal.api.admin_token_file, Path::new("/etc/portreeve/data/admin.token"));
+    assert_eq!(minimal.state.security, StateSecurity::MutualTls(None), "never in clear unasked");
+    assert!(!minimal.state.all_tenants_by_default);
+    assert_eq!(minimal.state.certificate_lifetime, Duration::from_secs(86_400));
     assert_eq!(
-        (minimal.state.port(), minimal.api.address.port(), minimal.metrics.port()),
+        (minimal.state.address.port(), minimal.api.address.port(), minimal.metrics.port()),
         (7410, 7411, 7404)
     );
 }
@@ -373,12 +381,15 @@ fn yaml(text: &str) -> Value {
 
 #[test]
 fn the_schema_has_each_accepted_key_and_no_other() {
+    // What excludes each other stands in the one or in the other.
     for (role, name) in [(Role::Proxy, "proxy.yaml"), (Role::Hub, "hub.yaml")] {
         let document: Value = serde_json::from_str(&schema(Some(role))).expect("JSON");
         assert_eq!(document["$schema"], "https://json-schema.org/draft/2020-12/schema");
         let (mut promised, mut used) = (BTreeSet::new(), BTreeSet::new());
         walk(&document["$defs"], &document, "", &mut promised);
-        written(&yaml(&sample(name)), "", &mut used);
+        for name in [name, &format!("minimal-{name}")] {
+            written(&yaml(&sample(name)), "", &mut used);
+        }
         assert_eq!(promised, used, "{name} is to have every key");
     }
     let both: Value = serde_json::from_str(&schema(None)).expect("JSON");
@@ -447,6 +458,24 @@ fn addresses_that_cannot_both_be_listened_on() {
         let text = edited(&text, "127.0.0.1:7401", &format!("\"{address}\""));
         assert_eq!(proxy(&text).is_ok(), free, "{address}");
     }
+}
+
+#[test]
+fn a_state_stream_in_clear_is_asked_for_by_its_long_name_and_warned_of() {
+    let text = sample("minimal-proxy.yaml");
+    let clear = edited(&text, "https://localhost:7410", "http://localhost:7410");
+    let clear = edited(&clear, "join_token_file: join.token", "insecure_cleartext_loopback: true");
+    let Loaded { config, warnings } = proxy(&clear).expect("accepted");
+    assert_eq!(config.hub.access, HubAccess::InsecureCleartext);
+    assert!(warnings[0].contains("decides what is allowed here"), "{warnings:?}");
+    let text = sample("minimal-hub.yaml");
+    let clear = format!("{text}state: {{ insecure_cleartext_loopback: true }}\n");
+    let Loaded { config, warnings } = hub(&clear).expect("accepted");
+    assert_eq!(config.state.security, StateSecurity::InsecureCleartext);
+    assert!(config.state.all_tenants_by_default);
+    assert!(warnings[0].contains("pose as any enforcement point"), "{warnings:?}");
+    let narrow = format!("{text}state: {{ insecure_cleartext_loopback: true, default_scope: none }}\n");
+    assert!(!hub(&narrow).expect("accepted").config.state.all_tenants_by_default);
 }
 
 #[test]

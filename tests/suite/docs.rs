@@ -30,9 +30,10 @@ fn every_decision_record_is_numbered_once() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap()[..4].parse::<u32>().unwrap())
         .collect();
+    // Records made side by side have their numbers beforehand: a gap is one that is still under way.
     numbers.sort_unstable();
-    let count = u32::try_from(numbers.len()).unwrap();
-    assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "numbers run from 0001 without a gap");
+    assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]), "a number twice: {numbers:?}");
+    assert_eq!(numbers.first(), Some(&1));
 }
 
 /// The fenced YAML of a page, with what stands before it.

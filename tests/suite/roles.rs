@@ -88,7 +88,7 @@ impl Site {
         fs::write(at("hub.yaml"), hub).unwrap();
         let point = format!(
             "enforcement_point: {{ id: p1, tenant: demo, data_dir: proxy }}\n\
-             hub: {{ endpoints: [\"http://{state}\"] }}\nlisteners:\n  - name: inbound\n    kind: proxy\n    \
+             hub: {{ endpoints: [\"https://{state}\"], join_token_file: join.token }}\nlisteners:\n  - name: inbound\n    kind: proxy\n    \
              address: \"{proxy}\"\n    routes: [{{ match: {{ path: \"/**\" }}, service: orders, upstream: app }}]\n\
              upstreams: {{ app: {{ url: \"http://{upstream}\" }} }}\ncredentials: {{ audiences: [orders] }}\n\
              evidence: {{ spool: {{ max_bytes: 64MiB, segment_bytes: 4MiB }}, \
@@ -167,6 +167,21 @@ impl Site {
         call(self.proxy, "GET", "/", &[("authorization", &token)])
     }
 
+    /// Lets the enforcement point join, with a token that is put where it looks for it.
+    fn let_join(&self) {
+        let file = self.folder.path().join("join.token");
+        self.command(&[
+            "hub",
+            "join-token",
+            "--id",
+            "p1",
+            "--tenant",
+            "demo",
+            "--to",
+            file.to_str().unwrap(),
+        ]);
+    }
+
     fn ready(&self) -> u16 {
         call(self.health, "GET", "/readyz", &[]).status.as_u16()
     }
@@ -190,7 +205,12 @@ fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
         let mode = fs::metadata(site.folder.path().join(data)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{data}");
     }
+    site.let_join();
+    proxy.says("joined the cluster");
     proxy.says("the hub has confirmed the state");
+    let mode =
+        fs::metadata(site.folder.path().join("proxy/identity/identity.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     site.apply_records();
     site.command(&["revoke", "identity", "batch", "--reason", "test", "--wait"]);
     assert_eq!((site.ready(), site.call_as("ledger"), site.call_as("batch")), (200, 200, 401));
@@ -236,6 +256,7 @@ fn a_hub_whose_backup_was_put_back_is_restored_and_revokes_on() {
     let mut hub = site.start("hub");
     hub.says("the hub is running");
     site.apply_records();
+    site.let_join();
     hub.stop();
     site.copy_store("hub.db", "backup.db");
 
@@ -279,6 +300,7 @@ fn a_killed_enforcement_point_has_every_answered_decision_on_record() {
     let site = Site::new(upstream.address());
     let mut hub = site.start("hub");
     hub.says("the hub is running");
+    site.let_join();
     let mut proxy = site.start("proxy");
     proxy.says("the hub has confirmed the state");
     site.apply_records();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Core, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random};
-use crate::config::{Listener, ListenerKind, ProxyConfig, Sink};
+use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
@@ -16,7 +16,7 @@ use crate::pep::{
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
-use crate::state::{ClientSettings, PlainDial};
+use crate::state::{ClientSettings, Dial, EnrolledDial, EnrolmentSettings, FilesDial, HubFiles, PlainDial};
 
 pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSettings {
     let tls = match &listener.kind {
@@ -141,11 +141,42 @@ pub(super) fn deny_after_max(config: &ProxyConfig) -> Duration {
     all_rules(config).filter_map(|(_, rules)| rules.staleness.deny_after).max().unwrap_or(Duration::ZERO)
 }
 
-pub(super) fn client(config: &ProxyConfig, incarnation: [u8; 16], jitter: u64) -> ClientSettings {
+/// How the hub is reached.
+pub(super) fn dial(
+    config: &ProxyConfig,
+    clock: &Arc<dyn Clock>,
+    jitter: u64,
+) -> Result<Arc<dyn Dial>, AppError> {
+    let (id, clock) = (config.enforcement_point.id.clone(), Arc::clone(clock));
+    Ok(match &config.hub.access {
+        HubAccess::InsecureCleartext => Arc::new(PlainDial),
+        HubAccess::Files { ca, certificate, key } => {
+            let files = HubFiles { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() };
+            Arc::new(FilesDial::open(files, id, clock, LOOK_EVERY)?)
+        }
+        HubAccess::JoinToken(file) => {
+            let settings = EnrolmentSettings {
+                join_token_file: file.clone(),
+                folder: config.enforcement_point.data_dir.join("identity"),
+                spoke_id: id,
+                look_every: LOOK_EVERY,
+                jitter,
+            };
+            Arc::new(EnrolledDial::open(settings, clock)?)
+        }
+    })
+}
+
+pub(super) fn client(
+    config: &ProxyConfig,
+    incarnation: [u8; 16],
+    jitter: u64,
+    dial: Arc<dyn Dial>,
+) -> ClientSettings {
     let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
     ClientSettings {
-        dial: std::sync::Arc::new(PlainDial),
-        endpoints: config.hubs.iter().map(ToString::to_string).collect(),
+        dial,
+        endpoints: config.hub.endpoints.iter().map(ToString::to_string).collect(),
         spoke_id: config.enforcement_point.id.to_string(),
         incarnation,
         deny_after_max: deny_after_max(config),
@@ -191,6 +222,9 @@ pub(super) fn open_log(
     }
     Ok(log)
 }
+
+/// How often certificates are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts a thread a sink.
 pub(super) fn shippers(

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::app;
 use crate::cli::client::Client;
 use crate::cli::document;
 use crate::cli::failure::Failure;
@@ -22,6 +23,14 @@ pub(super) fn issuer(folder: &Path) -> Result<(PathBuf, DevIssuer), Failure> {
     let issuer =
         if path.exists() { DevIssuer::load(&path)? } else { DevIssuer::create(&path, ISS, AUDIENCE)? };
     Ok((path, issuer))
+}
+
+/// Lets the enforcement point join, as any other would: with a token, once.
+pub(super) async fn join(hub: &Client, folder: &Path) -> Result<(), Failure> {
+    let scope = json!({ "tenants": [TENANT] });
+    let made = hub.post("/v1/join-tokens", &json!({ "id": "dev", "scope": scope, "ttl_s": 600 })).await?;
+    let token = made.get("token").and_then(Value::as_str).unwrap_or_default();
+    Ok(app::secret_file(&folder.join("join.token"), format!("{token}\n").as_bytes())?)
 }
 
 /// Applies the records unless the tenant is there already: what was changed since stays changed.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::raw::shared::{Log, Metrics};
+use crate::config::raw::shared::{DurationText, Log, Metrics};
 
 /// The configuration of a hub: `portreeve hub --config FILE`.
 ///
@@ -53,14 +53,53 @@ fn witness() -> String {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct State {
-    /// IP address and port; loopback only.
+    /// IP address and port.
     pub(in crate::config) address: String,
+    /// Certificates of an authority of your own. Default: the hub is its own, and enforcement points join with a token.
+    pub(in crate::config) tls: Option<StateTls>,
+    /// Speak in clear and take whoever comes for who it says it is; on a loopback address only.
+    pub(in crate::config) insecure_cleartext_loopback: bool,
+    /// Tenants of an enforcement point that has been given none. Default: `none`; in clear, `all`.
+    pub(in crate::config) default_scope: Option<DefaultScope>,
+    /// How long a certificate is good for that an enforcement point is given; 10m to 30d. It is renewed at half of that.
+    pub(in crate::config) certificate_lifetime: DurationText,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { address: "127.0.0.1:7410".to_owned() }
+        Self {
+            address: "127.0.0.1:7410".to_owned(),
+            tls: None,
+            insecure_cleartext_loopback: false,
+            default_scope: None,
+            certificate_lifetime: "24h".into(),
+        }
     }
+}
+
+/// Certificates of the state stream; read again when a file changes.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct StateTls {
+    /// PEM file: the hub's certificate, then its intermediates.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificate: String,
+    /// PEM file: its private key.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) key: String,
+    /// PEM file: authorities of enforcement points' certificates, accepted beside those the hub itself gave.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) client_ca: Option<String>,
+}
+
+/// Tenants of an enforcement point that has been given none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum DefaultScope {
+    /// No tenant.
+    None,
+    /// Every tenant, those to come included.
+    All,
 }
 
 /// The administration API, HTTP.

@@ -78,9 +78,32 @@ fn tenant() -> String {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct HubClient {
-    /// `http://host:port` of each hub, tried in this order; at least one. The host must be a loopback host.
+    /// `https://host:port` of each hub, tried in this order; at least one.
     #[schemars(length(min = 1))]
     pub(in crate::config) endpoints: Vec<String>,
+    /// Certificates of an authority of your own.
+    pub(in crate::config) tls: Option<HubTls>,
+    /// The file of a join token of `portreeve hub join-token`; the certificate it brings is kept and renewed below `data_dir`.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) join_token_file: Option<String>,
+    /// Speak in clear, `http://host:port`; on loopback hosts only.
+    #[serde(default)]
+    pub(in crate::config) insecure_cleartext_loopback: bool,
+}
+
+/// Certificates for the hub; read again when a file changes.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct HubTls {
+    /// PEM file: authorities of the hub's certificate.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) ca: String,
+    /// PEM file: this enforcement point's certificate, then its intermediates. It names `enforcement_point.id`.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificate: String,
+    /// PEM file: its private key.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) key: String,
 }
 
 /// A server that allowed requests are forwarded to.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::error::quoted;
 use crate::config::key::Key;
@@ -18,8 +19,8 @@ pub struct HubConfig {
     pub data_dir: PathBuf,
     /// The file of the highest head ever named.
     pub witness: PathBuf,
-    /// Where the state stream is served; a loopback address.
-    pub state: SocketAddr,
+    /// The state stream.
+    pub state: State,
     /// The administration API.
     pub api: Api,
     /// Where health and metrics are served.
@@ -36,6 +37,39 @@ pub enum Store {
     Sqlite(PathBuf),
 }
 
+/// The state stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// Where it is served; a loopback address when it is in clear.
+    pub address: SocketAddr,
+    /// How it is protected.
+    pub security: StateSecurity,
+    /// Whether an enforcement point that has been given no tenants has all of them, or none.
+    pub all_tenants_by_default: bool,
+    /// How long a certificate is good for that an enforcement point is given; 10 min to 30 days.
+    pub certificate_lifetime: Duration,
+}
+
+/// How the state stream is protected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StateSecurity {
+    /// By mutual TLS, with certificates from these files where there are some.
+    MutualTls(Option<StateFiles>),
+    /// Not at all.
+    InsecureCleartext,
+}
+
+/// Certificates of the state stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateFiles {
+    /// The hub's certificate, then its intermediates.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities of enforcement points' certificates.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// The administration API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Api {
@@ -45,7 +79,7 @@ pub struct Api {
     pub admin_token_file: PathBuf,
 }
 
-const NO_TLS: &str = "TLS is not built in yet and what is sent there must not cross a network in clear";
+const NO_TLS: &str = "it speaks no TLS, and an admin token must not cross a network in clear";
 
 pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -> Option<HubConfig> {
     let root = Key::root();
@@ -53,7 +87,7 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
     let data_dir = check.path(&root.field("hub").field("data_dir"), &raw.hub.data_dir);
     let below = data_dir.clone().unwrap_or_default();
     let witness = check.path_below(&root.field("hub").field("witness"), &raw.hub.witness, &below);
-    let state = check.loopback(&root.field("state").field("address"), &raw.state.address, NO_TLS);
+    let state = state(check, &raw.state);
     let api_key = root.field("api");
     let address = check.loopback(&api_key.field("address"), &raw.api.address, NO_TLS);
     let token_file = check.path_below(&api_key.field("admin_token_file"), &raw.api.admin_token_file, &below);
@@ -67,6 +101,50 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
         metrics: metrics?,
         log: shared::log(&raw.log),
     })
+}
+
+fn state(check: &mut Check<'_>, raw: &raw::State) -> Option<State> {
+    let key = Key::root().field("state");
+    let address_key = key.field("address");
+    let insecure = key.field("insecure_cleartext_loopback");
+    let address = if raw.insecure_cleartext_loopback {
+        check.warn(
+            &insecure,
+            "whoever reaches the state stream on this host may take state and pose as any enforcement point",
+        );
+        let reason = "what is in clear must not cross a network";
+        check.loopback(&address_key, &raw.address, reason)
+    } else {
+        check.address(&address_key, &raw.address)
+    };
+    let files = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
+    if files.is_some() && raw.insecure_cleartext_loopback {
+        let found = "`insecure_cleartext_loopback: true` beside `tls`";
+        check.refuse(&insecure, found, "one of the two", "remove one of them");
+    }
+    let bounds = Duration::from_secs(600)..=Duration::from_secs(30 * 86_400);
+    let lifetime = check.duration(&key.field("certificate_lifetime"), &raw.certificate_lifetime, &bounds);
+    let security = match files {
+        _ if raw.insecure_cleartext_loopback => StateSecurity::InsecureCleartext,
+        Some(files) => StateSecurity::MutualTls(Some(files?)),
+        None => StateSecurity::MutualTls(None),
+    };
+    let all = match raw.default_scope {
+        Some(default) => default == raw::DefaultScope::All,
+        None => raw.insecure_cleartext_loopback,
+    };
+    Some(State { address: address?, security, all_tenants_by_default: all, certificate_lifetime: lifetime? })
+}
+
+fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::StateTls) -> Option<StateFiles> {
+    let certificate = check.path(&key.field("certificate"), &raw.certificate);
+    let private = check.path(&key.field("key"), &raw.key);
+    let client_ca = raw.client_ca.as_ref().map(|path| check.path(&key.field("client_ca"), path));
+    let client_ca = match client_ca {
+        Some(path) => Some(path?),
+        None => None,
+    };
+    Some(StateFiles { certificate: certificate?, key: private?, client_ca })
 }
 
 fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {

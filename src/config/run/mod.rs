@@ -6,6 +6,7 @@
 pub(super) mod check;
 pub(super) mod evidence;
 pub(super) mod hub;
+pub(super) mod hub_client;
 pub(super) mod listener;
 pub(super) mod proxy;
 pub(super) mod route;

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::endpoint::Endpoint;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::proxy as raw;
 use crate::config::run::check::Check;
 use crate::config::run::evidence::{self, Evidence};
+use crate::config::run::hub_client::{self, HubClient};
 use crate::config::run::listener::{self, Listener};
 use crate::config::run::route::Defaults;
 use crate::config::run::shared::{self, Log};
@@ -23,8 +23,8 @@ use crate::core::id::Name;
 pub struct ProxyConfig {
     /// Which enforcement point this is and where it keeps its files.
     pub enforcement_point: EnforcementPoint,
-    /// The hubs that identity state is streamed from, in the order they are tried; at least one, each on loopback.
-    pub hubs: Vec<Endpoint>,
+    /// The hubs that identity state is streamed from.
+    pub hub: HubClient,
     /// Front doors; at least one, names and addresses unique.
     pub listeners: Vec<Listener>,
     /// Servers that allowed requests are forwarded to, by name.
@@ -82,7 +82,7 @@ const WORKERS_MAX: usize = 1024;
 pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFile) -> Option<ProxyConfig> {
     let root = Key::root();
     let enforcement_point = enforcement_point(check, &raw.enforcement_point);
-    let hubs = hubs(check, &raw.hub.endpoints);
+    let hub = hub_client::hub_client(check, &raw.hub);
     let credentials = credentials(check, &raw.credentials);
     let upstreams = upstream::upstreams(check, &raw.upstreams);
     let defaults = Defaults {
@@ -102,7 +102,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     let drain_timeout = check.duration(&root.field("drain_timeout"), &raw.drain_timeout, &drain);
     Some(ProxyConfig {
         enforcement_point: enforcement_point?,
-        hubs: hubs?,
+        hub: hub?,
         listeners: listeners?,
         upstreams: upstreams?,
         credentials: credentials?,
@@ -133,43 +133,6 @@ fn enforcement_point(check: &mut Check<'_>, raw: &raw::EnforcementPoint) -> Opti
     let tenant = check.name(&key.field("tenant"), &raw.tenant);
     let data_dir = check.path(&key.field("data_dir"), &raw.data_dir);
     Some(EnforcementPoint { id: id?, tenant: tenant?, data_dir: data_dir? })
-}
-
-fn hubs(check: &mut Check<'_>, raw: &[String]) -> Option<Vec<Endpoint>> {
-    let key = Key::root().field("hub").field("endpoints");
-    if raw.is_empty() {
-        check.refuse(
-            &key,
-            "an empty list",
-            "at least one",
-            "add `http://127.0.0.1:7410`, where the hub listens",
-        );
-        return None;
-    }
-    let mut known: Vec<Option<Endpoint>> = Vec::new();
-    for (index, text) in raw.iter().enumerate() {
-        let key = key.item(index);
-        let hub = upstream::endpoint(check, &key, text);
-        if let Some(hub) = hub.as_ref().filter(|hub| !hub.is_loopback()) {
-            let expected = "a loopback host, because mutual TLS to the hub is not built in yet and identity state \
-                            must not cross a network in clear";
-            let remedy = format!(
-                "run the hub on this host, or reach it by a TLS tunnel that ends at 127.0.0.1:{}",
-                hub.port()
-            );
-            check.refuse(&key, quoted(text), expected, remedy);
-        }
-        if hub.is_some() && known.contains(&hub) {
-            check.refuse(
-                &key,
-                format!("{} a second time", quoted(text)),
-                "each hub once",
-                "remove one of the two",
-            );
-        }
-        known.push(hub);
-    }
-    known.into_iter().collect()
 }
 
 fn credentials(check: &mut Check<'_>, raw: &raw::Credentials) -> Option<Credentials> {

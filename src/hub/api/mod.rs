@@ -1,5 +1,6 @@
 //! The hub's HTTP API, version 1. Docs: `GET /openapi.json`, which a test keeps equal to [`addresses`].
 
+mod admission;
 mod apply;
 mod exchange;
 mod fleet;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Authority;
+use super::enrolment::Enrolling;
 use super::feed::Feed;
 use super::roster::Roster;
 use super::stream::Shared as Streams;
@@ -42,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) token: AdminToken,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) enrolling: Arc<Enrolling>,
     pub(crate) shutdown: CancellationToken,
     /// Requests that may use the store at once.
     pub(crate) room: Semaphore,
@@ -105,6 +108,9 @@ fn routes() -> Vec<Route> {
         Route::new(Get, "/openapi.json", openapi::show),
         Route::new(Get, "/v1/status", status::show),
         Route::new(Get, "/v1/fleet", fleet::show),
+        Route::new(Put, "/v1/fleet/{id}/scope", admission::set_scope),
+        Route::new(Delete, "/v1/fleet/{id}", admission::remove),
+        Route::new(Post, "/v1/join-tokens", admission::mint),
         Route::new(Post, "/v1/apply", apply::apply),
         Route::new(Get, all, records::list),
         Route::new(Post, all, records::create),

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{apply, fleet, receipts, records, revocations, status};
+use super::{admission, apply, fleet, receipts, records, revocations, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,9 @@ use super::{apply, fleet, receipts, records, revocations, status};
         show,
         status::show,
         fleet::show,
+        admission::set_scope,
+        admission::remove,
+        admission::mint,
         apply::apply,
         records::list,
         records::create,

@@ -30,7 +30,8 @@ impl FleetFigures {
     pub(super) fn add(&mut self, member: &Member, kills: &HashMap<Name, u64>, now: BootInstant) {
         self.members += 1;
         let lacks = |(cell, held): (&Name, &super::member::InForce)| {
-            kills.get(cell).is_some_and(|last| held.kill_revision < *last)
+            let may_hold = member.holdings.of(cell).is_some();
+            may_hold && kills.get(cell).is_some_and(|last| held.kill_revision < *last)
         };
         self.pending += u64::from(member.positions().any(lacks));
         self.drift_found = self.drift_found.saturating_add(member.drift.0);

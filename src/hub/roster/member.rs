@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Acknowledged, CellInForce, RevisionFacts, StoredMember, with_drift};
+use super::withdrawal::{Held, Holdings};
+use super::{Acknowledged, CellInForce, RevisionFacts, Scoped, StoredMember, with_drift};
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
+use crate::hub::admission::Scope;
 
 /// Who a member is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -39,6 +41,7 @@ pub(super) struct Member {
     /// When it was last known to hold a lease from an answer this list no longer, or never, had.
     before: Option<BootInstant>,
     cells: HashMap<Name, VecDeque<InForce>>,
+    pub(super) holdings: Holdings,
     copied: Option<Copied>,
     pub(super) refused: VecDeque<String>,
     /// Revocations it carries from an older epoch.
@@ -79,6 +82,7 @@ impl Member {
             answers: VecDeque::new(),
             before: None,
             cells: HashMap::new(),
+            holdings: Holdings::unknown(),
             copied: None,
             refused: VecDeque::new(),
             carried: 0,
@@ -110,11 +114,24 @@ impl Member {
     }
 
     /// Takes over the stream, fencing the one before.
-    pub(super) fn connect(&mut self, terms: Terms, fence: CancellationToken, now: Now) -> u64 {
+    pub(super) fn connect(
+        &mut self,
+        terms: Terms,
+        scoped: Scoped,
+        fence: CancellationToken,
+        now: Now,
+    ) -> u64 {
         if let Some((session, older)) = self.stream.take() {
             older.cancel();
             self.note_copy(session, now.boot);
         }
+        if self.is_new() {
+            // It has held nothing under any other scope.
+            self.holdings.begin(scoped.scope, scoped.version);
+        } else {
+            self.holdings.rescope(scoped.scope, scoped.version, now.boot);
+        }
+        self.holdings.came_with(scoped.held, now.boot);
         if self.sessions == 0 {
             self.joined = now.wall;
         }
@@ -123,6 +140,18 @@ impl Member {
         self.sessions += 1;
         self.stream = Some((self.sessions, fence));
         self.sessions
+    }
+
+    /// Whether nothing is known of it, from this run of the hub or one before.
+    const fn is_new(&self) -> bool {
+        self.sessions == 0 && self.before.is_none()
+    }
+
+    /// Takes another scope on its newest stream.
+    pub(super) fn rescope(&mut self, session: u64, scope: Scope, version: u64, now: Now) {
+        if self.is_newest(session) {
+            self.holdings.rescope(scope, version, now.boot);
+        }
     }
 
     fn note_copy(&mut self, session: u64, now: BootInstant) {
@@ -164,6 +193,10 @@ impl Member {
     pub(super) fn acknowledged(&mut self, session: u64, ack: Acknowledged, now: Now) {
         if !self.is_newest(session) {
             return;
+        }
+        if self.is_alone(session, now.boot) {
+            let held = ack.positions.iter().map(|position| &position.cell);
+            self.holdings.acknowledged(ack.scope_version, held);
         }
         for CellInForce { cell, revision, kill_revision } in ack.positions {
             let held = self.cells.entry(cell).or_default();
@@ -209,7 +242,10 @@ impl Member {
     ///
     /// The last ping answered with an older head, or when no such answer is known the commit
     /// itself: an answer sent after it names the revision.
-    pub(super) fn fence(&self, revision: u64, committed: BootInstant) -> BootInstant {
+    pub(super) fn fence(&self, held: Held, revision: u64, committed: BootInstant) -> BootInstant {
+        if let Held::Leaving(last) = held {
+            return self.lease_end(last);
+        }
         let older = self.answers.iter().filter(|(head, _)| *head < revision).map(|(_, at)| *at).max();
         self.lease_end(older.max(self.before).unwrap_or(committed))
     }

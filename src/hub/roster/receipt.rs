@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::member::{InForce, Member, MemberKey};
 use super::with_drift;
+use super::withdrawal::Held;
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
 use crate::hub::model::Time;
@@ -112,11 +113,14 @@ pub(crate) enum MemberState {
 
 impl Receipt {
     pub(super) fn of(facts: &RevisionFacts, members: &HashMap<MemberKey, Member>, now: Now) -> Self {
+        let roster = || {
+            members.iter().filter_map(|(key, member)| Some((key, member, member.holdings.of(&facts.cell)?)))
+        };
         let mut each: Vec<_> =
-            members.iter().map(|(key, member)| MemberReceipt::of(facts, key, member, now)).collect();
+            roster().map(|(key, member, held)| MemberReceipt::of(facts, key, member, held, now)).collect();
         let gone = |kept: &&StoredReceipt| {
             let key = MemberKey { spoke_id: kept.spoke_id.clone(), incarnation: kept.incarnation };
-            !members.contains_key(&key)
+            members.get(&key).is_none_or(|member| member.holdings.of(&facts.cell).is_none())
         };
         each.extend(facts.kept.iter().filter(gone).map(MemberReceipt::kept));
         each.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
@@ -129,7 +133,7 @@ impl Receipt {
             committed_at,
             state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
             effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
-            effective_by: effective_by(facts.committed_at, members.values()),
+            effective_by: effective_by(facts.committed_at, roster().map(|(_, member, _)| member)),
             guarantee: match &facts.guarantee {
                 Guarantee::Holds => "holds".to_owned(),
                 Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
@@ -151,12 +155,12 @@ fn effective_by<'a>(committed_at: Timestamp, members: impl Iterator<Item = &'a M
 }
 
 impl MemberReceipt {
-    fn of(facts: &RevisionFacts, key: &MemberKey, member: &Member, now: Now) -> Self {
+    fn of(facts: &RevisionFacts, key: &MemberKey, member: &Member, held: Held, now: Now) -> Self {
         let kept = facts
             .kept
             .iter()
             .find(|kept| kept.spoke_id == key.spoke_id && kept.incarnation == key.incarnation);
-        let fence = member.fence(facts.revision, facts.committed);
+        let fence = member.fence(held, facts.revision, facts.committed);
         // Without a finite route a lease bounds nothing: a live stream is waited for.
         let bounded = member.deny_after_max().is_some() || !member.is_connected();
         let lapsed = bounded && now.boot > fence;
@@ -242,6 +246,12 @@ pub(crate) struct MemberView {
     pub(crate) cells: Vec<MemberCell>,
     /// Revocations of an older epoch that it keeps in force because the restored store does not know them.
     pub(crate) carried_kills: u64,
+    /// The tenants of its scope; `null`: every tenant.
+    pub(crate) scope: Option<Vec<String>>,
+    /// Rises with each change of the scope.
+    pub(crate) scope_version: u64,
+    /// Tenants it was told to drop and may still hold; `*`: any.
+    pub(crate) withdrawing: Vec<String>,
     /// Tables of it that were found to differ from their digest, since its start.
     pub(crate) drift_found: u64,
     /// Of these, repaired.
@@ -297,6 +307,9 @@ impl MemberView {
             waived_routes: member.terms.waived.clone(),
             cells,
             carried_kills: member.carried,
+            scope: member.holdings.scope().names(),
+            scope_version: member.holdings.version(),
+            withdrawing: member.holdings.leaving(),
             drift_found: member.drift.0,
             drift_mended: member.drift.1,
             refusals: member.refused.iter().cloned().collect(),

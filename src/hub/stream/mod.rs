@@ -6,6 +6,7 @@
 //!
 //! Bounds: a stream holds a cursor and at most [`QUEUE_MAX`] messages; a slow one only reads later.
 
+mod admit;
 mod hello;
 mod image;
 mod plan;
@@ -26,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::Admissions;
 use super::blocking;
 use super::feed::Feed;
+use super::peer::{Peer, Who};
 use super::receipts::Receipts;
 use super::roster::Roster;
 use crate::core::id::Name;
@@ -78,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
     pub(crate) quarantine: Quarantine,
     pub(crate) metrics: HubMetrics,
+    pub(crate) admissions: Arc<Admissions>,
     receipts: Receipts,
     /// Cancelled when it is proven that the store is not the one this hub served from.
     condemned: CancellationToken,
@@ -101,6 +105,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         settings: StreamSettings,
         receipts: Receipts,
+        admissions: Arc<Admissions>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(settings.streams_max));
@@ -109,6 +114,7 @@ impl Shared {
             images: Images::new(Arc::clone(&feed)),
             quarantine: Quarantine::default(),
             metrics: HubMetrics::default(),
+            admissions,
             receipts,
             condemned: CancellationToken::new(),
             sessions: TaskTracker::new(),
@@ -139,7 +145,7 @@ impl Shared {
     }
 
     /// A place for one more stream.
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         if self.condemned.is_cancelled() {
             return Err(Status::failed_precondition(CONDEMNED));
         }
@@ -185,13 +191,15 @@ impl StateSync for StateService {
         request: Request<proto::UrgentHello>,
     ) -> Result<Response<Self::UrgentStream>, Status> {
         let shared = Arc::clone(&self.0);
-        let place = shared.admit()?;
+        let place = shared.place()?;
+        let peer = Peer::of(&request)?;
+        let admitted = shared.admit(&peer, &request.get_ref().spoke_id).await?;
         let have = urgent::greet(&shared, request.get_ref())?;
         let (outbound, messages) = mpsc::channel(QUEUE_MAX);
         let tasks = shared.sessions.clone();
         tasks.spawn(async move {
             let _place = place;
-            urgent::run(shared, have, outbound).await;
+            urgent::run(shared, peer, admitted, have, outbound).await;
         });
         Ok(Response::new(ReceiverStream::new(messages)))
     }
@@ -204,7 +212,13 @@ impl StateSync for StateService {
         let Ok(_place) = shared.repairs.acquire().await else {
             return Err(Status::unavailable("the hub is stopping"));
         };
+        let peer = Peer::of(&request)?;
         let request = request.into_inner();
+        let admitted = shared.admit(&peer, &request.spoke_id).await?;
+        let cell = Name::parse(&request.cell).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if !admitted.admission.scope.holds(&cell) {
+            return Err(Status::permission_denied(OUT_OF_SCOPE));
+        }
         let feed = Arc::clone(&shared.feed);
         let parts = blocking(&**shared.feed.store(), move || repair::make(&feed, &request)).await?;
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
@@ -215,8 +229,9 @@ impl StateSync for StateService {
         request: Request<Streaming<proto::SpokeMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let shared = Arc::clone(&self.0);
-        let place = shared.admit()?;
-        let peer = request.remote_addr();
+        let place = shared.place()?;
+        let peer = Peer::of(&request)?;
+        shared.still_certified(&peer)?;
         let (outbound, answers) = mpsc::channel(QUEUE_MAX);
         let tasks = shared.sessions.clone();
         tasks.spawn(async move {
@@ -230,8 +245,13 @@ impl StateSync for StateService {
         &self,
         request: Request<proto::ChunkRequest>,
     ) -> Result<Response<Self::GetChunkStream>, Status> {
+        let peer = Peer::of(&request)?;
         let proto::ChunkRequest { cell, hash } = request.into_inner();
         let cell = Name::parse(&cell).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        // Without a certificate nobody is named here, and the hash is all there is.
+        if !matches!(peer.who, Who::Claimed) && !self.0.admit(&peer, "").await?.admission.scope.holds(&cell) {
+            return Err(Status::permission_denied(OUT_OF_SCOPE));
+        }
         let chunk = self.0.images.chunk(&cell, &hash).ok_or_else(|| {
             Status::not_found("the hub no longer holds that snapshot: say hello again for a newer one")
         })?;
@@ -247,6 +267,8 @@ impl StateSync for StateService {
 /// What a hub whose store was rolled back says.
 const CONDEMNED: &str =
     "the hub's store is not the one it served from: stop it, put that back or run `portreeve hub restore`";
+/// What is said of a tenant that an enforcement point may not hold.
+const OUT_OF_SCOPE: &str = "the tenant is not in the scope of this enforcement point";
 /// Repairs made at once: each reads a whole cell.
 const REPAIRS_AT_ONCE: usize = 2;
 /// Messages that wait for one stream.

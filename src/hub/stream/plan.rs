@@ -11,6 +11,7 @@ use super::Shared;
 use super::hello::Holding;
 use crate::core::id::{Epoch, Name};
 use crate::core::identity::Snapshot;
+use crate::hub::admission::{Admission, Scope};
 use crate::hub::blocking;
 use crate::hub::feed::Feed;
 use crate::hub::store::{CellPosition, Logged, StateStore, StoreError, StoreIdentity};
@@ -36,18 +37,21 @@ enum Step {
     Resume,
     Repair(&'static str),
     Snapshot,
+    /// It is not, or no longer, in the scope.
+    Withdrawn,
     HubBehind(String),
     Forked(String),
 }
 
-/// Plans every cell of the store, and every cell that was shown.
-pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, Status> {
+/// Plans every cell of the store that is in the scope, and every cell that was shown.
+pub(super) async fn make(shared: &Shared, have: Vec<Holding>, admission: &Admission) -> Result<Plan, Status> {
     let store = shared.feed.store().clone();
     let identity = store.identity();
     let mirror = shared.feed.mirrored();
     let (feed, read_at) = (Arc::clone(&shared.feed), shared.clock.now().wall);
+    let scope = admission.scope.clone();
     let judged = blocking(&**shared.feed.store(), move || {
-        let judged = judge(&*store, mirror.state(), have)?;
+        let judged = judge(&*store, mirror.state(), have, &scope)?;
         // The welcome names a head: it is witnessed first.
         feed.name(&store.heartbeat()?, read_at)?;
         Ok::<_, StoreError>(judged)
@@ -62,6 +66,7 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>) -> Result<Plan, St
             plans: Vec::new(),
             ping_interval_ms: u32::try_from(shared.settings.ping_interval.as_millis()).unwrap_or(u32::MAX),
             signing_keys: vec![shared.feed.key().public().clone()],
+            scope_version: admission.version,
             ..Default::default()
         },
         cells: HashMap::new(),
@@ -114,6 +119,10 @@ impl Plan {
                 cell.signed_manifest = Some(image.manifest.clone());
                 self.follow(image.position.clone(), cell_head);
             }
+            Step::Withdrawn => {
+                cell.kind = proto::PlanKind::Withdrawn as i32;
+                cell.scope_version = self.welcome.scope_version;
+            }
             Step::HubBehind(detail) => {
                 cell.kind = proto::PlanKind::HubBehind as i32;
                 self.stop(&mut cell, detail);
@@ -142,12 +151,17 @@ impl Plan {
 
 type Steps = Vec<(CellPosition, u64, Step)>;
 
-fn judge(store: &dyn StateStore, mirror: &Snapshot, have: Vec<Holding>) -> Result<(u64, Steps), StoreError> {
+fn judge(
+    store: &dyn StateStore,
+    mirror: &Snapshot,
+    have: Vec<Holding>,
+    scope: &Scope,
+) -> Result<(u64, Steps), StoreError> {
     let (head, cells) = store.cells()?;
     let identity = store.identity();
     let mut shown: HashMap<Name, Holding> = have.into_iter().map(|h| (h.cell.clone(), h)).collect();
     let mut steps = Vec::new();
-    for cell in cells {
+    for cell in cells.into_iter().filter(|cell| scope.holds(&cell.tenant)) {
         let held = shown.remove(&cell.tenant);
         let (position, step) = match held {
             Some(held) => {
@@ -159,6 +173,10 @@ fn judge(store: &dyn StateStore, mirror: &Snapshot, have: Vec<Holding>) -> Resul
         steps.push((position, cell.revision, step));
     }
     for held in shown.into_values() {
+        if !scope.holds(&held.cell) {
+            steps.push((held.position(), 0, Step::Withdrawn));
+            continue;
+        }
         let detail = "the hub has no such cell: it was rolled back, or is another hub's".to_owned();
         steps.push((held.position(), 0, Step::HubBehind(detail)));
     }
@@ -253,6 +271,16 @@ pub(super) fn unavailable(error: &StoreError) -> Status {
     Status::unavailable("the hub's store cannot be read")
 }
 
+/// A plan that takes one cell out of the scope of a stream that is open.
+pub(super) fn withdrawal(cell: &Name, scope_version: u64) -> proto::CellPlan {
+    proto::CellPlan {
+        cell: cell.to_string(),
+        kind: proto::PlanKind::Withdrawn as i32,
+        scope_version,
+        ..Default::default()
+    }
+}
+
 /// A plan to repair one cell of a stream that is open.
 pub(super) fn repair(cell: &Name, why: &str) -> proto::CellPlan {
     proto::CellPlan {
@@ -324,6 +352,7 @@ mod tests {
                 );
             }
             Step::Snapshot => assert!(!newer && held.revision == 0, "{row}"),
+            Step::Withdrawn => panic!("what is in the scope is not withdrawn: {row}"),
             Step::HubBehind(_) => assert!(newer || (held.revision > 0 && beyond), "{row}"),
             Step::Forked(_) => assert!(same && !beyond && facts.past == Past::Other, "{row}"),
             Step::Repair(_) => {

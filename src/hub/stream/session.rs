@@ -6,13 +6,13 @@
 mod reader;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
+use super::admit::Admitted;
 use super::hello::{Greeting, Holding};
 use super::plan::{Plan, unavailable};
 use reader::Reader;
@@ -20,9 +20,11 @@ use reader::Reader;
 use super::{CONDEMNED, Shared, hello, plan};
 use crate::core::id::Name;
 use crate::core::time::BootInstant;
+use crate::hub::admission::Admission;
 use crate::hub::blocking;
 use crate::hub::feed::Entry;
-use crate::hub::roster::{JoinError, Membership};
+use crate::hub::peer::Peer;
+use crate::hub::roster::{JoinError, MemberKey, Membership, Scoped};
 use crate::hub::store::CellPosition;
 use crate::wire::state_proto as proto;
 use crate::wire::state_proto::hub_message::Message as Down;
@@ -34,15 +36,14 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     mut inbound: Streaming<proto::SpokeMessage>,
     outbound: Outbound,
-    peer: Option<SocketAddr>,
+    peer: Peer,
 ) {
-    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
     let end = match greet(&shared, &mut inbound).await {
         Ok(greeting) => serve(&shared, greeting, inbound, &outbound, &peer).await,
         Err(status) => Err(status),
     };
     if let Err(status) = end {
-        tracing::warn!(peer, code = ?status.code(), detail = status.message(), "a stream was ended");
+        tracing::warn!(peer = peer.place(), code = ?status.code(), detail = status.message(), "a stream was ended");
         // Nobody may be left to tell.
         outbound.try_send(Err(status)).ok();
     }
@@ -60,9 +61,13 @@ async fn serve(
     greeting: Greeting,
     inbound: Streaming<proto::SpokeMessage>,
     outbound: &Outbound,
-    peer: &str,
+    peer: &Peer,
 ) -> Result<(), Status> {
     let Greeting { key, terms, have, receipt_key, head } = greeting;
+    // Before anything is read: nothing that changes after it is missed.
+    let rescoped = shared.admissions.subscribe();
+    let Admitted { spoke_id, admission } = shared.admit(peer, &key.spoke_id).await?;
+    let key = MemberKey { spoke_id, ..key };
     if let Some(head) = head {
         let feed = Arc::clone(&shared.feed);
         let found = blocking(&**shared.feed.store(), move || plan::proof(&feed, &head)).await;
@@ -72,22 +77,31 @@ async fn serve(
         }
     }
     let spoke = key.spoke_id.clone();
-    let membership = shared.roster.join(key, terms).await.map_err(|error| match error {
+    let scoped = Scoped {
+        scope: admission.scope.clone(),
+        version: admission.version,
+        held: have.iter().map(|held| held.cell.clone()).collect(),
+    };
+    let membership = shared.roster.join(key, terms, scoped).await.map_err(|error| match error {
         JoinError::Full => Status::resource_exhausted(error.to_string()),
         JoinError::Store(error) => unavailable(&error),
     })?;
-    tracing::info!(peer, spoke, "an enforcement point came");
+    let peer_place = peer.place();
+    tracing::info!(peer = peer_place, spoke, "an enforcement point came");
     let covered =
         have.iter().map(|held| (held.cell.clone(), held.kill_revision.max(held.revision))).collect();
-    let shown = Shown { have, receipt_key, covered };
+    let shown = Shown { have, receipt_key, covered, peer, admission, rescoped };
     let end = exchange(shared, &membership, shown, inbound, outbound).await;
     shared.roster.leave(&membership);
-    tracing::info!(peer, spoke, "an enforcement point went");
+    tracing::info!(peer = peer_place, spoke, "an enforcement point went");
     end
 }
 
 /// What a greeting shows beside its name.
-struct Shown {
+struct Shown<'a> {
+    peer: &'a Peer,
+    admission: Admission,
+    rescoped: watch::Receiver<u64>,
     have: Vec<Holding>,
     receipt_key: [u8; 32],
     covered: HashMap<Name, u64>,
@@ -96,15 +110,17 @@ struct Shown {
 async fn exchange(
     shared: &Arc<Shared>,
     membership: &Membership,
-    shown: Shown,
+    shown: Shown<'_>,
     inbound: Streaming<proto::SpokeMessage>,
     outbound: &Outbound,
 ) -> Result<(), Status> {
-    let Plan { welcome, cells, cursor, halt } = plan::make(shared, shown.have).await?;
+    let Plan { welcome, cells, cursor, halt } = plan::make(shared, shown.have, &shown.admission).await?;
     let sent = Arc::new(Mutex::new(cells.clone()));
     let mut writer = Writer {
         shared,
         membership,
+        peer: shown.peer,
+        admission: shown.admission,
         outbound,
         cells,
         cursor,
@@ -134,7 +150,7 @@ async fn exchange(
         () = shared.condemned.cancelled() => Err(Status::failed_precondition(CONDEMNED)),
         () = shared.shutdown.cancelled() => Err(Status::unavailable("the hub is stopping")),
         end = reader.run(inbound) => end,
-        end = writer.run(shared.feed.subscribe(), waiting) => end,
+        end = writer.run(shared.feed.subscribe(), waiting, shown.rescoped) => end,
     }
 }
 
@@ -160,6 +176,9 @@ type Sent = Arc<Mutex<HashMap<Name, CellPosition>>>;
 struct Writer<'a> {
     shared: &'a Shared,
     membership: &'a Membership,
+    peer: &'a Peer,
+    /// The scope that this stream was told last.
+    admission: Admission,
     outbound: &'a Outbound,
     cells: HashMap<Name, CellPosition>,
     cursor: u64,
@@ -175,6 +194,7 @@ impl Writer<'_> {
         &mut self,
         mut heads: watch::Receiver<u64>,
         mut orders: mpsc::Receiver<Order>,
+        mut rescoped: watch::Receiver<u64>,
     ) -> Result<(), Status> {
         loop {
             let head = *heads.borrow_and_update();
@@ -182,8 +202,9 @@ impl Writer<'_> {
             tokio::select! {
                 Some(order) = orders.recv() => match order {
                     Order::Answer(arrived) => self.answer(arrived, &mut orders).await?,
-                    Order::Repair(cell, why) => self.send(Down::Plan(plan::repair(&cell, why))).await?,
+                    Order::Repair(cell, why) => self.repair(&cell, why).await?,
                 },
+                _ = rescoped.changed() => self.rescope().await?,
                 moved = heads.changed() => {
                     moved.map_err(|_| Status::unavailable("the hub is stopping"))?;
                 }
@@ -207,6 +228,9 @@ impl Writer<'_> {
     }
 
     async fn pass_on(&mut self, entry: &Entry) -> Result<(), Status> {
+        if !self.admission.scope.holds(&entry.tenant) {
+            return Ok(());
+        }
         let position = match self.cells.get(&entry.tenant) {
             Some(position) => position.clone(),
             None => self.announce(entry).await?,
@@ -262,12 +286,13 @@ impl Writer<'_> {
         while let Ok(next) = orders.try_recv() {
             match next {
                 Order::Answer(arrived) => waiting.push(arrived),
-                Order::Repair(cell, why) => repairs.push(plan::repair(&cell, why)),
+                Order::Repair(cell, why) => repairs.push((cell, why)),
             }
         }
-        for plan in repairs {
-            self.send(Down::Plan(plan)).await?;
+        for (cell, why) in repairs {
+            self.repair(&cell, why).await?;
         }
+        self.shared.still_certified(self.peer)?;
         // Noted before the head is read: a commit that the answer does not name comes after the
         // note, so nobody takes this member's lease for lapsed while an answer is under way.
         let known = self.shared.feed.head();
@@ -284,10 +309,61 @@ impl Writer<'_> {
                 heads,
                 hub_time_us: u64::try_from(head.read_at.as_micros()).unwrap_or(0),
                 head: Some(head.signed.clone()),
+                scope_version: self.admission.version,
                 ..Default::default()
             }))
             .await?;
         }
+        Ok(())
+    }
+
+    /// Has a cell repaired, if it is still in the scope.
+    async fn repair(&self, cell: &Name, why: &str) -> Result<(), Status> {
+        if !self.admission.scope.holds(cell) {
+            return Ok(());
+        }
+        self.send(Down::Plan(plan::repair(cell, why))).await
+    }
+
+    /// Takes out of the stream what left the scope, and brings in what came.
+    async fn rescope(&mut self) -> Result<(), Status> {
+        let admitted = self.shared.admit(self.peer, &self.membership.key.spoke_id).await?;
+        if admitted.admission == self.admission {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.admission, admitted.admission);
+        let (scope, version) = (&self.admission.scope, self.admission.version);
+        // Noted first: what is acknowledged from here on may be under the new scope.
+        self.shared.roster.rescope(self.membership, scope.clone(), version);
+        let gone: Vec<_> = self.cells.keys().filter(|cell| !scope.holds(cell)).cloned().collect();
+        tracing::info!(
+            spoke = self.membership.key.spoke_id,
+            version,
+            withdrawn = gone.len(),
+            "the scope of an enforcement point changed"
+        );
+        for cell in gone {
+            self.cells.remove(&cell);
+            self.named.remove(&cell);
+            self.skipped.remove(&cell);
+            self.send(Down::Plan(plan::withdrawal(&cell, version))).await?;
+        }
+        let mirror = self.shared.feed.mirrored();
+        for held in mirror.state().cells() {
+            if before.scope.holds(&held.cell) || !self.admission.scope.holds(&held.cell) {
+                continue;
+            }
+            let position = CellPosition {
+                tenant: held.cell.clone(),
+                revision: held.revision,
+                history_hash: held.history_hash,
+            };
+            self.sent.lock().insert(held.cell.clone(), position.clone());
+            self.cells.insert(held.cell.clone(), position);
+            let plan = plan::repair(&held.cell, "the tenant came into the scope");
+            self.send(Down::Plan(proto::CellPlan { scope_version: version, ..plan })).await?;
+        }
+        // Whoever holds nothing of either learns of the new version, too, by the next heartbeat.
         Ok(())
     }
 

@@ -12,11 +12,13 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::Shared;
+use super::admit::Admitted;
 use super::hello::Holding;
 use super::plan::unavailable;
 use crate::core::id::Name;
 use crate::core::identity::Change;
 use crate::hub::mirror::Mirror;
+use crate::hub::peer::Peer;
 use crate::wire::state::encode_change;
 use crate::wire::state_proto as proto;
 
@@ -37,10 +39,16 @@ pub(super) fn greet(shared: &Shared, hello: &proto::UrgentHello) -> Result<HashM
 }
 
 /// Sends what denies and is not in force there yet, then whatever comes, until the other side goes.
-pub(super) async fn run(shared: Arc<Shared>, have: HashMap<Name, u64>, outbound: Outbound) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    peer: Peer,
+    admitted: Admitted,
+    have: HashMap<Name, u64>,
+    outbound: Outbound,
+) {
     let end = tokio::select! {
         () = shared.shutdown.cancelled() => Err(Status::unavailable("the hub is stopping")),
-        end = send_all(&shared, have, &outbound) => end,
+        end = send_all(&shared, &peer, admitted, have, &outbound) => end,
     };
     if let Err(status) = end {
         tracing::debug!(code = ?status.code(), detail = status.message(), "an urgent stream was ended");
@@ -49,10 +57,19 @@ pub(super) async fn run(shared: Arc<Shared>, have: HashMap<Name, u64>, outbound:
     }
 }
 
-async fn send_all(shared: &Shared, have: HashMap<Name, u64>, outbound: &Outbound) -> Result<(), Status> {
+async fn send_all(
+    shared: &Shared,
+    peer: &Peer,
+    mut admitted: Admitted,
+    have: HashMap<Name, u64>,
+    outbound: &Outbound,
+) -> Result<(), Status> {
     let mut heads = shared.feed.subscribe();
+    let mut rescoped = shared.admissions.subscribe();
+    // Nothing that changed before this is missed.
+    admitted = shared.admit(peer, &admitted.spoke_id).await?;
     let mirror = shared.feed.mirrored();
-    for (cell, known) in have {
+    for (cell, known) in have.into_iter().filter(|(cell, _)| admitted.admission.scope.holds(cell)) {
         for urgent in missed(&mirror, &cell, known) {
             pass(shared, outbound, shared.feed.key().sign(proto::SignedKind::Urgent, &urgent)).await?;
         }
@@ -66,13 +83,16 @@ async fn send_all(shared: &Shared, have: HashMap<Name, u64>, outbound: &Outbound
             let Some(last) = batch.last().map(|entry| entry.revision) else {
                 return Err(Status::unavailable("the hub's change log ends before its head"));
             };
-            for urgent in batch.iter().filter_map(|entry| entry.urgent.clone()) {
+            shared.still_certified(peer)?;
+            let in_scope = batch.iter().filter(|entry| admitted.admission.scope.holds(&entry.tenant));
+            for urgent in in_scope.filter_map(|entry| entry.urgent.clone()) {
                 pass(shared, outbound, urgent).await?;
             }
             cursor = last;
         }
         tokio::select! {
             moved = heads.changed() => moved.map_err(|_| Status::unavailable("the hub is stopping"))?,
+            _ = rescoped.changed() => admitted = shared.admit(peer, &admitted.spoke_id).await?,
             () = outbound.closed() => return Ok(()),
         }
     }

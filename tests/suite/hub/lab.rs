@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
-use portreeve::hub::{Hub, HubError, HubSettings, StreamSettings};
+use portreeve::hub::{AccessSettings, Hub, HubError, HubSettings, Scope, StreamSecurity, StreamSettings};
 use serde_json::{Value, json};
 
 /// A clock that is set by hand: microseconds since its beginning, in 2026.
@@ -47,6 +47,16 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
         admin_token_file: directory.join("admin.token"),
         witness: directory.join("hub.witness"),
         streams: StreamSettings::default(),
+        access: in_clear(),
+    }
+}
+
+/// A state stream in clear, every tenant for everybody.
+pub(crate) fn in_clear() -> AccessSettings {
+    AccessSettings {
+        security: StreamSecurity::CleartextOnLoopback,
+        default_scope: Scope::All,
+        ..AccessSettings::default()
     }
 }
 
@@ -62,14 +72,19 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn start(directory: &Path, clock: Arc<HandClock>) -> Self {
-        let hub = Hub::open(settings(directory), clock.clone()).unwrap();
+        Self::start_with(settings(directory), clock).await
+    }
+
+    pub(crate) async fn start_with(settings: HubSettings, clock: Arc<HandClock>) -> Self {
+        let token_file = settings.admin_token_file.clone();
+        let hub = Hub::open(settings, clock.clone()).unwrap();
         let bound = hub.bind().await.unwrap();
         let (api, stream) = (bound.api_address().unwrap(), bound.stream_address().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let served = tokio::spawn(bound.serve(async {
             stopped.await.ok();
         }));
-        let token = std::fs::read_to_string(directory.join("admin.token")).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(token_file).unwrap().trim().to_owned();
         Self { api, stream, token, clock, stop: Some(stop), served }
     }
 

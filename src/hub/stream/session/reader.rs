@@ -91,6 +91,7 @@ impl Reader<'_> {
             refused,
             carried: ack.carried_kills,
             drift: (ack.drift_found, ack.drift_mended),
+            scope_version: ack.scope_version,
         };
         self.shared.roster.acknowledged(self.membership, ack);
         Ok(())
