@@ -130,7 +130,7 @@ impl Pipeline {
         } else if snapshot.root() != judged {
             self.decide(&snapshot, lease, exchange, &mut NoWitness).reason()
         } else {
-            let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
+            let freshness = lease.freshness(now, &exchange.rules.staleness);
             freshness.stale.then_some(Reason::StateStale)
         };
         let withdrawal = turned.map(|reason| {
@@ -149,7 +149,7 @@ impl Pipeline {
     ) -> Verdict {
         let now = self.clock.now();
         let position = position(snapshot, exchange);
-        let freshness = lease.freshness(now.boot, &exchange.rules.staleness);
+        let freshness = lease.freshness(now, &exchange.rules.staleness);
         let mut judgement = Judgement::new(Basis {
             now,
             position,

@@ -26,10 +26,11 @@ struct Sources<'a> {
     records: SnapshotStats,
     status: &'a StateStatus,
     spool: crate::spool::Stats,
+    clock_steps: u64,
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 22] = [
+const READINGS: [(&str, &str, Reading); 23] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_identities", "Identities held, tombstones included.", |s| s.records.identities as u64),
     ("portreeve_state_revocations", "Revocations held, tombstones included.", |s| {
@@ -50,6 +51,9 @@ const READINGS: [(&str, &str, Reading); 22] = [
         s.status.drift_found()
     }),
     ("portreeve_state_drift_mended_total", "Of these, repaired.", |s| s.status.drift_mended()),
+    ("portreeve_clock_steps_total", "Steps of the wall clock by more than 5 s since the kernel's boot.", |s| {
+        s.clock_steps
+    }),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),
@@ -95,8 +99,7 @@ impl Gauges {
 
     /// Brings every gauge up to date.
     pub(super) fn refresh(&self) {
-        let now = self.clock.now().boot;
-        let age = self.state.lease().fresh_at.and_then(|at| now.since(at));
+        let age = self.state.lease().age(self.clock.now());
         self.age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
         let snapshot = self.state.load();
         let sources = Sources {
@@ -104,6 +107,7 @@ impl Gauges {
             records: snapshot.stats(),
             status: &self.status,
             spool: self.log.stats(),
+            clock_steps: self.clock.anchor().steps,
         };
         drop(snapshot);
         for (gauge, reading) in &self.whole {

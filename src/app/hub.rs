@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 
 use super::AppError;
-use super::clock::SystemClock;
+use super::clock::HubClock;
 use super::thread::Part;
 use crate::admin::{Health, Readiness};
 use crate::config::{HubConfig, StateSecurity, Store};
@@ -36,7 +36,7 @@ pub struct Running {
 /// # Errors
 /// [`AppError`] names the part that cannot start; nothing is left running.
 pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running, AppError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(HubClock::default());
     super::data_folder(&config.data_dir)
         .map_err(AppError::io(format!("data folder {}", config.data_dir.display())))?;
     let hub = Hub::open(settings(config), clock)?;

@@ -70,7 +70,7 @@ struct Core {
 /// # Errors
 /// [`AppError`] names the part that cannot start; nothing is left running.
 pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, AppError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = Arc::new(SystemClock::new());
     let data = &config.enforcement_point.data_dir;
     super::data_folder(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
 
@@ -78,6 +78,11 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let keyer = Keyer::new(u128::from_le_bytes(random::bytes()?));
     let deny_after_max = settings::deny_after_max(config);
     let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), deny_after_max, keyer)?;
+    if let Some(anchor) = loaded.anchor {
+        // Before any reading is compared with the lease.
+        clock.resume(anchor);
+    }
+    let clock: Arc<dyn Clock> = clock;
     for refused in &loaded.refused {
         tracing::error!(error = %refused, "last-known-good state refused");
     }

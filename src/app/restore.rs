@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::AppError;
-use super::clock::SystemClock;
+use super::clock::HubClock;
 use crate::config::HubConfig;
 use crate::hub::restore::{Found, Restoring};
 use crate::hub::store::Minted;
@@ -19,7 +19,7 @@ impl Restoration {
     /// # Errors
     /// [`AppError`] names what cannot be opened, and what holds it.
     pub fn open(config: &HubConfig, others: &[PathBuf]) -> Result<Self, AppError> {
-        Ok(Self(Restoring::open(super::hub::settings(config), others, Arc::new(SystemClock))?))
+        Ok(Self(Restoring::open(super::hub::settings(config), others, Arc::new(HubClock::default()))?))
     }
 
     /// What was found; nothing is changed yet.

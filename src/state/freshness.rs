@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::id::Name;
 use crate::core::identity::{Lease, Snapshot};
-use crate::core::time::BootInstant;
+use crate::core::time::{Anchor, Now};
 
 /// Most unanswered pings and uncovered answers kept.
 const KEPT_MAX: usize = 64;
@@ -15,7 +15,7 @@ const KEPT_MAX: usize = 64;
 /// Follows pings and answers of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Freshness {
-    sent: VecDeque<(u64, BootInstant)>,
+    sent: VecDeque<(u64, Now, Anchor)>,
     heads: BTreeMap<Name, Heads>,
     uncovered: VecDeque<Answer>,
     next_nonce: u64,
@@ -38,9 +38,9 @@ pub(super) struct Heads {
 
 impl Freshness {
     /// Notes that a ping is sent now, and gives its nonce.
-    pub(super) fn ping(&mut self, now: BootInstant) -> u64 {
+    pub(super) fn ping(&mut self, now: Now, anchor: Anchor) -> u64 {
         self.next_nonce += 1;
-        keep(&mut self.sent, (self.next_nonce, now));
+        keep(&mut self.sent, (self.next_nonce, now, anchor));
         self.next_nonce
     }
 
@@ -49,9 +49,9 @@ impl Freshness {
     /// An answer to a ping that was not sent here is ignored.
     pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, Heads)>, hub_time_us: u64) {
         self.heads.extend(heads);
-        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == nonce) else { return };
-        let sent_at = self.sent.drain(..=at).next_back().map(|(_, sent_at)| sent_at);
-        let lease = Lease { fresh_at: sent_at, hub_time_us };
+        let Some(at) = self.sent.iter().position(|(sent, ..)| *sent == nonce) else { return };
+        let Some((_, sent, anchor)) = self.sent.drain(..=at).next_back() else { return };
+        let lease = Lease { fresh_at: Some(sent.boot), wall_at: sent.wall, anchor, hub_time_us };
         keep(&mut self.uncovered, Answer { lease, heads: self.heads.clone() });
     }
 
@@ -97,6 +97,7 @@ mod tests {
     use super::*;
     use crate::core::id::Epoch;
     use crate::core::identity::{Batch, Keyer};
+    use crate::core::time::BootInstant;
 
     fn state(revision: u64) -> Snapshot {
         let batch = Batch {
@@ -119,6 +120,10 @@ mod tests {
         Heads { revision, kill_revision: 0 }
     }
 
+    fn ping(freshness: &mut Freshness, us: u64) -> u64 {
+        freshness.ping(Now { boot: BootInstant::from_micros(us), ..Now::default() }, Anchor::default())
+    }
+
     fn at(us: u64) -> Option<BootInstant> {
         Some(BootInstant::from_micros(us))
     }
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn an_answer_counts_only_once_its_head_is_in_force() {
         let mut freshness = Freshness::default();
-        let nonce = freshness.ping(BootInstant::from_micros(10));
+        let nonce = ping(&mut freshness, 10);
         freshness.answered(nonce, vec![(cell(), head(5))], 1);
         assert_eq!(freshness.covered(&state(4)), None);
         assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(10));
@@ -136,9 +141,9 @@ mod tests {
     #[test]
     fn heads_are_sparse_and_carry_over() {
         let mut freshness = Freshness::default();
-        let first = freshness.ping(BootInstant::from_micros(10));
+        let first = ping(&mut freshness, 10);
         freshness.answered(first, vec![(cell(), head(5))], 1);
-        let second = freshness.ping(BootInstant::from_micros(20));
+        let second = ping(&mut freshness, 20);
         freshness.answered(second, Vec::new(), 2);
         assert_eq!(freshness.covered(&state(4)), None, "the second answer still means head 5");
         assert_eq!(freshness.covered(&state(6)).unwrap().fresh_at, at(20), "the newest covered one counts");
@@ -149,7 +154,7 @@ mod tests {
         let mut freshness = Freshness::default();
         freshness.answered(1, vec![(cell(), head(0))], 1);
         assert_eq!(freshness.covered(&state(1)), None);
-        let nonce = freshness.ping(BootInstant::from_micros(10));
+        let nonce = ping(&mut freshness, 10);
         freshness.answered(nonce, Vec::new(), 1);
         freshness.answered(nonce, Vec::new(), 9);
         assert_eq!(freshness.covered(&state(1)).unwrap().hub_time_us, 1, "each nonce once");
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn an_answer_that_leaves_out_a_cell_held_does_not_count() {
         let mut freshness = Freshness::default();
-        let nonce = freshness.ping(BootInstant::from_micros(10));
+        let nonce = ping(&mut freshness, 10);
         freshness.answered(nonce, Vec::new(), 1);
         assert_eq!(freshness.covered(&state(1)), None, "nobody said how far the cell has come");
         assert_eq!(freshness.covered(&Snapshot::empty(Keyer::new(1))).unwrap().fresh_at, at(10));
@@ -180,7 +185,7 @@ mod tests {
     fn revocations_ahead_of_the_order_count_too() {
         for (kill_revision, fresh) in [(5, true), (6, false)] {
             let mut freshness = Freshness::default();
-            let nonce = freshness.ping(BootInstant::from_micros(10));
+            let nonce = ping(&mut freshness, 10);
             freshness.answered(nonce, vec![(cell(), Heads { revision: 4, kill_revision })], 1);
             assert_eq!(freshness.covered(&state(5)).is_some(), fresh, "{kill_revision}");
         }

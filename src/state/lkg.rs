@@ -37,6 +37,7 @@ use prost::Message as _;
 
 use crate::core::id::Name;
 use crate::core::identity::{Batch, CellState, Keyer, Lease, Snapshot};
+use crate::core::time::Anchor;
 use crate::wire::state as wire;
 use crate::wire::state_proto as proto;
 use frame::{Frame, Frames};
@@ -98,6 +99,8 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// The lease, when it was taken in this boot and the state reaches it.
     pub lease: Lease,
+    /// What the lease's times are told by, when it was taken in this boot, void or not.
+    pub anchor: Option<Anchor>,
     /// What was refused, for the log.
     pub refused: Vec<LkgError>,
 }
@@ -160,8 +163,9 @@ impl LastKnownGood {
         let named = |held: &CellState| covered.positions.iter().any(|position| position.cell == held.cell);
         let covers = covered.positions.iter().all(reaches) && snapshot.cells().iter().all(named);
         let valid = same_boot && same_terms && covers;
+        let anchor = (same_boot && covered.lease.fresh_at.is_some()).then_some(covered.lease.anchor);
         let lease = if valid { covered.lease } else { Lease::default() };
-        Ok((this, Loaded { snapshot, lease, refused }))
+        Ok((this, Loaded { snapshot, lease, anchor, refused }))
     }
 
     /// The cluster that the state is of; empty: not known.

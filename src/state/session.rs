@@ -176,9 +176,9 @@ impl Session<'_> {
                     if answered.elapsed() > every * SILENT_INTERVALS {
                         return Err(SessionError::Silent(answered.elapsed()));
                     }
-                    let now = self.clock.now().boot;
-                    let nonce = stream.freshness.ping(now);
-                    let ping = proto::Ping { nonce, sent_boot_us: now.as_micros(), ..Default::default() };
+                    let now = self.clock.now();
+                    let nonce = stream.freshness.ping(now, self.clock.anchor());
+                    let ping = proto::Ping { nonce, sent_boot_us: now.boot.as_micros(), ..Default::default() };
                     send(&stream.outbox, ToHub::Ping(ping)).await?;
                 }
                 Ok(()) = self.kills.changed() => {

@@ -18,7 +18,7 @@ impl Condition {
     /// Ready once there is a state that some route would still decide by, and a log to record in.
     pub(super) fn readiness(&self) -> Readiness {
         let snapshot = self.state.load();
-        let freshness = self.state.lease().freshness(self.clock.now().boot, &self.longest);
+        let freshness = self.state.lease().freshness(self.clock.now(), &self.longest);
         let failed = self.log.stats().failed;
         let mut detail = Vec::new();
         if snapshot.is_absent() {
@@ -42,7 +42,7 @@ impl Condition {
         let now = self.clock.now();
         let snapshot = self.state.load();
         let lease = self.state.lease();
-        let age = lease.fresh_at.and_then(|at| now.boot.since(at));
+        let age = lease.age(now);
         let cells = snapshot.cells().iter().map(|cell| {
             json!({
                 "cell": cell.cell.as_str(),

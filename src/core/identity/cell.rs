@@ -11,13 +11,17 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::core::identity::snapshot::Snapshot;
 use crate::core::policy::Staleness;
-use crate::core::time::BootInstant;
+use crate::core::time::{Anchor, BootInstant, Now, STEP_US, Timestamp};
 
 /// What freshness rests on: our own ping, answered with a head that has been applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lease {
     /// When that ping was sent; `None`: no hub has confirmed the state in this boot.
     pub fresh_at: Option<BootInstant>,
+    /// The wall clock then.
+    pub wall_at: Timestamp,
+    /// What related both to the kernel's clocks then.
+    pub anchor: Anchor,
     /// The hub's time when it read that head, microseconds since the Unix epoch.
     pub hub_time_us: u64,
 }
@@ -34,12 +38,20 @@ pub struct Freshness {
 }
 
 impl Lease {
+    /// The state's age at `now`; `None`: it cannot be told. A wall clock that went further than the time
+    /// that has passed says that time stood still here: the machine was paused, or moved.
+    pub fn age(&self, now: Now) -> Option<Duration> {
+        let passed = now.boot.since(self.fresh_at?)?;
+        let stepped = now.wall.since(self.wall_at) > passed.saturating_add(Duration::from_micros(STEP_US));
+        (!stepped).then_some(passed)
+    }
+
     /// The state's age at `now` under a route's limits.
     ///
     /// At exactly `deny_after` the state is still fresh; an age that cannot be told is stale
     /// unless the route is waived.
-    pub fn freshness(&self, now: BootInstant, limits: &Staleness) -> Freshness {
-        let age = self.fresh_at.and_then(|at| now.since(at));
+    pub fn freshness(&self, now: Now, limits: &Staleness) -> Freshness {
+        let age = self.age(now);
         let over = |limit: Duration| age.is_none_or(|age| age > limit);
         Freshness { age, warn: over(limits.warn_after), stale: limits.deny_after.is_some_and(over) }
     }
@@ -90,15 +102,36 @@ mod tests {
     fn a_lease_lapses_just_after_its_limit() {
         let limits =
             Staleness { warn_after: Duration::from_micros(10), deny_after: Some(Duration::from_micros(20)) };
-        let lease = Lease { fresh_at: Some(BootInstant::from_micros(100)), hub_time_us: 1 };
-        let at = |us| lease.freshness(BootInstant::from_micros(us), &limits);
+        let lease = Lease { fresh_at: Some(BootInstant::from_micros(100)), ..Lease::default() };
+        let now = |us| Now { boot: BootInstant::from_micros(us), wall: Timestamp::default() };
+        let at = |us| lease.freshness(now(us), &limits);
         assert_eq!((at(110).warn, at(110).stale), (false, false));
         assert_eq!((at(111).warn, at(111).stale), (true, false));
         assert!(!at(120).stale);
         assert!(at(121).stale);
         assert!(at(99).stale, "a lease from the future is none");
         let waived = Staleness { deny_after: None, ..limits };
-        assert!(!lease.freshness(BootInstant::from_micros(u64::MAX), &waived).stale);
-        assert!(Lease::default().freshness(BootInstant::default(), &limits).stale);
+        assert!(!lease.freshness(now(u64::MAX), &waived).stale);
+        assert!(Lease::default().freshness(now(0), &limits).stale);
+    }
+    #[test]
+    fn a_wall_clock_that_went_further_than_time_ends_a_lease() {
+        let limits = Staleness { warn_after: Duration::MAX, deny_after: Some(Duration::from_secs(60)) };
+        let s = |seconds: i64| Timestamp::from_seconds(seconds);
+        let lease = Lease {
+            fresh_at: Some(BootInstant::from_micros(0)),
+            wall_at: s(1000),
+            ..Lease::default()
+        };
+        for (passed, wall, stale) in [
+            (10, s(1010), false),
+            (10, s(1015), false),
+            (10, s(1015).after(Duration::from_micros(1)), true),
+            (10, s(400), false),
+            (61, s(1061), true),
+        ] {
+            let now = Now { boot: BootInstant::from_micros(passed * 1_000_000), wall };
+            assert_eq!(lease.freshness(now, &limits).stale, stale, "{passed} s, wall {wall:?}");
+        }
     }
 }

@@ -9,17 +9,23 @@ use prost::Message as _;
 use super::{LastKnownGood, LkgError};
 use crate::core::id::{Epoch, Name};
 use crate::core::identity::{CellState, Lease, Snapshot};
-use crate::core::time::BootInstant;
+use crate::core::time::{Anchor, BootInstant, Timestamp};
 use crate::wire::state_proto as proto;
 
 impl LastKnownGood {
     /// Writes the lease with the positions it covers.
     pub(in crate::state) fn write_lease(&self, lease: &Lease, snapshot: &Snapshot) -> Result<(), LkgError> {
         let mut text = format!(
-            "portreeve-lease 1\nboot {}\nterms {}\nfresh {}\nhub {}\n",
+            "portreeve-lease 1\nboot {}\nterms {}\nfresh {} {}\nclock {} {} {} {} {}\nhub {}\n",
             self.boot_id,
             self.deny_after_max.as_micros(),
             lease.fresh_at.map_or(0, BootInstant::as_micros),
+            lease.wall_at.as_micros(),
+            lease.anchor.ahead_us,
+            lease.anchor.lead_us,
+            lease.anchor.offset_us,
+            lease.anchor.offset_max_us,
+            lease.anchor.steps,
             lease.hub_time_us
         );
         for cell in snapshot.cells() {
@@ -63,7 +69,19 @@ impl LastKnownGood {
                 ("terms", us) => found.deny_after_max = Duration::from_micros(us.parse().ok()?),
                 // Zero: nobody has granted one. Read as a time it would be fresh soon after a boot.
                 ("fresh", "0") => {}
-                ("fresh", us) => found.lease.fresh_at = Some(BootInstant::from_micros(us.parse().ok()?)),
+                ("fresh", us) => {
+                    found.lease.fresh_at = Some(BootInstant::from_micros(us.parse().ok()?));
+                    found.lease.wall_at = Timestamp::from_micros(words.next()?.parse().ok()?);
+                }
+                ("clock", ahead) => {
+                    found.lease.anchor = Anchor {
+                        ahead_us: ahead.parse().ok()?,
+                        lead_us: words.next()?.parse().ok()?,
+                        offset_us: words.next()?.parse().ok()?,
+                        offset_max_us: words.next()?.parse().ok()?,
+                        steps: words.next()?.parse().ok()?,
+                    };
+                }
                 ("hub", us) => found.lease.hub_time_us = us.parse().ok()?,
                 ("cell", name) => found.positions.push(LeasePosition {
                     cell: Name::parse(name).ok()?,

@@ -2,7 +2,7 @@ use super::*;
 use crate::core::identity::{
     Change, IdentityStatus, IdentityType, KillBatch, Owner, Record, RecordKind, RevocationTarget,
 };
-use crate::core::time::BootInstant;
+use crate::core::time::{Anchor, BootInstant, Timestamp};
 use crate::wire::signed;
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn revocation(revision: u64, previous: u64) -> (proto::Signed, KillBatch) {
             target: RevocationTarget::Identity { identity: name("ledger"), generation: 9 },
             reason: "test".into(),
             requested_by: "test".into(),
-            at: crate::core::time::Timestamp::default(),
+            at: Timestamp::default(),
         }))),
     };
     let urgent = proto::Urgent {
@@ -100,9 +100,15 @@ fn written(folder: &Path) -> Snapshot {
     let (raw, second) = delta(1, 2, &first.history_hash, IdentityStatus::Suspended);
     lkg.append(&name("demo"), &raw).unwrap();
     let state = state.apply(&second).unwrap();
-    let lease = Lease { fresh_at: Some(BootInstant::from_micros(77)), hub_time_us: 5 };
+    let lease = lease();
     lkg.write_lease(&lease, &state).unwrap();
     state
+}
+
+fn lease() -> Lease {
+    let anchor = Anchor { ahead_us: 1, lead_us: -2, offset_us: 3, offset_max_us: 4, steps: 5 };
+    let wall_at = Timestamp::from_micros(6);
+    Lease { fresh_at: Some(BootInstant::from_micros(77)), wall_at, anchor, hub_time_us: 5 }
 }
 
 fn reopened(folder: &Path, boot: &str) -> Loaded {
@@ -117,7 +123,8 @@ fn a_restart_begins_where_the_last_run_stood() {
     assert!(loaded.refused.is_empty());
     assert_eq!(loaded.snapshot.position(), state.position());
     assert_eq!(loaded.snapshot.export(&name("demo")), state.export(&name("demo")));
-    assert_eq!(loaded.lease.fresh_at, Some(BootInstant::from_micros(77)));
+    assert_eq!((loaded.lease, loaded.anchor), (lease(), Some(lease().anchor)));
+    assert_eq!(reopened(folder.path(), "boot-2").anchor, None, "and so do its clocks");
     assert_eq!(reopened(folder.path(), "boot-2").lease, Lease::default(), "a lease dies with its boot");
     assert_eq!(reopened(folder.path(), "").lease, Lease::default(), "an unknown boot is no boot");
 }

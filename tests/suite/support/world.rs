@@ -157,7 +157,9 @@ impl World {
 
     /// Makes the state as fresh as now.
     pub(crate) fn refresh(&self) {
-        self.state.set_lease(Lease { fresh_at: Some(self.clock.now().boot), hub_time_us: 1 });
+        let now = self.clock.now();
+        let lease = Lease { fresh_at: Some(now.boot), wall_at: now.wall, hub_time_us: 1, ..Lease::default() };
+        self.state.set_lease(lease);
     }
 
     /// Publishes records (name, generation, value) as one batch.
