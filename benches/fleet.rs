@@ -142,7 +142,7 @@ impl Member {
             jitter: n as u64 + 1,
         };
         let stop = CancellationToken::new();
-        let running = state::run(settings, applier, status, Arc::new(SystemClock), stop.clone());
+        let running = state::run(settings, applier, status, Arc::new(SystemClock::new()), stop.clone());
         Self { state, stop, ended: tokio::spawn(running) }
     }
 

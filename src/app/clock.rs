@@ -43,7 +43,11 @@ impl SystemClock {
         if moved.steps > held.steps {
             let by = Duration::from_micros(moved.offset_us.abs_diff(held.offset_us));
             let forward = moved.offset_us > held.offset_us;
-            tracing::error!(?by, forward, "the wall clock was stepped; forward, it ends the lease of the state");
+            tracing::error!(
+                ?by,
+                forward,
+                "the wall clock was stepped; forward, it ends the lease of the state"
+            );
         }
         self.anchor.store(Arc::new(moved));
         moved.time(&reading)
@@ -91,9 +95,9 @@ fn read() -> Reading {
 
 /// A reading during which hardly any time passed; `None`: the machine is too busy for one.
 fn at_one_instant() -> Option<Reading> {
-    (0..READINGS_MAX).map(|_| read()).find(|reading| {
-        micros(ClockId::MonotonicRaw).saturating_sub(reading.raw_us) <= SLACK_US / 4
-    })
+    (0..READINGS_MAX)
+        .map(|_| read())
+        .find(|reading| micros(ClockId::MonotonicRaw).saturating_sub(reading.raw_us) <= SLACK_US / 4)
 }
 
 fn micros(clock: ClockId) -> u64 {

@@ -51,9 +51,11 @@ const READINGS: [(&str, &str, Reading); 23] = [
         s.status.drift_found()
     }),
     ("portreeve_state_drift_mended_total", "Of these, repaired.", |s| s.status.drift_mended()),
-    ("portreeve_clock_steps_total", "Steps of the wall clock by more than 5 s since the kernel's boot.", |s| {
-        s.clock_steps
-    }),
+    (
+        "portreeve_clock_steps_total",
+        "Steps of the wall clock by more than 5 s since the kernel's boot.",
+        |s| s.clock_steps,
+    ),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),

@@ -12,7 +12,8 @@ use crate::admin::{Health, Readiness};
 use crate::config::{HubConfig, StateSecurity, Store};
 use crate::core::time::Clock;
 use crate::hub::{
-    AccessSettings, Hub, HubFigures, HubSettings, Scope, StreamSecurity, StreamSettings, TlsFiles,
+    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, Scope, StreamSecurity, StreamSettings,
+    TlsFiles,
 };
 
 /// Whether the hub serves health and metrics itself.
@@ -78,6 +79,12 @@ pub(super) fn settings(config: &HubConfig) -> HubSettings {
         stream: config.state.address,
         api: config.api.address,
         admin_token_file: config.api.admin_token_file.clone(),
+        admins: config.api.admins.iter().map(|(name, file)| (name.to_string(), file.clone())).collect(),
+        guard: GuardLimits {
+            count: config.guard.count,
+            percent: config.guard.percent,
+            window: config.guard.window,
+        },
         witness: config.witness.clone(),
         streams: StreamSettings::default(),
         access: access(&config.state),

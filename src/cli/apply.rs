@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::client::warnings;
+use crate::cli::client::{query_value, warnings};
 use crate::cli::document;
 use crate::cli::failure::Failure;
 use crate::cli::print::{Printer, Table, cell};
@@ -23,6 +23,10 @@ pub struct ApplyArgs {
     /// Print what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Why what denies more identities than may be denied at once is done all the same; it is on record.
+    #[arg(long, value_name = "REASON", conflicts_with = "dry_run",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub break_glass: Option<String>,
 }
 
 /// Does what `args` ask.
@@ -36,8 +40,12 @@ pub async fn run(args: ApplyArgs, out: &mut Printer<'_>) -> Result<(), Failure> 
         return Err(Failure::input("the files hold no document"));
     }
     let body: Vec<Value> = documents.iter().map(document::Document::to_json).collect();
-    let path = if args.dry_run { "/v1/apply?dry_run=true" } else { "/v1/apply" };
-    let reply = cx.client.post(path, &json!({ "documents": body })).await;
+    let path = match &args.break_glass {
+        _ if args.dry_run => "/v1/apply?dry_run=true".to_owned(),
+        Some(reason) => format!("/v1/apply?break_glass={}", query_value(reason)),
+        None => "/v1/apply".to_owned(),
+    };
+    let reply = cx.client.post(&path, &json!({ "documents": body })).await;
     let reply =
         reply.map_err(|error| Failure::from(error).map_details(|line| document::placed(line, &documents)))?;
     for warning in warnings(&reply) {

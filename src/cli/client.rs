@@ -71,6 +71,14 @@ pub enum ClientError {
         /// Where the token came from.
         token_file: Option<PathBuf>,
     },
+    /// The server keeps it until somebody else approves; nothing is done yet.
+    #[error("held for a second approval, nothing is revoked yet: {what}")]
+    Held {
+        /// What is held, in words.
+        what: String,
+        /// What to do about each.
+        remedies: Vec<String>,
+    },
     /// The server says no, and why.
     #[error("{problem}")]
     Refused {
@@ -111,6 +119,7 @@ impl From<ClientError> for Failure {
         let message = error.to_string();
         let details = match error {
             ClientError::Refused { problem, .. } => problem.errors,
+            ClientError::Held { remedies, .. } => remedies,
             _ => Vec::new(),
         };
         Self::new(exit, message).with_details(details)
@@ -146,6 +155,29 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// What an answer says is held: one change, or a list of them.
+fn held(answer: &Value) -> ClientError {
+    let all = match answer.get("held") {
+        Some(Value::Array(all)) => all.clone(),
+        Some(one) => vec![one.clone()],
+        None => Vec::new(),
+    };
+    let text = |held: &Value, name: &str| plain(held.get(name).and_then(Value::as_str).unwrap_or_default());
+    let what = all.iter().map(|held| {
+        let number = |name: &str| held.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let (id, what, tenant) = (text(held, "id"), text(held, "what"), text(held, "tenant"));
+        let (denied, limit) = (number("denied"), number("limit"));
+        format!("`{id}` ({what}, tenant {tenant}) comes to {denied} denied identities, at most {limit} are let through")
+    });
+    let what = what.collect::<Vec<_>>().join("; ");
+    let approvals = all.iter().map(|held| {
+        format!("as another principal: portreeve revocation approve {} --reason …", text(held, "id"))
+    });
+    let alone = "or alone, on record: the same command again with --break-glass";
+    let remedies = approvals.chain(std::iter::once(alone.to_owned())).collect();
+    ClientError::Held { what, remedies }
 }
 
 /// What an answer of success warns of, a line each.
@@ -290,7 +322,8 @@ impl Client {
         if answer.body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&answer.body).map_err(|error| self.nonsense(path, error))
+        let value = serde_json::from_slice(&answer.body).map_err(|error| self.nonsense(path, error))?;
+        if answer.status == StatusCode::ACCEPTED { Err(held(&value)) } else { Ok(value) }
     }
 
     /// One request and its answer.

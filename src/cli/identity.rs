@@ -174,6 +174,9 @@ pub struct StatusArgs {
     /// Why.
     #[arg(long)]
     pub reason: Option<String>,
+    /// Do it although more identities are denied than may be at once; it is on record, with the reason.
+    #[arg(long, requires = "reason")]
+    pub break_glass: bool,
 }
 
 /// Arguments of `identity reinstate`.
@@ -293,7 +296,8 @@ fn is_named(entitlement: &Value, name: &str) -> bool {
 
 async fn status(cx: &mut Context<'_, '_>, args: &StatusArgs, to: IdentityStatus) -> Result<(), Failure> {
     let path = format!("{}/status", records::record_path(cx, KIND, &args.name));
-    let reply = cx.client.post(&path, &json!({ "status": to.as_str(), "reason": args.reason })).await?;
+    let body = json!({ "status": to.as_str(), "reason": args.reason, "break_glass": args.break_glass });
+    let reply = cx.client.post(&path, &body).await?;
     records::report(cx, KIND, &args.name, &format!("is {}", to.as_str()), &reply)
 }
 

@@ -91,6 +91,9 @@ pub struct HowArgs {
     /// Why; kept with the revocation.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reason: String,
+    /// Do it although more identities are denied than may be at once; it is on record, with the reason.
+    #[arg(long)]
+    pub break_glass: bool,
     /// Wait until no enforcement point can decide on older state.
     #[arg(long)]
     pub wait: bool,
@@ -136,7 +139,8 @@ pub async fn revoke(
     how: &HowArgs,
 ) -> Result<(), Failure> {
     let path = format!("/v1/tenants/{}/revocations", cx.tenant);
-    let committed = cx.client.post(&path, &json!({ "target": target, "reason": how.reason })).await?;
+    let body = json!({ "target": target, "reason": how.reason, "break_glass": how.break_glass });
+    let committed = cx.client.post(&path, &body).await?;
     let Some(revision) = committed.get("revision").and_then(Value::as_u64) else {
         return Err(Failure::failed("the hub answered a revocation without its revision"));
     };

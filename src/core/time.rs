@@ -210,7 +210,8 @@ mod tests {
 
     impl Machine {
         fn new() -> Self {
-            let at = Reading { raw_us: 500 * 1_000_000, wall_us: 1_800_000_000 * S, boot_us: 900 * 1_000_000 };
+            let at =
+                Reading { raw_us: 500 * 1_000_000, wall_us: 1_800_000_000 * S, boot_us: 900 * 1_000_000 };
             Self { anchor: Anchor::begin(&at), at }
         }
 
@@ -254,10 +255,14 @@ mod tests {
                 let mut machine = Machine::new();
                 let before = machine.read();
                 let after = machine.pass(raw, wall, boot, readings);
-                let passed = after.boot.since(before.boot).unwrap().as_micros() as i64;
-                let slack = 2 * SLACK_US as i64;
-                assert!((elapsed - slack..=elapsed + slack).contains(&passed), "{what}, {readings}: {passed}");
-                let said = after.wall.since(before.wall).as_micros() as i64;
+                let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap();
+                let passed = micros(after.boot.since(before.boot).unwrap());
+                let slack = 2 * signed(SLACK_US);
+                assert!(
+                    (elapsed - slack..=elapsed + slack).contains(&passed),
+                    "{what}, {readings}: {passed}"
+                );
+                let said = micros(after.wall.since(before.wall));
                 assert!((by_wall - slack..=by_wall + slack).contains(&said), "{what}, {readings}: {said}");
                 assert_eq!(machine.anchor.steps, steps, "{what}");
             }

@@ -3,6 +3,8 @@
 //! INVARIANT: everything of a request is judged before its first commit; a tenant's records
 //! are judged and committed under one lock, and the store compares once more.
 
+mod commit;
+mod pass;
 mod request;
 mod view;
 
@@ -12,10 +14,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::feed::Feed;
+use super::guard::{Excess, GuardLimits, Weighed};
+use super::held::HeldChanges;
 use super::model::check::{Proposed, check};
 use super::model::life::{self, Transition};
 use super::model::{Fault, Faults, TenantImage, read_spec};
-use super::store::{ChangeSet, Edit, EditName, StoreError};
+use super::store::{Edit, EditName, StoreError};
 use crate::core::id::Name;
 use crate::core::identity::{
     Change, Hygiene, IdentityStatus, PolicyMode, PolicySet, Record, RecordKind, Revocation, RevocationTarget,
@@ -24,6 +28,7 @@ use crate::core::policy::DEFAULT_POLICY;
 use crate::core::time::{Clock, Timestamp};
 use crate::wire::state::{decode_record, encode_record};
 
+pub(crate) use pass::Pass;
 pub(crate) use request::{Document, Refusal, Revoke};
 pub(crate) use view::{Applied, AppliedChange, AppliedTenant, ChangeAction, RecordView, Revoked};
 
@@ -32,6 +37,10 @@ pub(crate) struct Authority {
     feed: Arc<Feed>,
     clock: Arc<dyn Clock>,
     images: Mutex<Images>,
+    limits: GuardLimits,
+    held: HeldChanges,
+    /// Locked after `images`.
+    weighed: Mutex<Weighed>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -51,14 +60,31 @@ struct Plan {
 }
 
 impl Authority {
-    pub(crate) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Self {
-        Self { feed, clock, images: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>, limits: GuardLimits) -> Self {
+        let held = HeldChanges::new(Arc::clone(feed.store()));
+        Self { feed, clock, images: Mutex::default(), limits, held, weighed: Mutex::default() }
+    }
+
+    /// Changes that wait for a second principal.
+    pub(crate) const fn held(&self) -> &HeldChanges {
+        &self.held
+    }
+
+    /// The wall clock that changes are judged by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now().wall
     }
 
     /// Applies documents: one transaction a tenant, all judged before the first.
-    pub(crate) fn apply(&self, documents: &[Document], dry_run: bool) -> Result<Applied, Refusal> {
+    /// A tenant's part that the guard stops is left out, and named.
+    pub(crate) fn apply(
+        &self,
+        documents: &[Document],
+        dry_run: bool,
+        pass: &mut Pass,
+    ) -> Result<Applied, Refusal> {
         let mut images = self.images.lock();
-        let applied = self.apply_in(&mut images, documents, dry_run);
+        let applied = self.apply_in(&mut images, documents, dry_run, pass);
         images.retain(|_, image| image.revision() > 0);
         applied
     }
@@ -68,6 +94,7 @@ impl Authority {
         images: &mut Images,
         documents: &[Document],
         dry_run: bool,
+        pass: &mut Pass,
     ) -> Result<Applied, Refusal> {
         let now = self.clock.now().wall;
         let mut by_tenant: BTreeMap<&Name, Vec<&Document>> = BTreeMap::new();
@@ -87,35 +114,52 @@ impl Authority {
         let mut applied = Applied::default();
         for plan in plans {
             let done = applied.tenants.iter().map(|t: &AppliedTenant| t.tenant.clone()).collect::<Vec<_>>();
-            let tenant = self.commit_plan(images, plan, dry_run).map_err(|e| e.after(&done))?;
-            applied.take(tenant);
+            let tenant = plan.tenant.clone();
+            match self.commit_plan(images, plan, dry_run, pass) {
+                Ok(done) => applied.take(done),
+                Err(Refusal::Guarded(excess)) => applied.guarded.push((tenant, excess)),
+                Err(error) => return Err(error.after(&done)),
+            }
         }
         Ok(applied)
     }
 
     /// Creates a record.
-    pub(crate) fn create(&self, document: &Document) -> Result<RecordView, Refusal> {
+    pub(crate) fn create(&self, document: &Document, pass: &mut Pass) -> Result<RecordView, Refusal> {
         let mut images = self.images.lock();
         let image = self.image(&mut images, &document.tenant)?;
         match image.get(document.kind, &document.name) {
             Some(held) => Err(Refusal::exists(held)),
-            None => self.write(&mut images, document),
+            None => self.write(&mut images, document, pass),
         }
     }
 
     /// Replaces a record, which need not exist unless a revision is expected.
-    pub(crate) fn replace(&self, document: &Document, expected: Option<u64>) -> Result<RecordView, Refusal> {
+    pub(crate) fn replace(
+        &self,
+        document: &Document,
+        expected: Option<u64>,
+        pass: &mut Pass,
+    ) -> Result<RecordView, Refusal> {
         let mut images = self.images.lock();
         let image = self.image(&mut images, &document.tenant)?;
         let found = image.get(document.kind, &document.name).map(|change| change.revision);
         match expected {
             Some(expected) if found != Some(expected) => Err(Refusal::changed(document, expected, found)),
-            _ => self.write(&mut images, document),
+            _ => self.write(&mut images, document, pass),
         }
     }
 
-    fn write(&self, images: &mut Images, document: &Document) -> Result<RecordView, Refusal> {
-        let applied = self.apply_in(images, std::slice::from_ref(document), false)?;
+    fn write(
+        &self,
+        images: &mut Images,
+        document: &Document,
+        pass: &mut Pass,
+    ) -> Result<RecordView, Refusal> {
+        let applied = self.apply_in(images, std::slice::from_ref(document), false, pass)?;
+        if let Some((_, excess)) = applied.guarded.first() {
+            return Err(Refusal::Guarded(*excess));
+        }
         let view = self.view(images, &document.tenant, document.kind, &document.name)?;
         Ok(RecordView { warnings: applied.warnings, ..view })
     }
@@ -143,7 +187,7 @@ impl Authority {
         let proposed = Proposed { kind, name: name.clone(), record: None, at: String::new() };
         check(image, &[proposed], now)?;
         let edit = Edit::new(kind, name.clone(), None);
-        Ok(self.commit(&mut images, tenant, vec![edit])?.revision)
+        Ok(self.commit(&mut images, tenant, vec![edit], &mut Pass::guarded())?.revision)
     }
 
     /// Takes an identity to another status.
@@ -153,6 +197,7 @@ impl Authority {
         name: &Name,
         asked: &Transition,
         reason: &str,
+        pass: &mut Pass,
     ) -> Result<RecordView, Refusal> {
         let mut images = self.images.lock();
         let now = self.clock.now().wall;
@@ -168,7 +213,7 @@ impl Authority {
         }
         let record = Some(Record::Identity(Arc::new(next)));
         edits.push(Edit { reinstates, ..Edit::new(RecordKind::Identity, name.clone(), record) });
-        let committed = self.commit(&mut images, tenant, edits)?;
+        let committed = self.commit(&mut images, tenant, edits, pass)?;
         tracing::info!(
             %tenant, identity = %name, status = asked.to.as_str(), reason,
             revision = committed.revision, "an identity's status changed"
@@ -177,7 +222,7 @@ impl Authority {
     }
 
     /// Takes something away; what is taken away already stays as it is.
-    pub(crate) fn revoke(&self, tenant: &Name, asked: &Revoke) -> Result<Revoked, Refusal> {
+    pub(crate) fn revoke(&self, tenant: &Name, asked: &Revoke, pass: &mut Pass) -> Result<Revoked, Refusal> {
         let mut images = self.images.lock();
         let image = self.known_tenant(&mut images, tenant)?;
         let target = resolve(image, &asked.target)?;
@@ -196,7 +241,7 @@ impl Authority {
             record: Some(record),
             reinstates: false,
         };
-        let committed = self.commit(&mut images, tenant, vec![edit])?;
+        let committed = self.commit(&mut images, tenant, vec![edit], pass)?;
         let name = committed.changes.first().map(|change| change.name.clone());
         let name = name.ok_or_else(|| Refusal::unknown(RecordKind::Revocation, tenant))?;
         tracing::info!(%tenant, revocation = %name, revision = committed.revision, "revoked");
@@ -228,15 +273,29 @@ impl Authority {
         images.get(tenant).ok_or_else(|| Refusal::unknown_tenant(tenant))
     }
 
-    fn commit_plan(&self, images: &mut Images, plan: Plan, dry_run: bool) -> Result<AppliedTenant, Refusal> {
-        let Plan { tenant, edits, actions: changes, warnings } = plan;
+    fn commit_plan(
+        &self,
+        images: &mut Images,
+        plan: Plan,
+        dry_run: bool,
+        pass: &mut Pass,
+    ) -> Result<AppliedTenant, Refusal> {
+        let Plan { tenant, edits, actions: changes, mut warnings } = plan;
+        if dry_run && let Some(excess) = self.exceeds(images, &tenant, &edits)? {
+            let Excess { denied, limit } = excess;
+            let message = format!(
+                "this would be held: with what was denied shortly before it comes to {denied} identities of \
+                 tenant `{tenant}`, at most {limit} are without a second approval"
+            );
+            warnings.push(Fault { path: String::new(), message });
+        }
         let revision = if dry_run || edits.is_empty() {
             self.image(images, &tenant)?.revision()
         } else {
             if self.image(images, &tenant)?.revision() == 0 {
                 self.room_for_a_tenant()?;
             }
-            self.commit(images, &tenant, edits)?.revision
+            self.commit(images, &tenant, edits, pass)?.revision
         };
         Ok(AppliedTenant { tenant, revision, changes, warnings })
     }
@@ -244,35 +303,6 @@ impl Authority {
     fn room_for_a_tenant(&self) -> Result<(), Refusal> {
         let (_, cells) = self.feed.store().cells()?;
         if cells.len() < TENANTS_MAX { Ok(()) } else { Err(Refusal::full(TENANTS_MAX)) }
-    }
-
-    fn commit(
-        &self,
-        images: &mut Images,
-        tenant: &Name,
-        edits: Vec<Edit>,
-    ) -> Result<super::store::Committed, Refusal> {
-        if let Some(fault) = self.feed.witness().contradicted() {
-            return Err(StoreError::from(fault).into());
-        }
-        let stands_at = Some(self.image(images, tenant)?.revision());
-        let changes = ChangeSet { tenant: tenant.clone(), stands_at, edits };
-        let committed = match self.feed.store().commit(&changes, &[]) {
-            Ok(committed) => committed,
-            Err(error) => {
-                // Whatever happened, the store knows better than what is held here.
-                images.remove(tenant);
-                return Err(error.into());
-            }
-        };
-        if let Some(image) = images.get_mut(tenant) {
-            image.take(&committed.changes, committed.revision);
-        }
-        if let Err(error) = self.feed.advance(self.clock.now()) {
-            // The change is durable; streams find it at their next ping.
-            tracing::error!(%error, revision = committed.revision, "a commit could not be read back");
-        }
-        Ok(committed)
     }
 }
 

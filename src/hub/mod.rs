@@ -9,6 +9,7 @@
 //! | `admission` | who may come, for which tenants; join tokens |
 //! | `enrolment` | the cluster's certificate authority, and how an enforcement point gets a certificate |
 //! | `door`, `peer` | mutual TLS of the state stream, and who is at the other end |
+//! | `guard`, `held` | what denies too many at once, and waits for a second approval |
 //! | `feed` | the change log as streams read it, signed |
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
@@ -28,6 +29,8 @@ mod authority;
 mod door;
 mod enrolment;
 mod feed;
+mod guard;
+mod held;
 mod keys;
 mod mirror;
 pub mod model;
@@ -43,6 +46,7 @@ mod token;
 mod witness;
 
 pub use admission::Scope;
+pub use guard::GuardLimits;
 pub use service::{BoundHub, Hub, HubFigures};
 pub use settings::{AccessSettings, HubError, HubSettings, StreamSecurity, TlsFiles};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};

@@ -29,7 +29,7 @@ use super::roster::Roster;
 use super::settings::{AccessSettings, HubError, HubSettings, StreamSecurity};
 use super::store::{DirectoryLock, SqliteStore, StateStore};
 use super::stream::{Shared, StateService};
-use super::token::AdminToken;
+use super::token::Admins;
 use super::witness::Witness;
 use crate::core::time::Clock;
 use crate::mtls::Cluster;
@@ -109,7 +109,7 @@ impl Hub {
         settings: HubSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, HubError> {
-        let token = AdminToken::load_or_make(&settings.admin_token_file)?;
+        let admins = Admins::load_or_make(&settings)?;
         let key = ClusterKey::load_or_make(&settings.data_dir)?;
         let witness = Witness::open(&settings.witness, settings.store_file(), &key)?;
         witness.admit(&*store)?;
@@ -132,10 +132,10 @@ impl Hub {
         );
         let context = Arc::new(Context {
             feed: Arc::clone(&feed),
-            authority: Arc::new(Authority::new(Arc::clone(&feed), Arc::clone(&clock))),
+            authority: Arc::new(Authority::new(Arc::clone(&feed), Arc::clone(&clock), settings.guard)),
             roster: Arc::clone(&roster),
             clock: Arc::clone(&clock),
-            token,
+            admins,
             streams: Arc::clone(&streams),
             enrolling: Arc::clone(&enrolling),
             shutdown: shutdown.clone(),
@@ -356,6 +356,11 @@ async fn sweep(hub: &Hub) {
         }
         if let Err(error) = hub.streams.roster.sweep().await {
             tracing::warn!(%error, "lapsed members could not be forgotten");
+        }
+        let (authority, now) = (Arc::clone(&hub.context.authority), hub.context.clock.now().wall);
+        let swept = blocking(&**hub.context.feed.store(), move || authority.held().sweep(now)).await;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "held changes could not be let go of");
         }
     }
 }

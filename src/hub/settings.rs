@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admission::Scope;
+use super::guard::GuardLimits;
 use super::store::{StoreError, StoreFault};
 use super::stream::StreamSettings;
 use crate::mtls::FileError;
@@ -22,6 +23,10 @@ pub struct HubSettings {
     pub api: SocketAddr,
     /// The admin token's file; made at the first start.
     pub admin_token_file: PathBuf,
+    /// Further administrators: the name and the token's file of each; names are unique and not `admin`.
+    pub admins: Vec<(String, PathBuf)>,
+    /// From how many identities on a revocation is held.
+    pub guard: GuardLimits,
     /// The highest head named, in a file outside the store; on another volume by preference.
     pub witness: PathBuf,
     /// How streams behave.

@@ -4,13 +4,50 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::settings::HubError;
+use super::settings::{HubError, HubSettings};
+
+/// Who may administer the hub, each recognised by a token of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Admins(Vec<(Arc<str>, AdminToken)>);
+
+impl Admins {
+    /// Reads every token, making those that are not there.
+    ///
+    /// # Errors
+    /// [`HubError::File`] names the file, what is wrong and what to do; two principals cannot share a token.
+    pub(crate) fn load_or_make(settings: &HubSettings) -> Result<Self, HubError> {
+        let mut all: Vec<(Arc<str>, AdminToken)> = Vec::new();
+        let first = (FIRST.to_owned(), settings.admin_token_file.clone());
+        for (name, file) in std::iter::once(&first).chain(&settings.admins) {
+            let token = AdminToken::load_or_make(file)?;
+            if let Some((other, _)) = all.iter().find(|(other, held)| **other == **name || held.0 == token.0)
+            {
+                let what = format!("it is the token of `{other}` too, and would be two principals in one");
+                return Err(fault(file, &what, "remove it, and the next start makes another"));
+            }
+            all.push((Arc::from(name.as_str()), token));
+        }
+        Ok(Self(all))
+    }
+
+    /// Whose token `presented` is, in time that tells neither how much of it is right nor whose it is.
+    pub(crate) fn whose(&self, presented: &[u8]) -> Option<Arc<str>> {
+        let mut found = None;
+        for (name, token) in &self.0 {
+            if token.is(presented) {
+                found = Some(Arc::clone(name));
+            }
+        }
+        found
+    }
+}
 
 /// A digest of the admin token: enough to recognise it.
 #[derive(Clone)]
@@ -24,7 +61,7 @@ impl std::fmt::Debug for AdminToken {
 
 impl AdminToken {
     /// Reads the token, or makes one when there is no file.
-    pub(crate) fn load_or_make(file: &Path) -> Result<Self, HubError> {
+    fn load_or_make(file: &Path) -> Result<Self, HubError> {
         match File::open(file) {
             Ok(opened) => read(file, opened),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(file),
@@ -33,7 +70,7 @@ impl AdminToken {
     }
 
     /// Whether `presented` is the token, in time that does not tell how much of it is right.
-    pub(crate) fn is(&self, presented: &[u8]) -> bool {
+    fn is(&self, presented: &[u8]) -> bool {
         digest(presented).ct_eq(&self.0).into()
     }
 }
@@ -75,6 +112,8 @@ fn fault(file: &Path, what: &str, remedy: &'static str) -> HubError {
     HubError::File { file: file.to_owned(), what: what.to_owned(), remedy }
 }
 
+/// The name of who holds the first admin token.
+pub(super) const FIRST: &str = "admin";
 const PREFIX: &str = "prt_admin_";
 const RANDOM_BYTES: usize = 32;
 const FILE_BYTES_MAX: u64 = 4096;

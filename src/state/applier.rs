@@ -271,7 +271,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
         applier.repair(&base(1)).await.unwrap();
-        applier.renew(Lease { fresh_at: Some(BootInstant::from_micros(7)), hub_time_us: 1, ..Lease::default() });
+        applier.renew(Lease {
+            fresh_at: Some(BootInstant::from_micros(7)),
+            hub_time_us: 1,
+            ..Lease::default()
+        });
         assert_eq!(open(folder.path()).1.fresh_at, Some(BootInstant::from_micros(7)));
         // From here on no file can be made: what is on disk stays behind what is acknowledged.
         for name in ["demo.new", "lease.new"] {

@@ -172,11 +172,11 @@ mod tests {
     #[test]
     fn answers_under_another_scope_do_not_count() {
         let mut freshness = Freshness::default();
-        let nonce = freshness.ping(BootInstant::from_micros(10));
+        let nonce = ping(&mut freshness, 10);
         freshness.answered(nonce, vec![(cell(), head(5))], 1);
         freshness.rescope();
         assert_eq!(freshness.covered(&state(5)), None);
-        let nonce = freshness.ping(BootInstant::from_micros(20));
+        let nonce = ping(&mut freshness, 20);
         freshness.answered(nonce, Vec::new(), 2);
         assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(20), "the heads still stand");
     }

@@ -3,10 +3,12 @@
 mod access;
 mod api;
 mod client;
+mod guard;
 mod lab;
 mod lanes;
 mod model;
 mod restore;
+mod revoked;
 mod scope;
 mod store;
 mod stream;

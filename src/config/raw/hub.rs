@@ -20,6 +20,9 @@ pub(in crate::config) struct HubFile {
     /// The administration API.
     #[serde(default)]
     pub(in crate::config) api: Api,
+    /// Bounds on what may be revoked at once.
+    #[serde(default)]
+    pub(in crate::config) revocation: Revocation,
     /// Health and metrics.
     #[serde(default)]
     pub(in crate::config) metrics: Metrics,
@@ -111,10 +114,56 @@ pub(in crate::config) struct Api {
     /// The file of the token an administrator shows; relative to `data_dir`.
     #[schemars(length(min = 1))]
     pub(in crate::config) admin_token_file: String,
+    /// Further administrators, each with a token of its own: what one asks for, another can approve.
+    #[schemars(length(max = 64))]
+    pub(in crate::config) admins: Vec<Admin>,
+}
+
+/// An administrator.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Admin {
+    /// Its name, as it stands beside what it asks for; `admin` is who holds `admin_token_file`.
+    pub(in crate::config) name: String,
+    /// The file of its token, relative to `data_dir`; made at the first start.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) token_file: String,
+}
+
+/// Bounds on what may be revoked at once.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Revocation {
+    /// From how many identities on a revocation waits for a second approval.
+    pub(in crate::config) guard: Guard,
+}
+
+/// From how many identities on a revocation waits for a second approval: more than the larger of both.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Guard {
+    /// So many identities of a tenant within the window.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) count: u64,
+    /// So many percent of a tenant's identities within the window.
+    #[schemars(range(min = 0, max = 100))]
+    pub(in crate::config) percent: u64,
+    /// How far back what was denied counts; 1s to 1h.
+    pub(in crate::config) window: DurationText,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { count: 50, percent: 1, window: DurationText("60s".to_owned()) }
+    }
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Self { address: "127.0.0.1:7411".to_owned(), admin_token_file: "admin.token".to_owned() }
+        Self {
+            address: "127.0.0.1:7411".to_owned(),
+            admin_token_file: "admin.token".to_owned(),
+            admins: vec![],
+        }
     }
 }

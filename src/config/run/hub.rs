@@ -1,7 +1,7 @@
 //! The configuration of a hub, as run.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::error::quoted;
@@ -9,6 +9,7 @@ use crate::config::key::Key;
 use crate::config::raw::hub as raw;
 use crate::config::run::check::Check;
 use crate::config::run::shared::{self, Log};
+use crate::core::id::Name;
 
 /// The configuration of a hub, as run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub struct HubConfig {
     pub state: State,
     /// The administration API.
     pub api: Api,
+    /// From how many identities on a revocation waits for a second approval.
+    pub guard: Guard,
     /// Where health and metrics are served.
     pub metrics: SocketAddr,
     /// Diagnostics.
@@ -77,6 +80,19 @@ pub struct Api {
     pub address: SocketAddr,
     /// The file of the token an administrator shows.
     pub admin_token_file: PathBuf,
+    /// Further administrators: the name and the token's file of each.
+    pub admins: Vec<(Name, PathBuf)>,
+}
+
+/// From how many identities on a revocation waits for a second approval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// So many of a tenant within the window.
+    pub count: u32,
+    /// Or so many of its identities, in percent.
+    pub percent: u32,
+    /// How far back what was denied counts.
+    pub window: Duration,
 }
 
 const NO_TLS: &str = "it speaks no TLS, and an admin token must not cross a network in clear";
@@ -91,13 +107,16 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
     let api_key = root.field("api");
     let address = check.loopback(&api_key.field("address"), &raw.api.address, NO_TLS);
     let token_file = check.path_below(&api_key.field("admin_token_file"), &raw.api.admin_token_file, &below);
+    let admins = admins(check, &raw.api, &below);
+    let guard = guard(check, &raw.revocation.guard);
     let metrics = shared::metrics(check, &raw.metrics);
     Some(HubConfig {
         store: store?,
         data_dir: data_dir?,
         witness: witness?,
         state: state?,
-        api: Api { address: address?, admin_token_file: token_file? },
+        api: Api { address: address?, admin_token_file: token_file?, admins: admins? },
+        guard: guard?,
         metrics: metrics?,
         log: shared::log(&raw.log),
     })
@@ -145,6 +164,38 @@ fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::StateTls) -> Option<StateFil
         None => None,
     };
     Some(StateFiles { certificate: certificate?, key: private?, client_ca })
+}
+
+fn admins(check: &mut Check<'_>, raw: &raw::Api, below: &Path) -> Option<Vec<(Name, PathBuf)>> {
+    let mut all: Option<Vec<(Name, PathBuf)>> = Some(Vec::new());
+    for (place, admin) in raw.admins.iter().enumerate() {
+        let key = Key::root().field("api").field("admins").item(place);
+        let name = check.name(&key.field("name"), &admin.name);
+        let file = check.path_below(&key.field("token_file"), &admin.token_file, below);
+        let (Some(name), Some(file)) = (name, file) else {
+            all = None;
+            continue;
+        };
+        let taken = name.as_str() == "admin"
+            || all.as_ref().is_some_and(|all| all.iter().any(|(other, _)| *other == name));
+        if taken {
+            let expected = "a name of its own; `admin` holds `api.admin_token_file`";
+            check.refuse(&key.field("name"), quoted(name.as_str()), expected, "choose another name");
+            all = None;
+        } else if let Some(all) = &mut all {
+            all.push((name, file));
+        }
+    }
+    all
+}
+
+fn guard(check: &mut Check<'_>, raw: &raw::Guard) -> Option<Guard> {
+    let key = Key::root().field("revocation").field("guard");
+    let count = check.number(&key.field("count"), raw.count, 1..=1_000_000);
+    let percent = check.number(&key.field("percent"), raw.percent, 0..=100);
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let window = check.duration(&key.field("window"), &raw.window, &bounds);
+    Some(Guard { count: count?, percent: percent?, window: window? })
 }
 
 fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {

@@ -118,11 +118,8 @@ mod tests {
     fn a_wall_clock_that_went_further_than_time_ends_a_lease() {
         let limits = Staleness { warn_after: Duration::MAX, deny_after: Some(Duration::from_secs(60)) };
         let s = |seconds: i64| Timestamp::from_seconds(seconds);
-        let lease = Lease {
-            fresh_at: Some(BootInstant::from_micros(0)),
-            wall_at: s(1000),
-            ..Lease::default()
-        };
+        let lease =
+            Lease { fresh_at: Some(BootInstant::from_micros(0)), wall_at: s(1000), ..Lease::default() };
         for (passed, wall, stale) in [
             (10, s(1010), false),
             (10, s(1015), false),

@@ -4,6 +4,7 @@ mod admission;
 mod apply;
 mod exchange;
 mod fleet;
+mod held;
 mod openapi;
 mod problem;
 mod receipts;
@@ -28,7 +29,7 @@ use super::enrolment::Enrolling;
 use super::feed::Feed;
 use super::roster::Roster;
 use super::stream::Shared as Streams;
-use super::token::AdminToken;
+use super::token::Admins;
 use crate::core::time::Clock;
 pub use openapi::document;
 use problem::Problem;
@@ -42,7 +43,7 @@ pub(crate) struct Context {
     pub(crate) authority: Arc<Authority>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) token: AdminToken,
+    pub(crate) admins: Admins,
     pub(crate) streams: Arc<Streams>,
     pub(crate) enrolling: Arc<Enrolling>,
     pub(crate) shutdown: CancellationToken,
@@ -112,6 +113,10 @@ fn routes() -> Vec<Route> {
         Route::new(Delete, "/v1/fleet/{id}", admission::remove),
         Route::new(Post, "/v1/join-tokens", admission::mint),
         Route::new(Post, "/v1/apply", apply::apply),
+        Route::new(Get, "/v1/held", held::list),
+        Route::new(Get, "/v1/held/{id}", held::show),
+        Route::new(Post, "/v1/held/{id}/approve", held::approve),
+        Route::new(Post, "/v1/held/{id}/reject", held::reject),
         Route::new(Get, all, records::list),
         Route::new(Post, all, records::create),
         Route::new(Get, one, records::show),
@@ -145,16 +150,26 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
-/// Everything but the API's own description needs the admin token.
-async fn authorize(State(context): Shared, request: Request, next: Next) -> Result<Response, Problem> {
-    let is_open = request.uri().path() == "/openapi.json";
+/// Everything but the API's own description needs an administrator's token.
+async fn authorize(State(context): Shared, mut request: Request, next: Next) -> Result<Response, Problem> {
     let mut presented = request.headers().get_all(AUTHORIZATION).iter();
-    let is_admin = match (presented.next(), presented.next()) {
-        (Some(only), None) => bearer(only.as_bytes()).is_some_and(|token| context.token.is(token)),
-        _ => false,
+    let who = match (presented.next(), presented.next()) {
+        (Some(only), None) => bearer(only.as_bytes()).and_then(|token| context.admins.whose(token)),
+        _ => None,
     };
-    if is_open || is_admin { Ok(next.run(request).await) } else { Err(Problem::unauthorized()) }
+    match who {
+        Some(name) => {
+            request.extensions_mut().insert(Caller(name));
+        }
+        None if request.uri().path() == "/openapi.json" => {}
+        None => return Err(Problem::unauthorized()),
+    }
+    Ok(next.run(request).await)
 }
+
+/// The administrator who asks.
+#[derive(Clone, Debug)]
+struct Caller(Arc<str>);
 
 /// The token of a bearer credential (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).
 fn bearer(header: &[u8]) -> Option<&[u8]> {

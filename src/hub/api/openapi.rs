@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admission, apply, fleet, receipts, records, revocations, status};
+use super::{admission, apply, fleet, held, receipts, records, revocations, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +21,10 @@ use super::{admission, apply, fleet, receipts, records, revocations, status};
         admission::remove,
         admission::mint,
         apply::apply,
+        held::list,
+        held::show,
+        held::approve,
+        held::reject,
         records::list,
         records::create,
         records::show,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::hub::authority::Refusal;
+use crate::hub::held::HeldError;
 use crate::hub::model::{Fault, Faults};
 use crate::hub::store::{FaultKind, StoreError};
 
@@ -111,6 +112,9 @@ impl From<Refusal> for Problem {
             Refusal::Invalid(faults) => Self::invalid(faults),
             Refusal::Conflict(faults) => Self::conflict(faults),
             Refusal::Unknown(detail) => Self::not_found(detail),
+            // Whoever asks holds it; nothing is left to be said where it cannot be.
+            Refusal::Guarded(_) => Self::conflict(Faults::one("", refusal.to_string())),
+            Refusal::Held(error) => Self::from(error),
             Refusal::Unreadable(error) => {
                 tracing::error!(%error, "a stored record cannot be read");
                 Self::unavailable("a stored record cannot be read; the hub's log says which")
@@ -122,6 +126,22 @@ impl From<Refusal> for Problem {
                     problem.detail = format!("{}; committed before it: {}", problem.detail, names.join(", "));
                 }
                 problem
+            }
+        }
+    }
+}
+
+impl From<HeldError> for Problem {
+    fn from(error: HeldError) -> Self {
+        let detail = error.to_string();
+        match error {
+            HeldError::Unknown(_) => Self::not_found(detail),
+            HeldError::SamePrincipal { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "same-principal", "another principal has to approve", detail)
+            }
+            HeldError::Store(error) => Self::from(error),
+            HeldError::Over { .. } | HeldError::Full | HeldError::TooLong | HeldError::Unreadable(_) => {
+                Self::conflict(Faults::one("", detail))
             }
         }
     }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::exchange::{Body, Params, kind, name};
+use super::held::{Ask, HeldAnswer, Outcome, accepted, kept};
 use super::problem::Problem;
-use super::{Context, Shared};
+use super::{Caller, Shared};
 use crate::core::id::Name;
 use crate::core::identity::RecordKind;
-use crate::hub::authority::{Document, RecordView, Refusal};
+use crate::hub::authority::{Document, Pass, RecordView, Refusal};
+use crate::hub::held::Request;
 use crate::hub::model::life::Transition;
 use crate::hub::model::{Faults, IdentityStatusSpec, Spec, read_reason};
 use crate::hub::store::StoredRecord;
@@ -69,6 +72,10 @@ pub(crate) struct StatusChange {
     /// With `active`: the revocations of the whole identity that this lifts, all by name.
     #[serde(default)]
     lifts: Vec<String>,
+    /// Whether it is let through although more identities are denied than may be at once; it is on
+    /// record then, with the reason.
+    #[serde(default)]
+    break_glass: bool,
 }
 
 /// What a removal made.
@@ -158,18 +165,44 @@ fn view(tenant: &Name, record: &StoredRecord) -> Result<RecordView, Refusal> {
     request_body = NewRecord,
     responses(
         (status = 201, description = "The record", body = RecordView),
+        (status = 202, description = "It denies more identities than may be denied at once: held, with no T", body = HeldAnswer),
         (status = 409, description = "The name is or was taken", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
     State(context): Shared,
+    Extension(Caller(by)): Extension<Caller>,
     Path((tenant, kind_text)): Path<(String, String)>,
     Body(new): Body<NewRecord>,
-) -> Result<(StatusCode, Json<RecordView>), Problem> {
+) -> Result<Response, Problem> {
     let document = document(&tenant, &kind_text, &new.name, new.spec)?;
-    let made = context.work(move |context| context.authority.create(&document)).await??;
-    Ok((StatusCode::CREATED, Json(made)))
+    let made = context.work(move |context| match context.authority.create(&document, &mut Pass::guarded()) {
+        Err(Refusal::Guarded(excess)) => written(&document, None, by).hold(context, excess),
+        made => made.map(Outcome::Record),
+    });
+    answer(StatusCode::CREATED, made.await??)
+}
+
+/// A record to be written, to be held.
+fn written(document: &Document, expect_revision: Option<u64>, by: Arc<str>) -> Ask {
+    Ask {
+        tenant: document.tenant.clone(),
+        what: format!("write {} `{}`", document.kind.as_str(), document.name),
+        request: Request::Apply { documents: vec![kept(document)], expect_revision },
+        by,
+        break_glass: None,
+    }
+}
+
+fn answer(status: StatusCode, outcome: Outcome) -> Result<Response, Problem> {
+    match outcome {
+        Outcome::Record(view) => Ok((status, Json(view)).into_response()),
+        Outcome::Held(held) => Ok(accepted(held)),
+        Outcome::Revoked(_) | Outcome::Applied(_) => {
+            Err(Problem::unavailable("a record came to something else"))
+        }
+    }
 }
 
 /// Replaces a record, or creates it when no revision is expected.
@@ -183,19 +216,26 @@ pub(super) async fn create(
     request_body = Replacement,
     responses(
         (status = 200, description = "The record", body = RecordView),
+        (status = 202, description = "It denies more identities than may be denied at once: held, with no T", body = HeldAnswer),
         (status = 409, description = "It stands at another revision, or the step is not open", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn replace(
     State(context): Shared,
+    Extension(Caller(by)): Extension<Caller>,
     Path((tenant, kind_text, record)): Path<(String, String, String)>,
     Body(replacement): Body<Replacement>,
-) -> Result<Json<RecordView>, Problem> {
+) -> Result<Response, Problem> {
     let document = document(&tenant, &kind_text, &record, replacement.spec)?;
     let expected = replacement.expect_revision;
-    let made = context.work(move |context| context.authority.replace(&document, expected)).await??;
-    Ok(Json(made))
+    let made = context.work(move |context| {
+        match context.authority.replace(&document, expected, &mut Pass::guarded()) {
+            Err(Refusal::Guarded(excess)) => written(&document, expected, by).hold(context, excess),
+            made => made.map(Outcome::Record),
+        }
+    });
+    answer(StatusCode::OK, made.await??)
 }
 
 fn document(tenant: &str, kind_text: &str, record: &str, spec: Value) -> Result<Document, Problem> {
@@ -259,22 +299,35 @@ pub(super) async fn remove(
     request_body = StatusChange,
     responses(
         (status = 200, description = "The identity", body = RecordView),
+        (status = 202, description = "It denies more identities than may be denied at once: held, with no T", body = HeldAnswer),
         (status = 409, description = "The step is not open", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn transition(
     State(context): Shared,
+    Extension(Caller(by)): Extension<Caller>,
     Path((tenant, identity)): Path<(String, String)>,
     Body(change): Body<StatusChange>,
-) -> Result<Json<RecordView>, Problem> {
+) -> Result<Response, Problem> {
     let (tenant, identity) = (name(&tenant, "tenant")?, name(&identity, "name")?);
     let reason = read_reason(&change.reason)?;
     let lifts = change.lifts.iter().map(|lifted| name(lifted, "lifts")).collect::<Result<_, _>>()?;
     let asked = Transition { to: change.status.into(), lifts };
-    let context: Arc<Context> = context;
-    let done = context
-        .work(move |context| context.authority.transition(&tenant, &identity, &asked, &reason))
-        .await??;
-    Ok(Json(done))
+    let request =
+        Request::Status { name: identity.to_string(), status: change.status, reason: reason.to_string() };
+    let ask = Ask {
+        tenant: tenant.clone(),
+        what: format!("identity `{identity}` to {}", asked.to.as_str()),
+        request,
+        by,
+        break_glass: change.break_glass.then(|| Arc::clone(&reason)),
+    };
+    let done = context.work(move |context| {
+        match context.authority.transition(&tenant, &identity, &asked, &reason, &mut Pass::guarded()) {
+            Err(Refusal::Guarded(excess)) => ask.hold(context, excess),
+            done => done.map(Outcome::Record),
+        }
+    });
+    answer(StatusCode::OK, done.await??)
 }

@@ -1,18 +1,19 @@
 //! Taking away.
 
-use std::sync::Arc;
-
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::exchange::{Body, name};
+use super::held::{Ask, HeldAnswer, Outcome, accepted};
 use super::problem::Problem;
-use super::{Shared, receipts};
-use crate::hub::authority::Revoke;
-use crate::hub::model::{TargetSpec, read_reason};
+use super::{Caller, Shared, receipts};
+use crate::core::identity::RevocationTarget;
+use crate::hub::held::Request;
+use crate::hub::model::{TargetSpec, Time, read_reason};
 use crate::hub::roster::Receipt;
 
 /// What to revoke, and why.
@@ -23,6 +24,10 @@ pub(crate) struct NewRevocation {
     target: TargetSpec,
     /// Why.
     reason: String,
+    /// Whether it is let through although it denies more identities than may be denied at once;
+    /// it is on record then, with the reason.
+    #[serde(default)]
+    break_glass: bool,
 }
 
 /// A revocation that stands, with its receipt as of now.
@@ -43,24 +48,50 @@ pub(crate) struct RevocationMade {
     responses(
         (status = 201, description = "The revocation", body = RevocationMade),
         (status = 200, description = "It was revoked before", body = RevocationMade),
+        (status = 202, description = "It denies more identities than may be denied at once: held, with no T", body = HeldAnswer),
         (status = 404, description = "What is named does not exist", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn revoke(
     State(context): Shared,
+    Extension(Caller(by)): Extension<Caller>,
     Path(tenant): Path<String>,
     Body(new): Body<NewRevocation>,
-) -> Result<(StatusCode, Json<RevocationMade>), Problem> {
+) -> Result<Response, Problem> {
     let tenant = name(&tenant, "tenant")?;
-    let asked = Revoke {
-        target: new.target.read(context.clock.now().wall)?,
-        reason: read_reason(&new.reason)?,
-        requested_by: Arc::from("admin"),
+    let target = new.target.read(context.clock.now().wall)?;
+    let reason = read_reason(&new.reason)?;
+    let what = format!("revoke {}", described(&target));
+    let ask = Ask {
+        tenant,
+        request: Request::Revoke { target: new.target, reason: reason.to_string() },
+        what,
+        by,
+        break_glass: new.break_glass.then_some(reason),
     };
-    let revoked = context.work(move |context| context.authority.revoke(&tenant, &asked)).await??;
+    let revoked = match context.work(move |context| ask.run(context)).await?? {
+        Outcome::Held(held) => return Ok(accepted(held)),
+        Outcome::Revoked(revoked) => revoked,
+        Outcome::Applied(_) | Outcome::Record(_) => {
+            return Err(Problem::unavailable("a revocation came to something else"));
+        }
+    };
     let facts = receipts::facts(&context, revoked.revision).await?;
     let status = if revoked.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let made = RevocationMade { name: revoked.name.to_string(), receipt: context.roster.receipt(&facts) };
-    Ok((status, Json(made)))
+    Ok((status, Json(made)).into_response())
+}
+
+/// What is taken away, in words.
+fn described(target: &RevocationTarget) -> String {
+    match target {
+        RevocationTarget::Identity { identity, .. } => format!("identity `{identity}`"),
+        RevocationTarget::IssuedBefore { identity, not_before } => {
+            format!("everything of identity `{identity}` issued before {}", Time(*not_before))
+        }
+        RevocationTarget::Credential(credential) => format!("credential `{credential}`"),
+        RevocationTarget::TokenId { issuer, .. } => format!("a token of issuer `{issuer}`"),
+        RevocationTarget::TokenDigest { .. } => "a token".to_owned(),
+    }
 }

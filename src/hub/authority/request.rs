@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::core::id::Name;
 use crate::core::identity::{Change, Record, RecordKind, RevocationTarget};
+use crate::hub::guard::Excess;
+use crate::hub::held::HeldError;
 use crate::hub::model::check::Proposed;
 use crate::hub::model::life::Refused;
 use crate::hub::model::{Fault, Faults};
@@ -62,6 +64,12 @@ pub(crate) enum Refusal {
         /// Tenants of the same request that were committed before.
         committed: Vec<Name>,
     },
+    /// It denies more identities than may be denied at once: it is to be held.
+    #[error("it comes to {} denied identities, at most {} are without a second approval", .0.denied, .0.limit)]
+    Guarded(Excess),
+    /// A held change cannot be kept, or answered so.
+    #[error(transparent)]
+    Held(HeldError),
     /// A stored record cannot be read.
     #[error("a stored record cannot be read: {0}")]
     Unreadable(WireError),
@@ -77,6 +85,15 @@ impl Default for Refusal {
 impl From<Faults> for Refusal {
     fn from(faults: Faults) -> Self {
         Self::Invalid(faults)
+    }
+}
+
+impl From<HeldError> for Refusal {
+    fn from(error: HeldError) -> Self {
+        match error {
+            HeldError::Store(error) => error.into(),
+            other => Self::Held(other),
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use crate::core::id::Name;
 use crate::core::identity::{Change, RecordKind};
+use crate::hub::guard::Excess;
+use crate::hub::held::Held;
 use crate::hub::model::{Fault, Spec};
 
 /// A record.
@@ -49,12 +51,18 @@ impl RecordView {
 }
 
 /// What became of a set of documents.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Applied {
     /// Each tenant's part.
     pub(crate) tenants: Vec<AppliedTenant>,
     /// What the writer should know.
     pub(crate) warnings: Vec<Fault>,
+    /// Tenants' parts that wait for a second approval; nothing of them is committed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) held: Vec<Held>,
+    /// Tenants' parts that the guard stopped.
+    #[serde(skip)]
+    pub(crate) guarded: Vec<(Name, Excess)>,
 }
 
 impl Applied {

@@ -12,7 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
-use portreeve::hub::{AccessSettings, Hub, HubError, HubSettings, Scope, StreamSecurity, StreamSettings};
+use portreeve::hub::{
+    AccessSettings, GuardLimits, Hub, HubError, HubSettings, Scope, StreamSecurity, StreamSettings,
+};
 use serde_json::{Value, json};
 
 /// A clock that is set by hand: microseconds since its beginning, in 2026.
@@ -45,6 +47,8 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
         stream: local,
         api: local,
         admin_token_file: directory.join("admin.token"),
+        admins: vec![("second".to_owned(), directory.join("second.token"))],
+        guard: GuardLimits::default(),
         witness: directory.join("hub.witness"),
         streams: StreamSettings::default(),
         access: in_clear(),
@@ -76,15 +80,20 @@ impl Lab {
     }
 
     pub(crate) async fn start_with(settings: HubSettings, clock: Arc<HandClock>) -> Self {
-        let token_file = settings.admin_token_file.clone();
-        let hub = Hub::open(settings, clock.clone()).unwrap();
+        let hub = patiently(|| Hub::open(settings.clone(), clock.clone())).unwrap();
+        let directory = settings.data_dir.clone();
+        Self::of(hub, &directory, clock).await
+    }
+
+    /// Serves a hub that is open, whose tokens lie in `directory`.
+    pub(crate) async fn of(hub: Hub, directory: &Path, clock: Arc<HandClock>) -> Self {
         let bound = hub.bind().await.unwrap();
         let (api, stream) = (bound.api_address().unwrap(), bound.stream_address().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let served = tokio::spawn(bound.serve(async {
             stopped.await.ok();
         }));
-        let token = std::fs::read_to_string(token_file).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(directory.join("admin.token")).unwrap().trim().to_owned();
         Self { api, stream, token, clock, stop: Some(stop), served }
     }
 
@@ -209,6 +218,21 @@ pub(crate) fn demo() -> Vec<Value> {
         document("identity", "ledger", identity_spec("ledger")),
         document("identity", "batch", identity_spec("batch")),
     ]
+}
+
+/// Opens something again and again while the last connections of the hub before hold its directory.
+pub(crate) fn patiently<T>(mut open: impl FnMut() -> Result<T, HubError>) -> Result<T, HubError> {
+    let begun = std::time::Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_held(&error) && begun.elapsed() < PATIENCE => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+}
+
+fn is_held(error: &HubError) -> bool {
+    error.to_string().contains("runs a hub on this directory")
 }
 
 /// Longest wait for something that is about to happen.

@@ -16,7 +16,7 @@ use portreeve::wire::state_proto::spoke_message::Message as Up;
 use serde_json::json;
 use tonic::Code;
 
-use super::lab::{HandClock, Lab, demo, document, identity_spec, settings};
+use super::lab::{HandClock, Lab, demo, document, identity_spec, patiently, settings};
 use super::stream::{MINUTE, Spoke, hello, lab};
 
 fn refusal(from: u64, to: u64) -> proto::Ack {
@@ -241,7 +241,8 @@ async fn a_hub_whose_store_was_put_back_stops_on_proof_alone() {
     let (status, refused) = lab.ask("POST", "/v1/tenants/demo/revocations", Some(body)).await;
     assert_eq!((status, refused["detail"].to_string().contains("hub restore")), (503, true), "{refused}");
     lab.stop().await;
-    let again = Hub::open(settings(directory.path()), HandClock::new()).unwrap_err().to_string();
+    let again = patiently(|| Hub::open(settings(directory.path()), HandClock::new()));
+    let again = again.unwrap_err().to_string();
     assert!(again.contains("portreeve hub restore"), "{again}");
 }
 

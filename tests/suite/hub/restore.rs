@@ -9,7 +9,7 @@ use portreeve::hub::restore::Restoring;
 use serde_json::json;
 
 use super::client::Client;
-use super::lab::{HandClock, Lab, demo, document, resource_spec, settings, until};
+use super::lab::{HandClock, Lab, demo, document, patiently, resource_spec, settings, until};
 
 /// Puts files of one directory in place of another's.
 fn put(from: &Path, to: &Path, names: &[&str]) {
@@ -41,7 +41,10 @@ async fn changed(lab: &Lab, name: &str) {
 
 /// What a hub on this directory says at its start; empty: it starts.
 fn starts(directory: &Path) -> String {
-    Hub::open(settings(directory), HandClock::new()).err().map(|e| e.to_string()).unwrap_or_default()
+    patiently(|| Hub::open(settings(directory), HandClock::new()))
+        .err()
+        .map(|e| e.to_string())
+        .unwrap_or_default()
 }
 
 fn empty_witness(directory: &Path) {
@@ -183,12 +186,13 @@ async fn a_backup_put_back_is_gone_on_from_in_a_new_epoch_and_no_revocation_is_l
     assert!(starts(here).contains("portreeve hub restore"));
 
     // Looking changes nothing.
-    let look = Restoring::open(settings(here), &[], HandClock::new()).unwrap();
+    let look = patiently(|| Restoring::open(settings(here), &[], HandClock::new())).unwrap();
     let found = look.found().clone();
     assert_eq!((found.commits_lost(), found.head.revision), (Some(1), 1));
     drop(look);
     assert!(starts(here).contains("portreeve hub restore"));
-    let minted = Restoring::open(settings(here), &[], HandClock::new()).unwrap().begin().unwrap();
+    let minted =
+        patiently(|| Restoring::open(settings(here), &[], HandClock::new())).unwrap().begin().unwrap();
     assert!(minted.position > found.witnessed.unwrap());
     assert_eq!((minted.parent, minted.position.revision), (found.head, 2));
 
@@ -239,7 +243,9 @@ async fn a_restoration_needs_what_it_restores() {
     changed(&lab, "a").await;
     lab.stop().await;
     let witness = other.path().join(WITNESS);
-    let both = Restoring::open(settings(here), std::slice::from_ref(&witness), HandClock::new()).unwrap();
+    let both =
+        patiently(|| Restoring::open(settings(here), std::slice::from_ref(&witness), HandClock::new()))
+            .unwrap();
     assert_eq!((both.found().commits_lost(), both.found().against.is_some()), (Some(1), true));
     drop(both);
     std::fs::remove_file(here.join(KEY)).unwrap();
