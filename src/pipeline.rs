@@ -210,7 +210,7 @@ impl Pipeline {
         });
 
         let principal = seen(witness, "identity", case.snapshot.resolve(tenant, &verified))?;
-        judgement.basis.principal = Some(principal.clone());
+        judgement.basis.principal = Some(principal.facts());
         witness.step("identity", || format!("`{}`, generation {}", principal.name(), principal.generation()));
 
         let standing = case.snapshot.standing(tenant, &principal, &verified, leeway, case.now.wall);
@@ -254,8 +254,8 @@ struct Case<'a> {
 impl Case<'_> {
     fn hygiene(
         &self,
-        principal: &Principal,
-        standing: &Standing,
+        principal: &Principal<'_>,
+        standing: &Standing<'_>,
         resource: &Resource,
         judgement: &mut Judgement,
         witness: &mut impl Witness,
@@ -263,7 +263,7 @@ impl Case<'_> {
         let Some(cell) = self.snapshot.cell(&self.service.tenant) else {
             return Err(Reason::StateAbsent);
         };
-        let credential = standing.credential.as_ref().and_then(|held| held.value.as_deref());
+        let credential = standing.credential.as_ref().and_then(|held| held.value.as_ref());
         let broken =
             broken_rules(cell.policy.hygiene(), principal.identity(), credential, resource, self.now.wall);
         for broken in broken {
@@ -282,7 +282,7 @@ impl Case<'_> {
 
     fn policy(
         &self,
-        principal: &Principal,
+        principal: &Principal<'_>,
         verified: &Verified,
         resource: &Held<Resource>,
         memory: &dyn PolicyMemory,
@@ -336,7 +336,7 @@ impl Case<'_> {
     fn lift(
         &self,
         reason: Reason,
-        principal: &Principal,
+        principal: &Principal<'_>,
         judgement: &mut Judgement,
         witness: &mut impl Witness,
     ) -> bool {

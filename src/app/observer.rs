@@ -55,15 +55,17 @@ fn matching(cell: &Name, target: &RevocationTarget, snapshot: &Snapshot) -> Box<
             Box::new(move |v| *v.signing_input_digest() == digest)
         }
         RevocationTarget::Credential(name) => {
-            let held = snapshot.credential(&cell, &name).and_then(|held| held.value.clone());
-            Box::new(move |v| held.as_ref().is_some_and(|c| c.fingerprint == *v.key_thumbprint()))
+            let held = snapshot.credential(&cell, &name).and_then(|held| held.value);
+            let fingerprint = held.map(|credential| *credential.fingerprint);
+            Box::new(move |v| fingerprint.as_ref() == Some(v.key_thumbprint()))
         }
         RevocationTarget::Identity { identity, .. } | RevocationTarget::IssuedBefore { identity, .. } => {
-            let held = snapshot.identity(&cell, &identity).and_then(|held| held.value.clone());
+            let held = snapshot.identity(&cell, &identity).and_then(|held| held.value);
+            let bindings = held.iter().flat_map(|identity| identity.bindings.iter());
+            let bound: Vec<_> = bindings.filter_map(|binding| binding.record()).collect();
             Box::new(move |v| {
-                let bound = held.iter().flat_map(|identity| &identity.bindings);
                 *v.tenant() == cell
-                    && bound.clone().any(|b| b.issuer == *v.issuer() && *b.subject == **v.subject())
+                    && bound.iter().any(|b| b.issuer == *v.issuer() && *b.subject == **v.subject())
             })
         }
     }

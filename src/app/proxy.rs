@@ -12,7 +12,7 @@ use super::{AppError, random, secret};
 use crate::config::ProxyConfig;
 use crate::core::credential::FingerprintKey;
 use crate::core::evidence::EvidenceLog;
-use crate::core::identity::{Keyer, SnapshotCell};
+use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
@@ -75,7 +75,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     super::data_folder(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
 
     let incarnation = random::bytes()?;
-    let keyer = Keyer::new(u128::from_le_bytes(random::bytes()?));
+    let keyer = settings::keyer(data)?;
     let deny_after_max = settings::deny_after_max(config);
     let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), deny_after_max, keyer)?;
     if let Some(anchor) = loaded.anchor {

@@ -42,11 +42,6 @@ impl Mirror {
         mirror.head = head.revision;
         for cell in cells {
             let Some(image) = store.snapshot(&cell.tenant)? else { continue };
-            let unreadable = |e: WireError| unusable(store, &cell.tenant, &e);
-            let changes = image.records.iter().map(|record| record.change().map_err(unreadable));
-            let changes = changes.collect::<Result<Vec<_>, _>>()?;
-            let denied = changes.iter().filter(|change| change.denies());
-            mirror.kills.insert(cell.tenant.clone(), denied.map(|change| change.revision).max().unwrap_or(0));
             let whole = Repair {
                 cell: cell.tenant.clone(),
                 epoch,
@@ -54,9 +49,22 @@ impl Mirror {
                 history_hash: image.position.history_hash,
                 state_digest: None,
                 buckets: None,
-                changes,
+                changes: Vec::new(),
             };
-            mirror.state = mirror.state.repair(&whole).map_err(|e| unusable(store, &cell.tenant, &e))?;
+            let unreadable = |e: WireError| unusable(store, &cell.tenant, &e);
+            let refused = |e| unusable(store, &cell.tenant, &e);
+            let mut rebuild = mirror.state.rebuild(&whole).map_err(refused)?;
+            let mut last_kill = 0;
+            // Unpacked a part at a time, not all at once.
+            for part in image.records.chunks(PART) {
+                let changes = part.iter().map(|record| record.change().map_err(unreadable));
+                let changes = changes.collect::<Result<Vec<_>, _>>()?;
+                let denied = changes.iter().filter(|change| change.denies());
+                last_kill = denied.map(|change| change.revision).max().unwrap_or(0).max(last_kill);
+                rebuild.put(&changes).map_err(refused)?;
+            }
+            mirror.kills.insert(cell.tenant.clone(), last_kill);
+            mirror.state = rebuild.finish().map_err(refused)?;
         }
         Ok(mirror)
     }
@@ -131,6 +139,9 @@ impl Mirror {
         })
     }
 }
+
+/// Records unpacked at a time.
+const PART: usize = 4096;
 
 fn unusable(store: &dyn StateStore, cell: &Name, error: &dyn std::fmt::Display) -> StoreError {
     let place = store.describe();

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::id::Name;
-use crate::core::identity::{ApplyError, Batch, KillBatch, Lease, Repair, Snapshot, SnapshotCell};
+use crate::core::identity::{
+    ApplyError, Batch, Change, KillBatch, Lease, RecordKind, Repair, Snapshot, SnapshotCell,
+};
 use crate::state::lkg::{LastKnownGood, LkgError};
 use crate::state::status::StateStatus;
 use crate::wire::state_proto as proto;
@@ -128,10 +130,26 @@ impl Applier {
     /// Puts what some buckets of a cell hold, or all of them, in place of what they held; in
     /// force, and on disk, when this returns.
     ///
+    /// The records come in parts, and not from `repair`: they are never in memory unpacked all at once.
+    ///
     /// # Errors
-    /// [`ApplyError`] when it is older than what is held or inconsistent: nothing has changed.
-    pub(super) async fn repair(&mut self, repair: &Repair) -> Result<(), ApplyError> {
-        let next = self.cell.load().repair(repair).inspect_err(|_| self.status.refused())?;
+    /// Whatever a part is instead of records; [`ApplyError`] when it is older than what is held or
+    /// inconsistent. Nothing has changed.
+    pub(super) async fn rebuild<E: From<ApplyError>>(
+        &mut self,
+        repair: &Repair,
+        parts: impl IntoIterator<Item = Result<Vec<Change>, E>>,
+    ) -> Result<(), E> {
+        // What the observer drops memories for; of a whole cell's records that is little.
+        let mut told = Vec::new();
+        let mut rebuild = self.cell.load().rebuild(repair).inspect_err(|_| self.status.refused())?;
+        for part in parts {
+            let part = part?;
+            rebuild.put(&part).inspect_err(|_| self.status.refused())?;
+            let bulk = |kind| matches!(kind, RecordKind::Identity | RecordKind::Credential);
+            told.extend(part.into_iter().filter(|change| !bulk(change.kind) || change.denies()));
+        }
+        let next = rebuild.finish().inspect_err(|_| self.status.refused())?;
         self.publish(next).await;
         self.tell(&Batch {
             cell: repair.cell.clone(),
@@ -140,7 +158,7 @@ impl Applier {
             to_revision: repair.revision,
             history_hash: repair.history_hash,
             state_digest: None,
-            changes: repair.changes.clone(),
+            changes: told,
         });
         self.status.resynced();
         self.rewrite(&repair.cell);
@@ -248,6 +266,8 @@ mod tests {
         }
     }
 
+    const NOTHING: [Result<Vec<Change>, ApplyError>; 0] = [];
+
     fn base(revision: u64) -> Repair {
         Repair {
             cell: Name::parse("demo").unwrap(),
@@ -270,7 +290,7 @@ mod tests {
     async fn a_full_disk_ends_the_lease_of_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
-        applier.repair(&base(1)).await.unwrap();
+        applier.rebuild(&base(1), NOTHING).await.unwrap();
         applier.renew(Lease {
             fresh_at: Some(BootInstant::from_micros(7)),
             hub_time_us: 1,
@@ -281,7 +301,7 @@ mod tests {
         for name in ["demo.new", "lease.new"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        applier.repair(&base(2)).await.unwrap();
+        applier.rebuild(&base(2), NOTHING).await.unwrap();
         assert_eq!(applier.snapshot().position().revision, 2);
         let (restarted, lease) = open(folder.path());
         assert_eq!(restarted.snapshot().position().revision, 1);

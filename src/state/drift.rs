@@ -9,19 +9,25 @@ use crate::core::identity::Snapshot;
 use crate::state::applier::Applier;
 use crate::state::status::StateStatus;
 
-/// How often one cell is looked through.
+/// How often one cell is looked through, at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How much longer than a look the time to the next one is: a large cell takes a thirtieth of a core.
+const SHARE: u32 = 30;
 
 /// Looks through one cell after the other, and has what differs mended. Never ends.
 pub(super) async fn watch(applier: &Mutex<Applier>, status: &StateStatus, mend: &mpsc::Sender<Name>) {
     let mut last: Option<Name> = None;
+    let mut pause = LOOK_EVERY;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
         // A copy of the pointers, not the published state itself: nobody waits for it to be let go.
         let state = Snapshot::clone(&*applier.lock().await.snapshot());
         let Some(cell) = next(&state, last.as_ref()) else { continue };
         last = Some(cell.clone());
-        if is_sound(state, cell.clone()).await {
+        let began = tokio::time::Instant::now();
+        let sound = is_sound(state, cell.clone()).await;
+        pause = LOOK_EVERY.max(began.elapsed() * SHARE);
+        if sound {
             continue;
         }
         status.drifted();

@@ -25,6 +25,7 @@
 
 mod frame;
 mod lease;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -36,7 +37,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::core::id::Name;
-use crate::core::identity::{Batch, CellState, Keyer, Lease, Snapshot};
+use crate::core::identity::{CellState, Change, Keyer, Lease, Snapshot};
 use crate::core::time::Anchor;
 use crate::wire::state as wire;
 use crate::wire::state_proto as proto;
@@ -194,7 +195,7 @@ impl LastKnownGood {
         let mut out = MAGIC.to_vec();
         frame::push(&mut out, Frame::Manifest, &pinned.encode_to_vec());
         let path = self.folder.join("cluster");
-        replace_file(&self.folder.join("cluster.new"), &path, &out)
+        replace_file(&self.folder.join("cluster.new"), &path, |file| file.write_all(&out))
             .map_err(|source| LkgError::Io { path, source })?;
         self.cluster_id = pinned.cluster_id;
         self.keys = pinned.signing_keys;
@@ -203,8 +204,9 @@ impl LastKnownGood {
 
     fn read_cluster(&self) -> Option<(Bytes, Vec<proto::SigningKey>)> {
         let bytes = fs::read(self.folder.join("cluster")).ok()?;
-        let (frames, _) = frame::read(bytes.strip_prefix(MAGIC)?).ok()?;
-        let pinned = proto::Welcome::decode(frames.first()?.1).ok()?;
+        let body = bytes.strip_prefix(MAGIC)?;
+        let (_, payload) = Frames::new(body, body.len() as u64).next().ok()??;
+        let pinned = proto::Welcome::decode(&*payload).ok()?;
         Some((pinned.cluster_id, pinned.signing_keys))
     }
 
@@ -247,46 +249,31 @@ impl LastKnownGood {
         self.cells.get(cell).is_none_or(|tail| tail.tail_bytes > tail.base_bytes.max(TAIL_BYTES_MIN))
     }
 
-    /// Writes a cell's file anew from the state in force.
-    pub(super) fn rewrite(&mut self, cell: &Name, snapshot: &Snapshot) -> Result<(), LkgError> {
+    /// Writes a cell's file anew from the state in force; a cell that is not in it has none.
+    ///
+    /// # Errors
+    /// [`LkgError::Io`] when the folder does not take it: the file is as it was.
+    pub fn rewrite(&mut self, cell: &Name, snapshot: &Snapshot) -> Result<(), LkgError> {
         let Some(state) = snapshot.cell(cell) else { return Ok(()) };
         let path = self.path(cell);
-        let beside = path.with_extension("new");
-        let mut changes: Vec<_> = snapshot.export(cell).iter().map(wire::encode_change).collect();
-        changes.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        let mut out = MAGIC.to_vec();
         let manifest = proto::Manifest {
             cluster_id: self.cluster_id.clone(),
             epoch: Bytes::copy_from_slice(state.epoch.as_bytes()),
             cell: cell.to_string(),
             revision: state.revision,
             history_hash: Bytes::copy_from_slice(&state.history_hash),
-            records: changes.len() as u64,
+            records: state.records,
             kill_revision: state.kill_revision,
             state_digest: Bytes::copy_from_slice(state.state_digest.as_bytes()),
             ..proto::Manifest::default()
         };
-        frame::push(&mut out, Frame::Manifest, &manifest.encode_to_vec());
-        let mut chunk = proto::Chunk::default();
-        let mut bytes = 0;
-        for change in changes {
-            bytes += change.encoded_len();
-            chunk.changes.push(change);
-            if bytes >= CHUNK_BYTES {
-                frame::push(&mut out, Frame::Chunk, &std::mem::take(&mut chunk).encode_to_vec());
-                bytes = 0;
-            }
-        }
-        frame::push(&mut out, Frame::Chunk, &chunk.encode_to_vec());
-        let beside_records = snapshot.beside(cell).iter().map(wire::encode_change).collect::<Vec<_>>();
-        if !beside_records.is_empty() {
-            let chunk = proto::Chunk { changes: beside_records };
-            frame::push(&mut out, Frame::Beside, &chunk.encode_to_vec());
-        }
         let io = |source| LkgError::Io { path: path.clone(), source };
-        replace_file(&beside, &path, &out).map_err(io)?;
+        let written = replace_file(&path.with_extension("new"), &path, |file| {
+            write_base(file, &manifest, cell, snapshot)
+        });
+        let base_bytes = written.map_err(io)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        self.cells.insert(cell.clone(), Tail { file, base_bytes: out.len() as u64, tail_bytes: 0 });
+        self.cells.insert(cell.clone(), Tail { file, base_bytes, tail_bytes: 0 });
         Ok(())
     }
 
@@ -296,16 +283,12 @@ impl LastKnownGood {
         state: &Snapshot,
         covered: &CoveredLease,
     ) -> Result<Snapshot, String> {
-        let bytes = fs::read(path).map_err(|e| e.to_string())?;
-        let body = bytes.strip_prefix(MAGIC).ok_or("it does not begin as a last-known-good file")?;
-        let (frames, whole) = frame::read(body)?;
-        let next = replay(&frames, state, &self.keys)?;
-        let (cell, base_frames) = describe(&frames)?;
-        let cluster_id = manifest(&frames)?.cluster_id;
+        let replayed = replay::read(path, state, &self.keys)?;
+        let (cell, cluster_id) = (replayed.cell, replayed.manifest.cluster_id);
         if !self.cluster_id.is_empty() && !cluster_id.is_empty() && cluster_id != self.cluster_id {
             return Err("it is of another cluster than the other cells".to_owned());
         }
-        let held = next.cell(&cell).ok_or("its cell is not in its state")?;
+        let held = replayed.snapshot.cell(&cell).ok_or("its cell is not in its state")?;
         let behind = covered.positions.iter().find(|seen| seen.cell == cell && seen.is_past(held));
         if let Some(seen) = behind {
             return Err(format!(
@@ -313,15 +296,14 @@ impl LastKnownGood {
                 held.revision, seen.revision, seen.epoch
             ));
         }
-        let kept = (MAGIC.len() + whole) as u64;
         let file = OpenOptions::new().append(true).open(path).map_err(|e| e.to_string())?;
-        file.set_len(kept).map_err(|e| e.to_string())?;
-        let base_bytes = base_frames as u64;
-        self.cells.insert(cell, Tail { file, base_bytes, tail_bytes: kept - base_bytes });
+        file.set_len(replayed.bytes).map_err(|e| e.to_string())?;
+        let (base_bytes, tail_bytes) = (replayed.base_bytes, replayed.bytes - replayed.base_bytes);
+        self.cells.insert(cell, Tail { file, base_bytes, tail_bytes });
         if !cluster_id.is_empty() {
             self.cluster_id = cluster_id;
         }
-        Ok(next)
+        Ok(replayed.snapshot)
     }
 
     fn path(&self, cell: &Name) -> PathBuf {
@@ -329,81 +311,60 @@ impl LastKnownGood {
     }
 }
 
-fn describe(frames: &Frames<'_>) -> Result<(Name, usize), String> {
-    let manifest = manifest(frames)?;
-    let base = frames.iter().filter(|(frame, _)| !matches!(frame, Frame::Delta | Frame::Urgent));
-    let bytes = MAGIC.len() + base.map(|(_, payload)| frame::HEAD + payload.len()).sum::<usize>();
-    Ok((Name::parse(&manifest.cell).map_err(|e| e.to_string())?, bytes))
-}
-
-fn manifest(frames: &Frames<'_>) -> Result<proto::Manifest, String> {
-    match frames.first() {
-        Some((Frame::Manifest, payload)) => proto::Manifest::decode(*payload).map_err(|e| e.to_string()),
-        _ => Err("it has no manifest".to_owned()),
-    }
-}
-
-fn replay(frames: &Frames<'_>, state: &Snapshot, keys: &[proto::SigningKey]) -> Result<Snapshot, String> {
-    let manifest = manifest(frames)?;
-    let mut changes = Vec::new();
-    for (frame, payload) in frames.iter().skip(1) {
-        if *frame == Frame::Chunk {
-            let chunk = proto::Chunk::decode(*payload).map_err(|e| e.to_string())?;
-            for change in &chunk.changes {
-                changes.push(wire::decode_change(change).map_err(|e| e.to_string())?);
-            }
+/// Writes what a file begins with; how many bytes that is. Records are unpacked a chunk at a time.
+fn write_base(
+    file: &mut File,
+    manifest: &proto::Manifest,
+    cell: &Name,
+    snapshot: &Snapshot,
+) -> io::Result<u64> {
+    let mut out = MAGIC.to_vec();
+    frame::push(&mut out, Frame::Manifest, &manifest.encode_to_vec());
+    let mut written = out.len() as u64;
+    let mut failed = file.write_all(&out);
+    let mut flush = |frame, chunk: &mut Vec<u8>| {
+        out.clear();
+        frame::push(&mut out, frame, chunk);
+        chunk.clear();
+        written += out.len() as u64;
+        if failed.is_ok() {
+            failed = file.write_all(&out);
         }
-    }
-    if changes.len() as u64 != manifest.records {
-        return Err(format!(
-            "it holds {} records where its manifest says {}",
-            changes.len(),
-            manifest.records
-        ));
-    }
-    let mut history = wire::hash32("history hash", &manifest.history_hash).map_err(|e| e.to_string())?;
-    let base = Batch {
-        cell: Name::parse(&manifest.cell).map_err(|e| e.to_string())?,
-        epoch: wire::epoch(&manifest.epoch).map_err(|e| e.to_string())?,
-        from_revision: 0,
-        to_revision: manifest.revision,
-        history_hash: history,
-        state_digest: wire::state_digest(&manifest.state_digest).map_err(|e| e.to_string())?,
-        changes,
     };
-    let mut next = state.replace_cell(&base).map_err(|e| e.to_string())?;
-    for (frame, payload) in frames {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
-        match frame {
-            Frame::Manifest | Frame::Chunk => {}
-            Frame::Beside => {
-                let chunk = proto::Chunk::decode(*payload).map_err(|e| text(&e))?;
-                let kills = chunk.changes.iter().map(wire::decode_change).collect::<Result<Vec<_>, _>>();
-                next = next.put_beside(&base.cell, &kills.map_err(|e| text(&e))?, manifest.kill_revision);
-            }
-            Frame::Delta => {
-                let signed = proto::Signed::decode(*payload).map_err(|e| text(&e))?;
-                let delta = wire::open_delta(&signed, keys).map_err(|e| text(&e))?;
-                let batch = wire::decode_delta(&delta, &history).map_err(|e| text(&e))?;
-                history = batch.history_hash;
-                next = next.apply(&batch).map_err(|e| text(&e))?;
-            }
-            Frame::Urgent => {
-                let signed = proto::Signed::decode(*payload).map_err(|e| text(&e))?;
-                let kills = wire::open_urgent(&signed, keys).map_err(|e| text(&e))?;
-                next = next.kill(&kills).map_err(|e| text(&e))?;
-            }
+    let mut chunk = Vec::new();
+    // In the order of the table, so that reading it builds one leaf after the other.
+    snapshot.each(cell, |change| {
+        encode_into(&mut chunk, &change);
+        if chunk.len() >= CHUNK_BYTES {
+            flush(Frame::Chunk, &mut chunk);
         }
+    });
+    flush(Frame::Chunk, &mut chunk);
+    let beside = snapshot.beside(cell);
+    if !beside.is_empty() {
+        beside.iter().for_each(|change| encode_into(&mut chunk, change));
+        flush(Frame::Beside, &mut chunk);
     }
-    Ok(next)
+    failed.map(|()| written)
 }
 
-fn replace_file(beside: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Encodings of messages with repeated fields join by concatenation.
+fn encode_into(chunk: &mut Vec<u8>, change: &Change) {
+    let one = proto::Chunk { changes: vec![wire::encode_change(change)] };
+    chunk.extend_from_slice(&one.encode_to_vec());
+}
+
+fn replace_file<T>(
+    beside: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<T> {
     let mut file = File::create(beside)?;
-    file.write_all(bytes)?;
+    let written = write(&mut file)?;
     file.sync_all()?;
     fs::rename(beside, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    Ok(written)
 }
 
 fn set_aside(path: &Path, detail: String) -> LkgError {

@@ -53,7 +53,7 @@ pub fn decision(out: &mut Vec<u8>, now: Now, mode: EvidenceMode, facts: &Exchang
         identity: basis.principal.as_ref().map(|principal| IdentityFields {
             name: principal.name().as_str(),
             generation: principal.generation(),
-            owner: principal.identity().owner.name().map_or("", |owner| owner),
+            owner: principal.owner().unwrap_or_default(),
         }),
         credential: basis.verified.as_deref().map(|verified| CredentialFields {
             kind: "jwt",

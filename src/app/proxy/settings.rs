@@ -1,13 +1,15 @@
 //! From the configuration to what each room wants to know.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Core, Serves};
 use crate::app::clock::kernel_boot_bytes;
-use crate::app::{AppError, random};
+use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
+use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
@@ -125,6 +127,13 @@ fn all_rules(config: &ProxyConfig) -> impl Iterator<Item = (String, &Arc<RouteRu
             .collect::<Vec<_>>(),
         ListenerKind::ExtAuthz(door) => vec![(listener.name.to_string(), &door.rules)],
     })
+}
+
+/// What keys the table: the same after a restart, so that the last-known-good is in its order.
+pub(super) fn keyer(data: &Path) -> Result<Keyer, AppError> {
+    let mut key = [0; 16];
+    key.copy_from_slice(&secret::key(&data.join("table.key"))?[..16]);
+    Ok(Keyer::new(u128::from_le_bytes(key)))
 }
 
 /// The limits of the most lenient route.

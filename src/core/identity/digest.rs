@@ -11,7 +11,7 @@
 use std::fmt;
 
 use crate::core::id::Name;
-use crate::core::identity::record::{Fields, Record, RecordKind};
+use crate::core::identity::record::{Fields, RecordKind, Written};
 
 /// Buckets of a cell.
 pub const BUCKETS: u16 = 1024;
@@ -50,10 +50,14 @@ impl fmt::Display for StateDigest {
 
 /// The bucket that a record belongs to, the same in every process: repairs name buckets.
 pub fn bucket_of(kind: RecordKind, name: &Name) -> u16 {
+    bucket(kind, name.as_str())
+}
+
+pub(super) fn bucket(kind: RecordKind, name: &str) -> u16 {
     let mut hasher = blake3::Hasher::new_derive_key("portreeve state v1 bucket");
     hasher.update(kind.as_str().as_bytes());
     hasher.update(&[0]);
-    hasher.update(name.as_str().as_bytes());
+    hasher.update(name.as_bytes());
     let [first, second, ..] = *hasher.finalize().as_bytes();
     u16::from_be_bytes([first, second]) % BUCKETS
 }
@@ -65,17 +69,17 @@ impl Element {
     /// The element of one record; without a value, of its tombstone.
     pub(super) fn new(
         kind: RecordKind,
-        name: &Name,
+        name: &str,
         generation: u32,
         revision: u64,
-        value: Option<&Record>,
+        value: Option<&impl Written>,
     ) -> Self {
         let mut fields = Fields::new("portreeve state v1 element");
         fields.text(kind.as_str());
-        fields.text(name.as_str());
+        fields.text(name);
         fields.number(u64::from(generation));
         fields.number(revision);
-        fields.option(value, |fields, record| record.write(fields));
+        fields.option(value, |fields, value| value.write(fields));
         Self(fields.finish())
     }
 

@@ -5,19 +5,24 @@
 
 mod cell;
 mod digest;
+mod links;
+mod packed;
 mod record;
+mod rows;
 mod snapshot;
 mod standing;
 mod table;
+mod tree;
 
 pub use cell::{Freshness, Lease, SnapshotCell};
 pub use digest::{BUCKETS, StateDigest, bucket_of};
+pub use packed::{BindingView, CredentialView, EntitlementView, IdentityView, List, OwnerView, Row};
 pub use record::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Entitlement, Exception, Hygiene,
     HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, Issuer, KillBatch, Owner, PolicyMode,
     PolicySet, Record, RecordKind, Repair, Resource, ResourceRoute, Revocation, RevocationTarget, RiskLevel,
     TokenProfile,
 };
-pub use snapshot::{ApplyError, CellState, Held, Keyer, Snapshot, SnapshotStats};
-pub use standing::{Principal, Standing};
+pub use snapshot::{ApplyError, CellState, Held, Keyer, Rebuild, Snapshot, SnapshotStats};
+pub use standing::{Principal, PrincipalFacts, Standing};
 pub use table::Table;

@@ -8,10 +8,13 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::core::id::{Epoch, Name, Position};
 use crate::core::identity::digest::{StateDigest, Sum};
+use crate::core::identity::links::Links;
+use crate::core::identity::packed::{CredentialView, IdentityView, Row, Texts, View, read};
 use crate::core::identity::record::{
-    Batch, Change, Credential, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet,
-    Record, RecordKind, Resource, Revocation, RevocationTarget,
+    Batch, Change, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet, Record,
+    RecordKind, Resource, Revocation, RevocationTarget,
 };
+use crate::core::identity::rows::Rows;
 use crate::core::identity::table::Table;
 use crate::core::policy::{PolicyError, TenantPolicy};
 
@@ -33,11 +36,22 @@ impl Keyer {
     }
 
     fn key(self, space: Space, parts: &[&[u8]]) -> u128 {
+        self.key_of_pieces(space, parts.iter().map(|part| [*part, &[]]))
+    }
+
+    /// The key of a text that records share.
+    pub(super) fn text_key(self, text: &str) -> u128 {
+        self.key(Space::Text, &[text.as_bytes()])
+    }
+
+    /// The key of parts each of which may lie in two pieces: where one is cut makes no difference.
+    fn key_of_pieces<'p>(self, space: Space, parts: impl IntoIterator<Item = [&'p [u8]; 2]>) -> u128 {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
         hasher.write_u8(space as u8);
-        for part in parts {
-            hasher.write_u64(part.len() as u64);
-            hasher.write(part);
+        for [first, rest] in parts {
+            hasher.write_u64((first.len() + rest.len()) as u64);
+            hasher.write(first);
+            hasher.write(rest);
         }
         hasher.finish128().as_u128()
     }
@@ -61,6 +75,7 @@ enum Space {
     KilledCredential,
     KilledBefore,
     KilledIdentity,
+    Text,
 }
 
 impl From<RecordKind> for Space {
@@ -77,7 +92,8 @@ impl From<RecordKind> for Space {
     }
 }
 
-/// A record as held: its value with its name, generation and revision.
+/// A record as held: its value with its name, generation and revision. Identities and credentials,
+/// of which there are many, are held packed and read as a [`Row`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Held<T> {
     /// The tenant.
@@ -107,6 +123,8 @@ pub struct CellState {
     pub history_hash: [u8; 32],
     /// The digest of its records, tombstones included.
     pub state_digest: StateDigest,
+    /// How many records it holds, tombstones included.
+    pub records: u64,
     /// The tenant's policies, compiled.
     pub policy: Arc<TenantPolicy>,
     sum: Arc<Sum>,
@@ -124,17 +142,18 @@ pub struct Snapshot {
     position: Position,
     cells: Arc<[CellState]>,
     records: Tables,
+    texts: Texts,
     by_iss: Table<Arc<Held<Issuer>>>,
-    subjects: Table<Name>,
-    fingerprints: Table<Name>,
+    subjects: Links,
+    fingerprints: Links,
     kills: Table<Kills>,
     overlay: Overlay,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
-    identities: Table<Arc<Held<Identity>>>,
-    credentials: Table<Arc<Held<Credential>>>,
+    identities: Rows,
+    credentials: Rows,
     issuers: Table<Arc<Held<Issuer>>>,
     revocations: Table<Arc<Held<Revocation>>>,
     policy_sets: Table<Arc<Held<PolicySet>>>,
@@ -230,9 +249,10 @@ impl Snapshot {
             position: Position::default(),
             cells: Arc::from(Vec::new()),
             records: Tables::default(),
+            texts: Texts::new(keyer),
             by_iss: Table::default(),
-            subjects: Table::default(),
-            fingerprints: Table::default(),
+            subjects: Links::default(),
+            fingerprints: Links::default(),
             kills: Table::default(),
             overlay: Table::default(),
         }
@@ -286,25 +306,58 @@ impl Snapshot {
     }
 
     /// An identity by name.
-    pub fn identity(&self, tenant: &Name, name: &Name) -> Option<&Arc<Held<Identity>>> {
-        self.records.identities.at(self.named(Space::Identity, tenant, name))
+    pub fn identity(&self, tenant: &Name, name: &Name) -> Option<Row<'_, IdentityView<'_>>> {
+        self.row(&self.records.identities, Space::Identity, tenant, name.as_str())
     }
 
-    /// The identity bound to a subject of an issuer.
-    pub fn identity_of(&self, tenant: &Name, issuer: &Name, subject: &str) -> Option<&Arc<Held<Identity>>> {
-        let key = self.subject_key(tenant, issuer, subject);
-        self.identity(tenant, self.subjects.at(key)?)
+    /// The identity bound to a subject of an issuer; `None`, too, when more than one claims it.
+    pub fn identity_of(
+        &self,
+        tenant: &Name,
+        issuer: &Name,
+        subject: &str,
+    ) -> Option<Row<'_, IdentityView<'_>>> {
+        let key = self.subject_key(tenant, issuer.as_str(), [subject, ""]);
+        let rows = self.subjects.places(key).flat_map(|place| self.records.identities.at(place));
+        let bound = |row: &Row<'_, IdentityView<'_>>| {
+            row.tenant == tenant.as_str()
+                && row.value.is_some_and(|v| v.bindings.iter().any(|b| b.is_of(issuer.as_str(), subject)))
+        };
+        let mut found = rows.filter_map(|row| read(row, &self.texts)).filter(bound);
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
     }
 
     /// A credential by name.
-    pub fn credential(&self, tenant: &Name, name: &Name) -> Option<&Arc<Held<Credential>>> {
-        self.records.credentials.at(self.named(Space::Credential, tenant, name))
+    pub fn credential(&self, tenant: &Name, name: &Name) -> Option<Row<'_, CredentialView<'_>>> {
+        self.row(&self.records.credentials, Space::Credential, tenant, name.as_str())
     }
 
-    /// The credential with this fingerprint.
-    pub fn credential_with(&self, tenant: &Name, fingerprint: &[u8; 32]) -> Option<&Arc<Held<Credential>>> {
-        let key = self.keyer.key(Space::Fingerprint, &[tenant.as_str().as_bytes(), fingerprint]);
-        self.credential(tenant, self.fingerprints.at(key)?)
+    /// The credentials with this fingerprint: one, unless a hub gave two the same. `Err`: what lies
+    /// there cannot be read.
+    pub(super) fn credentials_with(
+        &self,
+        tenant: &Name,
+        fingerprint: &[u8; 32],
+    ) -> impl Iterator<Item = Result<Row<'_, CredentialView<'_>>, Unreadable>> {
+        let key = self.fingerprint_key(tenant, fingerprint);
+        let rows = self.fingerprints.places(key).flat_map(|place| self.records.credentials.at(place));
+        let is_it = move |row: &Row<'_, CredentialView<'_>>| {
+            row.tenant == tenant.as_str() && row.value.is_some_and(|value| value.fingerprint == fingerprint)
+        };
+        rows.map(|row| read(row, &self.texts).ok_or(Unreadable))
+            .filter(move |row| row.as_ref().map_or(true, is_it))
+    }
+
+    fn row<'a, V: View<'a>>(
+        &'a self,
+        rows: &'a Rows,
+        space: Space,
+        tenant: &Name,
+        name: &str,
+    ) -> Option<Row<'a, V>> {
+        let place = place(self.named(space, tenant, name));
+        rows.at(place).filter_map(|row| read(row, &self.texts)).find(|row| row.is_of(tenant, name))
     }
 
     /// The issuer with exactly this `iss`.
@@ -314,7 +367,7 @@ impl Snapshot {
 
     /// A resource by name.
     pub fn resource(&self, tenant: &Name, name: &Name) -> Option<&Arc<Held<Resource>>> {
-        self.records.resources.at(self.named(Space::Resource, tenant, name))
+        self.records.resources.at(self.named(Space::Resource, tenant, name.as_str()))
     }
 
     /// The tenant's exceptions, live and lapsed.
@@ -343,7 +396,7 @@ impl Snapshot {
     pub(super) fn kills_of_credential(
         &self,
         tenant: &Name,
-        name: &Name,
+        name: &str,
     ) -> impl Iterator<Item = &Arc<Held<Revocation>>> {
         self.kills_at(self.named(Space::KilledCredential, tenant, name)).iter()
     }
@@ -352,7 +405,7 @@ impl Snapshot {
     pub(super) fn kills_of_identity(
         &self,
         tenant: &Name,
-        name: &Name,
+        name: &str,
     ) -> impl Iterator<Item = &Arc<Held<Revocation>>> {
         let whole = self.kills_at(self.named(Space::KilledIdentity, tenant, name));
         let before = self.kills_at(self.named(Space::KilledBefore, tenant, name));
@@ -371,30 +424,51 @@ impl Snapshot {
                 key(Space::KilledToken, &[tenant, issuer.as_str().as_bytes(), jti.as_bytes()])
             }
             RevocationTarget::TokenDigest { digest, .. } => key(Space::KilledDigest, &[tenant, digest]),
-            RevocationTarget::Credential(name) => self.named(Space::KilledCredential, cell, name),
+            RevocationTarget::Credential(name) => self.named(Space::KilledCredential, cell, name.as_str()),
             RevocationTarget::IssuedBefore { identity, .. } => {
-                self.named(Space::KilledBefore, cell, identity)
+                self.named(Space::KilledBefore, cell, identity.as_str())
             }
-            RevocationTarget::Identity { identity, .. } => self.named(Space::KilledIdentity, cell, identity),
+            RevocationTarget::Identity { identity, .. } => {
+                self.named(Space::KilledIdentity, cell, identity.as_str())
+            }
         }
     }
 
-    fn named(&self, space: Space, tenant: &Name, name: &Name) -> u128 {
-        self.keyer.key(space, &[tenant.as_str().as_bytes(), name.as_str().as_bytes()])
+    fn named(&self, space: Space, tenant: &Name, name: &str) -> u128 {
+        self.keyer.key(space, &[tenant.as_str().as_bytes(), name.as_bytes()])
     }
 
-    fn subject_key(&self, tenant: &Name, issuer: &Name, subject: &str) -> u128 {
-        let parts = [tenant.as_str().as_bytes(), issuer.as_str().as_bytes(), subject.as_bytes()];
-        self.keyer.key(Space::Subject, &parts)
+    fn subject_key(&self, tenant: &Name, issuer: &str, [first, rest]: [&str; 2]) -> u128 {
+        let parts = [
+            [tenant.as_str().as_bytes(), &[]],
+            [issuer.as_bytes(), &[]],
+            [first.as_bytes(), rest.as_bytes()],
+        ];
+        self.keyer.key_of_pieces(Space::Subject, parts)
+    }
+
+    fn fingerprint_key(&self, tenant: &Name, fingerprint: &[u8; 32]) -> u128 {
+        self.keyer.key(Space::Fingerprint, &[tenant.as_str().as_bytes(), fingerprint])
     }
 }
 
+/// Where a packed record lies: the beginning of its key.
+fn place(key: u128) -> u32 {
+    u32::try_from(key >> 96).unwrap_or(0)
+}
+
+/// That a packed record cannot be read: memory was damaged.
+#[derive(Debug)]
+pub(super) struct Unreadable;
+
 mod apply;
+mod draft;
 mod export;
 mod overlay;
 mod repair;
 
 use overlay::{Overlaid, Overlay};
+pub use repair::Rebuild;
 
 #[cfg(test)]
 mod tests;
@@ -403,15 +477,23 @@ mod tests;
 impl Snapshot {
     /// This state with a flipped bit: one identity's third-party mark, behind the table's back.
     pub(crate) fn damaged(&self, cell: &Name, identity: &Name) -> Self {
-        let mut held = self.clone();
-        let key = self.named(Space::Identity, cell, identity);
-        if let Some(record) = self.records.identities.at(key) {
-            let mut flipped = Held::clone(record);
-            flipped.value = flipped.value.map(|value| {
-                Arc::new(Identity { third_party: !value.third_party, ..Identity::clone(&value) })
-            });
-            held.records.identities = held.records.identities.with(vec![(key, Some(Arc::new(flipped)))]);
+        let mut changes = self.export(cell);
+        changes.retain(|change| change.name == *identity);
+        for change in &mut changes {
+            if let Some(Record::Identity(value)) = &mut change.record {
+                let third_party = !value.third_party;
+                *value = Arc::new(Identity { third_party, ..Identity::clone(value) });
+            }
         }
-        held
+        self.with_rows(cell, &changes)
+    }
+
+    /// This state with one bit of its identities' memory flipped; `None`: there are not so many.
+    pub(crate) fn flipped(&self, at: usize) -> Option<Self> {
+        let rows = &self.records.identities;
+        (at < rows.bits()).then(|| {
+            let identities = rows.flipped(at);
+            Self { records: Tables { identities, ..self.records.clone() }, ..self.clone() }
+        })
     }
 }

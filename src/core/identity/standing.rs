@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use crate::core::credential::Verified;
 use crate::core::id::Name;
-use crate::core::identity::record::{
-    Credential, CredentialStatus, Identity, IdentityStatus, RevocationTarget,
-};
-use crate::core::identity::snapshot::{Held, Snapshot};
+use crate::core::identity::packed::{CredentialView, IdentityView, Row};
+use crate::core::identity::record::{CredentialStatus, IdentityStatus, RevocationTarget};
+use crate::core::identity::snapshot::Snapshot;
 use crate::core::policy::Reason;
 use crate::core::time::Timestamp;
 
@@ -18,50 +17,88 @@ use crate::core::time::Timestamp;
 /// use portreeve::core::identity::Principal;
 /// let forged = Principal { caller: todo!(), actors: vec![] };
 /// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Principal {
-    caller: Resolved,
-    actors: Vec<Resolved>,
+#[derive(Clone, Debug)]
+pub struct Principal<'a> {
+    caller: Resolved<'a>,
+    actors: Vec<Resolved<'a>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Resolved {
-    held: Arc<Held<Identity>>,
-    identity: Arc<Identity>,
+#[derive(Clone, Debug)]
+struct Resolved<'a> {
+    name: Name,
+    generation: u32,
+    revision: u64,
+    identity: IdentityView<'a>,
 }
 
-impl Principal {
+impl<'a> Principal<'a> {
     /// The identity's name.
-    pub fn name(&self) -> &Name {
-        &self.caller.held.name
+    pub const fn name(&self) -> &Name {
+        &self.caller.name
     }
 
     /// The identity's generation.
-    pub fn generation(&self) -> u32 {
-        self.caller.held.generation
+    pub const fn generation(&self) -> u32 {
+        self.caller.generation
     }
 
     /// The revision of its record's last change.
-    pub fn revision(&self) -> u64 {
-        self.caller.held.revision
+    pub const fn revision(&self) -> u64 {
+        self.caller.revision
     }
 
     /// The identity.
-    pub fn identity(&self) -> &Identity {
+    pub const fn identity(&self) -> &IdentityView<'a> {
         &self.caller.identity
+    }
+
+    /// What a record says of it.
+    pub fn facts(&self) -> PrincipalFacts {
+        PrincipalFacts {
+            name: self.caller.name.clone(),
+            generation: self.caller.generation,
+            owner: self.caller.identity.owner.name().map(Arc::from),
+            actors: self.actors.iter().map(|actor| actor.name.clone()).collect(),
+        }
+    }
+}
+
+/// What is left of a [`Principal`] once the state it was resolved in is let go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrincipalFacts {
+    name: Name,
+    generation: u32,
+    owner: Option<Arc<str>>,
+    actors: Vec<Name>,
+}
+
+impl PrincipalFacts {
+    /// The identity's name.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The identity's generation.
+    pub const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Its owner's team, or else person.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
     }
 
     /// The identities that act for it, outermost first.
     pub fn actors(&self) -> impl ExactSizeIterator<Item = &Name> {
-        self.actors.iter().map(|actor| &actor.held.name)
+        self.actors.iter()
     }
 }
 
 /// That a principal may act at all, and the record of the credential it used, if the hub keeps one.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct Standing<'a> {
     /// The record of the key that verified the credential.
-    pub credential: Option<Arc<Held<Credential>>>,
+    pub credential: Option<Row<'a, CredentialView<'a>>>,
 }
 
 impl Snapshot {
@@ -69,7 +106,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Reason::IdentityUnknown`] when any of them is bound to no identity of the tenant.
-    pub fn resolve(&self, tenant: &Name, verified: &Verified) -> Result<Principal, Reason> {
+    pub fn resolve<'a>(&'a self, tenant: &Name, verified: &Verified) -> Result<Principal<'a>, Reason> {
         let caller = self.resolve_one(tenant, verified.issuer(), verified.subject())?;
         let actor = |iss: &str, subject: &str| {
             let issuer = self.issuer_of(tenant, iss).ok_or(Reason::IdentityUnknown)?;
@@ -79,10 +116,11 @@ impl Snapshot {
         Ok(Principal { caller, actors: actors.collect::<Result<_, _>>()? })
     }
 
-    fn resolve_one(&self, tenant: &Name, issuer: &Name, subject: &str) -> Result<Resolved, Reason> {
-        let held = self.identity_of(tenant, issuer, subject).ok_or(Reason::IdentityUnknown)?;
-        let identity = held.value.as_ref().ok_or(Reason::IdentityUnknown)?;
-        Ok(Resolved { held: Arc::clone(held), identity: Arc::clone(identity) })
+    fn resolve_one(&self, tenant: &Name, issuer: &Name, subject: &str) -> Result<Resolved<'_>, Reason> {
+        let row = self.identity_of(tenant, issuer, subject).ok_or(Reason::IdentityUnknown)?;
+        let identity = row.value.ok_or(Reason::IdentityUnknown)?;
+        let name = Name::parse(row.name).map_err(|_| Reason::IdentityUnknown)?;
+        Ok(Resolved { name, generation: row.generation, revision: row.revision, identity })
     }
 
     /// Whether the credential and every identity behind it stand at `now`.
@@ -92,27 +130,30 @@ impl Snapshot {
     ///
     /// # Errors
     /// The reason of the first that does not stand; revocations are looked at first. A key that
-    /// belongs to another identity verifies nothing for this one.
+    /// belongs to another identity verifies nothing for this one. [`Reason::Internal`] when the key's
+    /// record cannot be read.
     pub fn standing(
         &self,
         tenant: &Name,
-        principal: &Principal,
+        principal: &Principal<'_>,
         verified: &Verified,
         leeway: Duration,
         now: Timestamp,
-    ) -> Result<Standing, Reason> {
+    ) -> Result<Standing<'_>, Reason> {
         let jti = verified.token_id().map(|id| &**id);
         let digest = verified.signing_input_digest();
         if self.kills_of_token(tenant, verified.issuer(), jti, digest).next().is_some() {
             return Err(Reason::CredentialRevoked);
         }
-        let credential = self.credential_with(tenant, verified.key_thumbprint()).cloned();
-        if let Some(held) = &credential {
-            self.credential_stands(tenant, held, now)?;
-            let owner = held.value.as_deref().and_then(|credential| credential.identity.as_ref());
-            if owner.is_some_and(|owner| owner != principal.name()) {
+        let mut credential = None;
+        for held in self.credentials_with(tenant, verified.key_thumbprint()) {
+            let held = held.map_err(|_| Reason::Internal)?;
+            self.credential_stands(tenant, &held, now)?;
+            let owner = held.value.and_then(|credential| credential.identity);
+            if owner.is_some_and(|owner| owner != principal.name().as_str()) {
                 return Err(Reason::CredentialUnverified);
             }
+            credential = Some(held);
         }
         let parties = || std::iter::once(&principal.caller).chain(&principal.actors);
         for party in parties() {
@@ -127,14 +168,14 @@ impl Snapshot {
     fn credential_stands(
         &self,
         tenant: &Name,
-        held: &Held<Credential>,
+        held: &Row<'_, CredentialView<'_>>,
         now: Timestamp,
     ) -> Result<(), Reason> {
-        let revoked = self.kills_of_credential(tenant, &held.name).next().is_some();
-        if revoked || self.overlaid_credential(tenant, &held.name) {
+        let revoked = self.kills_of_credential(tenant, held.name).next().is_some();
+        if revoked || self.overlaid_credential(tenant, held.name) {
             return Err(Reason::CredentialRevoked);
         }
-        match held.value.as_deref() {
+        match held.value {
             Some(value) if value.status == CredentialStatus::Revoked => Err(Reason::CredentialRevoked),
             Some(value) if value.expires.is_some_and(|end| now >= end) => Err(Reason::CredentialExpired),
             _ => Ok(()),
@@ -144,16 +185,14 @@ impl Snapshot {
     fn not_revoked(
         &self,
         tenant: &Name,
-        party: &Resolved,
+        party: &Resolved<'_>,
         verified: &Verified,
         leeway: Duration,
     ) -> Result<(), Reason> {
         let issued_in_time = |cut: Timestamp| verified.issued_at().is_some_and(|at| at >= cut.after(leeway));
-        for kill in self.kills_of_identity(tenant, &party.held.name) {
+        for kill in self.kills_of_identity(tenant, party.name.as_str()) {
             match kill.value.as_deref().map(|revocation| &revocation.target) {
-                Some(RevocationTarget::Identity { generation, .. })
-                    if party.held.generation <= *generation =>
-                {
+                Some(RevocationTarget::Identity { generation, .. }) if party.generation <= *generation => {
                     return Err(Reason::IdentityRevoked);
                 }
                 Some(RevocationTarget::IssuedBefore { not_before, .. }) if !issued_in_time(*not_before) => {
@@ -162,11 +201,11 @@ impl Snapshot {
                 _ => {}
             }
         }
-        for (generation, identity) in self.overlaid_identity(tenant, &party.held.name) {
+        for (generation, identity) in self.overlaid_identity(tenant, party.name.as_str()) {
             if identity.not_before.is_some_and(|cut| !issued_in_time(cut)) {
                 return Err(Reason::CredentialRevoked);
             }
-            if party.held.generation <= generation {
+            if party.generation <= generation {
                 stands(identity.status)?;
             }
         }
@@ -185,7 +224,7 @@ fn stands(status: IdentityStatus) -> Result<(), Reason> {
     }
 }
 
-fn may_act(identity: &Identity, now: Timestamp) -> Result<(), Reason> {
+fn may_act(identity: &IdentityView<'_>, now: Timestamp) -> Result<(), Reason> {
     stands(identity.status)?;
     if identity.end.is_some_and(|end| now >= end) { Err(Reason::IdentityExpired) } else { Ok(()) }
 }

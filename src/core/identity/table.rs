@@ -1,32 +1,26 @@
 //! A persistent table from 128-bit keys to values: changing it copies only what changes.
 //!
-//! Three levels of fixed fan-out (32 × 32 × 16) by the key's top bits, then a leaf
-//! sorted by key and searched by bisection from an interpolated guess. A leaf of a
-//! million-entry table holds about 61 entries. Fixed fan-out costs under 3 MiB and
-//! saves resizing. Keys must be uniformly spread: they are keyed hashes.
+//! A [`Tree`] of leaves sorted by key and searched by bisection. For the kinds of which there are
+//! few; identities and credentials are packed, see [`super::rows`].
 //!
 //! INVARIANT: a leaf is sorted by key and holds each key once.
 
 use std::fmt;
 use std::sync::Arc;
 
-const TOP_BITS: u32 = 5;
-const MIDDLE_BITS: u32 = 5;
-const LEAF_BITS: u32 = 4;
+use crate::core::identity::tree::{Tree, leaf_of};
 
 type Leaf<V> = Arc<[(u128, V)]>;
-type Middle<V> = Arc<[Leaf<V>]>;
-type Top<V> = Arc<[Middle<V>]>;
 
 /// The table. Cloning it copies one pointer.
 pub struct Table<V> {
-    top: Arc<[Top<V>]>,
+    tree: Tree<Leaf<V>>,
     len: usize,
 }
 
 impl<V> Clone for Table<V> {
     fn clone(&self) -> Self {
-        Self { top: Arc::clone(&self.top), len: self.len }
+        Self { tree: self.tree.clone(), len: self.len }
     }
 }
 
@@ -38,10 +32,7 @@ impl<V> fmt::Debug for Table<V> {
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        let leaf: Leaf<V> = Arc::from(Vec::new());
-        let middle: Middle<V> = (0..1usize << LEAF_BITS).map(|_| Arc::clone(&leaf)).collect();
-        let top: Top<V> = (0..1usize << MIDDLE_BITS).map(|_| Arc::clone(&middle)).collect();
-        Self { top: (0..1usize << TOP_BITS).map(|_| Arc::clone(&top)).collect(), len: 0 }
+        Self { tree: Tree::new(&Arc::from(Vec::new())), len: 0 }
     }
 }
 
@@ -58,58 +49,41 @@ impl<V: Clone> Table<V> {
 
     /// The value under `key`.
     pub fn at(&self, key: u128) -> Option<&V> {
-        let (top, middle, leaf) = places(key);
-        let entries = self.top.get(top)?.get(middle)?.get(leaf)?;
-        let found = search(entries, key).ok()?;
+        let entries = self.tree.leaf(place(key))?;
+        let found = entries.binary_search_by(|(held, _)| held.cmp(&key)).ok()?;
         entries.get(found).map(|(_, value)| value)
     }
 
     /// All entries, in key order.
     pub fn iter(&self) -> impl Iterator<Item = (u128, &V)> {
-        let leaves = self.top.iter().flat_map(|t| t.iter()).flat_map(|m| m.iter());
-        leaves.flat_map(|l| l.iter()).map(|(key, value)| (*key, value))
+        self.tree.leaves().flat_map(|leaf| leaf.iter()).map(|(key, value)| (*key, value))
     }
 
-    /// The table after `edits`; `None` removes. The last edit of a key wins.
+    /// Makes `edits`; `None` removes. The last edit of a key wins.
     ///
-    /// Each touched leaf and its path are copied once, whatever the number of edits in it.
-    pub fn with(&self, mut edits: Vec<(u128, Option<V>)>) -> Self {
+    /// Each touched leaf is copied once, whatever the number of edits in it.
+    pub fn edit(&mut self, mut edits: Vec<(u128, Option<V>)>) {
         edits.sort_by_key(|(key, _)| *key);
-        let mut next = self.clone();
-        let mut rest = edits.as_slice();
-        while let Some(((first, _), _)) = rest.split_first() {
-            let same = rest.partition_point(|(key, _)| places(*key) == places(*first));
-            let (here, later) = rest.split_at(same);
-            next.edit_leaf(*first, here);
-            rest = later;
+        for here in edits.chunk_by(|(a, _), (b, _)| leaf_of(place(*a)) == leaf_of(place(*b))) {
+            let leaf = here.first().and_then(|(key, _)| self.tree.leaf_mut(place(*key)));
+            let Some(leaf) = leaf else { continue };
+            let before = leaf.len();
+            let after = merge(leaf, here);
+            self.len = self.len.saturating_sub(before).saturating_add(after.len());
+            *leaf = Arc::from(after);
         }
+    }
+
+    /// The table after `edits`, beside this one.
+    pub fn with(&self, edits: Vec<(u128, Option<V>)>) -> Self {
+        let mut next = self.clone();
+        next.edit(edits);
         next
     }
-
-    fn edit_leaf(&mut self, key: u128, edits: &[(u128, Option<V>)]) {
-        let (top, middle, leaf) = places(key);
-        let slot = Arc::make_mut(&mut self.top)
-            .get_mut(top)
-            .and_then(|t| Arc::make_mut(t).get_mut(middle))
-            .and_then(|m| Arc::make_mut(m).get_mut(leaf));
-        if let Some(slot) = slot {
-            let before = slot.len();
-            let after = merge(slot, edits);
-            self.len = self.len.saturating_sub(before).saturating_add(after.len());
-            *slot = Arc::from(after);
-        }
-    }
 }
 
-fn places(key: u128) -> (usize, usize, usize) {
-    let bits = |above: u32, width: u32| {
-        usize::try_from((key >> (128 - above - width)) & ((1 << width) - 1)).unwrap_or(0)
-    };
-    (bits(0, TOP_BITS), bits(TOP_BITS, MIDDLE_BITS), bits(TOP_BITS + MIDDLE_BITS, LEAF_BITS))
-}
-
-fn search<V>(entries: &[(u128, V)], key: u128) -> Result<usize, usize> {
-    entries.binary_search_by(|(held, _)| held.cmp(&key))
+fn place(key: u128) -> u32 {
+    u32::try_from(key >> 96).unwrap_or(0)
 }
 
 fn merge<V: Clone>(old: &[(u128, V)], edits: &[(u128, Option<V>)]) -> Vec<(u128, V)> {

@@ -16,7 +16,7 @@ use cedar_policy::{
 use crate::core::credential::Verified;
 use crate::core::id::Name;
 use crate::core::identity::{
-    Held, Hygiene, HygieneRule, Identity, PolicyMode, PolicySet, Principal, Resource, ResourceRoute,
+    Held, Hygiene, HygieneRule, IdentityView, PolicyMode, PolicySet, Principal, Resource, ResourceRoute,
 };
 use crate::core::policy::request::Exchange;
 use crate::core::time::{Now, Timestamp};
@@ -115,7 +115,7 @@ struct Vocabulary {
 /// One question to the policies.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
-    pub(crate) principal: &'a Principal,
+    pub(crate) principal: &'a Principal<'a>,
     pub(crate) verified: &'a Verified,
     pub(crate) resource: &'a Held<Resource>,
     pub(crate) route: &'a ResourceRoute,
@@ -405,17 +405,17 @@ fn credential(verified: &Verified, now: Timestamp) -> Result<RestrictedExpressio
 
 fn identity_entity(
     uid: EntityUid,
-    principal: &Principal,
+    principal: &Principal<'_>,
     now: Timestamp,
     reads: Reads,
 ) -> Result<Entity, String> {
-    let identity: &Identity = principal.identity();
+    let identity: &IdentityView<'_> = principal.identity();
     let live = identity.entitlements.iter().filter(|e| e.expires.is_none_or(|end| now < end));
     let mut attributes = vec![
         ("type".to_owned(), string(identity.kind.as_str())),
-        ("environment".to_owned(), string(&identity.environment)),
+        ("environment".to_owned(), string(identity.environment)),
         ("thirdParty".to_owned(), RestrictedExpression::new_bool(identity.third_party)),
-        ("entitlements".to_owned(), RestrictedExpression::new_set(live.map(|e| string(&e.name)))),
+        ("entitlements".to_owned(), RestrictedExpression::new_set(live.map(|e| string(e.name)))),
     ];
     attributes.extend(identity.owner.name().map(|owner| ("owner".to_owned(), string(owner))));
     attributes.extend(identity.risk.map(|risk| ("risk".to_owned(), string(risk.as_str()))));

@@ -1,6 +1,6 @@
 //! Hygiene rules: what is wrong with an identity that may otherwise act.
 
-use crate::core::identity::{Credential, Hygiene, HygieneMode, Identity, Resource};
+use crate::core::identity::{CredentialView, Hygiene, HygieneMode, IdentityView, Resource};
 use crate::core::policy::reason::Reason;
 use crate::core::time::Timestamp;
 
@@ -16,8 +16,8 @@ pub struct Broken {
 /// The rules that `identity`, using `credential` on `resource`, breaks at `now`; rules that are off are left out.
 pub fn broken_rules(
     hygiene: &Hygiene,
-    identity: &Identity,
-    credential: Option<&Credential>,
+    identity: &IdentityView<'_>,
+    credential: Option<&CredentialView<'_>>,
     resource: &Resource,
     now: Timestamp,
 ) -> impl Iterator<Item = Broken> {
@@ -30,7 +30,7 @@ pub fn broken_rules(
             reached(credential.and_then(|c| c.rotate_by)),
         ),
         (Reason::HygieneReviewLapsed, hygiene.review_lapsed, reached(identity.review_due)),
-        (Reason::HygieneEnvironment, hygiene.environment, identity.environment != resource.environment),
+        (Reason::HygieneEnvironment, hygiene.environment, *identity.environment != *resource.environment),
     ];
     findings
         .into_iter()

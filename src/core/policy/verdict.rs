@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::credential::Verified;
 use crate::core::id::{Name, Position};
-use crate::core::identity::Principal;
+use crate::core::identity::PrincipalFacts;
 use crate::core::policy::cedar::{Answer, ShadowOutcome};
 use crate::core::policy::reason::Reason;
 use crate::core::time::Now;
@@ -55,7 +55,7 @@ pub struct Basis {
     /// Whether verification was remembered rather than done.
     pub verification_cached: bool,
     /// The resolved caller.
-    pub principal: Option<Principal>,
+    pub principal: Option<PrincipalFacts>,
     /// What the policies said.
     pub answer: Option<Arc<Answer>>,
     /// Digest of the tenant's policies and hygiene rules.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 
 use crate::core::id::Name;
-use crate::core::identity::{Change, Snapshot, bucket_of};
+use crate::core::identity::{Change, Snapshot};
 use crate::hub::blocking;
 use crate::hub::feed::{Feed, digest_bytes};
 use crate::hub::store::CellPosition;
@@ -86,11 +86,10 @@ impl Image {
     /// in the same chunk again.
     fn build(feed: &Feed, cell: &Name) -> Option<Self> {
         let mirror = feed.mirrored();
-        let mut changes = mirror.state().export(cell);
-        changes.sort_by_cached_key(|c| (bucket_of(c.kind, &c.name), c.kind, c.name.clone()));
         let mut manifest = manifest(feed, mirror.state(), cell, mirror.kill_revision(cell))?;
-        manifest.records = changes.len() as u64;
-        let chunks: Vec<_> = cut(&changes).map(|bytes| (blake3::hash(&bytes), bytes)).collect();
+        manifest.records = mirror.state().cell(cell)?.records;
+        let chunks = cut(|take| mirror.state().each_by_bucket(cell, |change| take(&change))).into_iter();
+        let chunks: Vec<_> = chunks.map(|bytes| (blake3::hash(&bytes), bytes)).collect();
         let named = |(hash, bytes): &(blake3::Hash, Bytes)| proto::ChunkRef {
             hash: Bytes::copy_from_slice(hash.as_bytes()),
             length: bytes.len() as u64,
@@ -127,22 +126,22 @@ pub(super) fn manifest(
     })
 }
 
-/// Changes as the encodings of chunks, each of at most [`CHUNK_BYTES_MAX`] or one record.
-pub(super) fn cut(changes: &[Change]) -> impl Iterator<Item = Bytes> {
-    let mut rest = changes.iter().peekable();
-    std::iter::from_fn(move || {
-        let mut open = BytesMut::new();
-        while let Some(change) = rest.peek() {
-            let one = proto::Chunk { changes: vec![encode_change(change)] };
-            if !open.is_empty() && open.len() + one.encoded_len() > CHUNK_BYTES_MAX {
-                break;
-            }
-            // Encodings of messages with repeated fields join by concatenation.
-            open.extend_from_slice(&one.encode_to_vec());
-            rest.next();
+/// What `show` shows, as the encodings of chunks, each of at most [`CHUNK_BYTES_MAX`] or one record.
+pub(super) fn cut(show: impl FnOnce(&mut dyn FnMut(&Change))) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    let mut open = BytesMut::new();
+    show(&mut |change| {
+        let one = proto::Chunk { changes: vec![encode_change(change)] };
+        if !open.is_empty() && open.len() + one.encoded_len() > CHUNK_BYTES_MAX {
+            chunks.push(open.split().freeze());
         }
-        (!open.is_empty()).then(|| open.freeze())
-    })
+        // Encodings of messages with repeated fields join by concatenation.
+        open.extend_from_slice(&one.encode_to_vec());
+    });
+    if !open.is_empty() {
+        chunks.push(open.freeze());
+    }
+    chunks
 }
 
 /// Largest chunk.

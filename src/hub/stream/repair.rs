@@ -37,6 +37,7 @@ pub(super) fn make(feed: &Feed, request: &proto::RepairRequest) -> Result<Vec<pr
             .map(Part::Changes)
             .map_err(|_| Status::internal("a chunk does not decode"))
     };
-    let parts = std::iter::once(Ok(first)).chain(cut(&changes).map(chunk));
+    let chunks = cut(|take| changes.iter().for_each(take)).into_iter();
+    let parts = std::iter::once(Ok(first)).chain(chunks.map(chunk));
     parts.map(|part| Ok(proto::RepairPart { part: Some(part?) })).collect()
 }

@@ -111,8 +111,8 @@ fn missed(mirror: &Mirror, cell: &Name, known: u64) -> Vec<proto::Urgent> {
     if mirror.kill_revision(cell) <= known {
         return Vec::new();
     }
-    let mut changes = mirror.state().export(cell);
-    changes.retain(|change| change.denies() && change.revision > known);
+    let mut changes = mirror.state().denying(cell, known);
+    changes.retain(Change::denies);
     changes.sort_by_key(|change| change.revision);
     let mut previous = known;
     let mut messages = Vec::new();

@@ -1,9 +1,11 @@
 //! Frames of a last-known-good file: length, checksum, type, payload.
 
-/// Bytes of a frame before its payload.
-pub(super) const HEAD: usize = 12;
+use std::io::{self, Read};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Bytes of a frame before its payload.
+const HEAD: usize = 12;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Frame {
     Manifest = 1,
     Chunk = 2,
@@ -21,28 +23,55 @@ pub(super) fn push(out: &mut Vec<u8>, frame: Frame, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-pub(super) type Frames<'a> = Vec<(Frame, &'a [u8])>;
+/// Reads frames one after the other; one cut short at the end is as if it were not there.
+pub(super) struct Frames<R> {
+    from: R,
+    /// Bytes from the first frame to the end.
+    left: u64,
+    read: u64,
+    count: usize,
+}
 
-/// The whole frames, and how many bytes they take; a frame cut short at the end is left out.
-pub(super) fn read(mut body: &[u8]) -> Result<(Frames<'_>, usize), String> {
-    let length = body.len();
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = body.split_at_checked(HEAD) {
+impl<R: Read> Frames<R> {
+    /// Reads `length` bytes of frames.
+    pub(super) const fn new(from: R, length: u64) -> Self {
+        Self { from, left: length, read: 0, count: 0 }
+    }
+
+    /// How many bytes the frames took that have been read.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.read
+    }
+
+    /// The next frame; `None` at the end, or at what a crash left of one.
+    pub(super) fn next(&mut self) -> Result<Option<(Frame, Vec<u8>)>, String> {
+        let text = |e: io::Error| e.to_string();
+        if self.left < HEAD as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; HEAD];
+        self.from.read_exact(&mut head).map_err(text)?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let Some((payload, after)) = rest.split_at_checked(word(0) as usize) else { break };
+        let length = u64::from(word(0));
+        if self.left - (HEAD as u64) < length {
+            return Ok(None);
+        }
+        let mut payload = vec![0; word(0) as usize];
+        self.from.read_exact(&mut payload).map_err(text)?;
         let frame = match head[8] {
             1 => Frame::Manifest,
             2 => Frame::Chunk,
             3 => Frame::Delta,
             4 => Frame::Urgent,
             5 => Frame::Beside,
-            other => return Err(format!("frame {} is of unknown type {other}", frames.len())),
+            other => return Err(format!("frame {} is of unknown type {other}", self.count)),
         };
-        if crc32c::crc32c_append(crc32c::crc32c(&head[8..9]), payload) != word(4) || head[9..] != [0; 3] {
-            return Err(format!("the checksum of frame {} does not match", frames.len()));
+        if crc32c::crc32c_append(crc32c::crc32c(&head[8..9]), &payload) != word(4) || head[9..] != [0; 3] {
+            return Err(format!("the checksum of frame {} does not match", self.count));
         }
-        frames.push((frame, payload));
-        body = after;
+        self.count += 1;
+        self.left -= HEAD as u64 + length;
+        self.read += HEAD as u64 + length;
+        Ok(Some((frame, payload)))
     }
-    Ok((frames, length - body.len()))
 }

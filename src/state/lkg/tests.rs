@@ -1,6 +1,6 @@
 use super::*;
 use crate::core::identity::{
-    Change, IdentityStatus, IdentityType, KillBatch, Owner, Record, RecordKind, RevocationTarget,
+    Batch, Change, IdentityStatus, IdentityType, KillBatch, Owner, Record, RecordKind, RevocationTarget,
 };
 use crate::core::time::{Anchor, BootInstant, Timestamp};
 use crate::wire::signed;

@@ -18,16 +18,16 @@ impl Session<'_> {
         signed: &proto::Signed,
     ) -> Result<(), SessionError> {
         let manifest = wire::open_manifest(signed, self.applier.lock().await.lkg().keys())?;
-        let mut changes = Vec::new();
+        // As they come, packed: unpacked they are many times as large.
+        let mut chunks = Vec::new();
         for chunk in &manifest.chunks {
-            let bytes = fetch(stream, &manifest, chunk).await?;
-            let chunk =
-                proto::Chunk::decode(bytes).map_err(|_| SessionError::Protocol("a chunk does not decode"))?;
-            for change in &chunk.changes {
-                changes.push(wire::decode_change(change)?);
-            }
+            chunks.push(fetch(stream, &manifest, chunk).await?);
         }
-        self.put(stream, &manifest, None, changes).await
+        let read = |bytes| {
+            let chunk = proto::Chunk::decode(bytes);
+            decode(&chunk.map_err(|_| SessionError::Protocol("a chunk does not decode"))?)
+        };
+        self.put(stream, &manifest, None, chunks.into_iter().map(read)).await
     }
 
     /// Fetches the buckets of a cell that differ from the hub's, and puts them in place.
@@ -52,19 +52,17 @@ impl Session<'_> {
         if manifest.cell != cell.as_str() {
             return Err(SessionError::Protocol("a repair is of another cell than asked for"));
         }
-        let mut changes = Vec::new();
+        let mut chunks = Vec::new();
         while let Some(part) = in_time(parts.message()).await? {
             let Some(Part::Changes(chunk)) = part.part else {
                 return Err(SessionError::Protocol("a repair has two manifests"));
             };
-            for change in &chunk.changes {
-                changes.push(wire::decode_change(change)?);
-            }
+            chunks.push(chunk);
         }
         let bucket = |number: &u32| u16::try_from(*number).ok().filter(|number| *number < BUCKETS);
         let buckets = manifest.buckets.iter().map(bucket).collect::<Option<Vec<_>>>();
         let buckets = buckets.ok_or(SessionError::Protocol("a repair names a bucket there is not"))?;
-        self.put(stream, &manifest, Some(buckets), changes).await
+        self.put(stream, &manifest, Some(buckets), chunks.iter().map(decode)).await
     }
 
     /// Puts what was fetched in place of what was held.
@@ -73,13 +71,8 @@ impl Session<'_> {
         stream: &mut Stream,
         manifest: &proto::Manifest,
         buckets: Option<Vec<u16>>,
-        changes: Vec<Change>,
+        parts: impl Iterator<Item = Result<Vec<Change>, SessionError>>,
     ) -> Result<(), SessionError> {
-        if changes.len() as u64 != manifest.records {
-            return Err(SessionError::Protocol(
-                "what was fetched has another number of records than its manifest says",
-            ));
-        }
         let state_digest = wire::state_digest(&manifest.state_digest)?;
         if state_digest.is_none() {
             return Err(SessionError::Protocol("a manifest has no digest"));
@@ -91,14 +84,40 @@ impl Session<'_> {
             history_hash: wire::hash32("history hash", &manifest.history_hash)?,
             state_digest,
             buckets,
-            changes,
+            changes: Vec::new(),
         };
-        self.applier.lock().await.repair(&repair).await?;
+        self.applier.lock().await.rebuild(&repair, counted(parts, manifest.records)).await?;
         stream.broken.remove(&repair.cell);
         let (cell, revision) = (&repair.cell, repair.revision);
         tracing::info!(%cell, revision, records = manifest.records, "took records from the hub");
         Ok(())
     }
+}
+
+/// The parts, and a complaint at their end when they do not hold `said` records.
+fn counted(
+    mut parts: impl Iterator<Item = Result<Vec<Change>, SessionError>>,
+    said: u64,
+) -> impl Iterator<Item = Result<Vec<Change>, SessionError>> {
+    let mut left = Some(said);
+    std::iter::from_fn(move || match parts.next() {
+        Some(part) => {
+            let count = part.as_ref().map_or(0, |part| part.len() as u64);
+            left = left.and_then(|left| left.checked_sub(count));
+            Some(part)
+        }
+        None if left == Some(0) => None,
+        None => {
+            left = Some(0);
+            Some(Err(SessionError::Protocol(
+                "what was fetched has another number of records than its manifest says",
+            )))
+        }
+    })
+}
+
+fn decode(chunk: &proto::Chunk) -> Result<Vec<Change>, SessionError> {
+    Ok(chunk.changes.iter().map(wire::decode_change).collect::<Result<_, _>>()?)
 }
 
 async fn fetch(

@@ -39,6 +39,9 @@ pub enum CredentialStatus {
 }
 
 impl CredentialStatus {
+    /// Every status.
+    pub const ALL: [Self; 2] = [Self::Active, Self::Revoked];
+
     /// The status's name.
     pub const fn as_str(self) -> &'static str {
         match self {

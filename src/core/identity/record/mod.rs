@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::core::id::{Epoch, Name};
 use crate::core::identity::digest::StateDigest;
 
-pub(super) use fields::Fields;
+pub(super) use fields::{Fields, Written};
 
 pub use credential::{Credential, CredentialKind, CredentialStatus};
 pub use identity::{Binding, Entitlement, Identity, IdentityStatus, IdentityType, Owner, RiskLevel};

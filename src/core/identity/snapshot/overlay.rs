@@ -54,7 +54,7 @@ impl Snapshot {
     pub(in crate::core::identity) fn overlaid_identity(
         &self,
         tenant: &Name,
-        name: &Name,
+        name: &str,
     ) -> impl Iterator<Item = (u32, &Identity)> {
         self.overlaid_at(Space::Identity, tenant, name).filter_map(|change| match &change.record {
             Some(Record::Identity(identity)) => Some((change.generation, &**identity)),
@@ -63,11 +63,11 @@ impl Snapshot {
     }
 
     /// Whether a credential is revoked beside the table.
-    pub(in crate::core::identity) fn overlaid_credential(&self, tenant: &Name, name: &Name) -> bool {
+    pub(in crate::core::identity) fn overlaid_credential(&self, tenant: &Name, name: &str) -> bool {
         self.overlaid_at(Space::Credential, tenant, name).next().is_some()
     }
 
-    fn overlaid_at(&self, space: Space, tenant: &Name, name: &Name) -> impl Iterator<Item = &Change> {
+    fn overlaid_at(&self, space: Space, tenant: &Name, name: &str) -> impl Iterator<Item = &Change> {
         let entries: &[_] = if self.overlay.is_empty() {
             &[]
         } else {
@@ -81,7 +81,7 @@ impl Snapshot {
         let mut lists: BTreeMap<u128, Vec<Overlaid>> = BTreeMap::new();
         let mut kills: BTreeMap<u128, Vec<Arc<Held<Revocation>>>> = BTreeMap::new();
         for entry in entries {
-            let key = self.named(entry.change.kind.into(), &entry.cell, &entry.change.name);
+            let key = self.named(entry.change.kind.into(), &entry.cell, entry.change.name.as_str());
             let list = lists
                 .entry(key)
                 .or_insert_with(|| self.overlay.at(key).map(|held| held.to_vec()).unwrap_or_default());
@@ -169,7 +169,7 @@ impl Snapshot {
 
     /// Whether the table itself holds this very revocation.
     fn records_kill(&self, cell: &Name, name: &Name, value: &Arc<Revocation>) -> bool {
-        let held = self.records.revocations.at(self.named(Space::Revocation, cell, name));
+        let held = self.records.revocations.at(self.named(Space::Revocation, cell, name.as_str()));
         held.is_some_and(|held| held.value.as_ref() == Some(value))
     }
 
@@ -178,15 +178,15 @@ impl Snapshot {
         let (cell, change) = (&entry.cell, &entry.change);
         match &change.record {
             Some(Record::Identity(was)) => self.identity(cell, &change.name).is_some_and(|held| {
-                let is = held.value.as_deref();
+                let is = held.value;
                 let denies = was.status == IdentityStatus::Active
                     || is.is_none_or(|is| is.status != IdentityStatus::Active);
                 let cut = is.and_then(|is| is.not_before) >= was.not_before;
                 held.generation > change.generation || (held.generation == change.generation && denies && cut)
             }),
             Some(Record::Credential(_)) => self.credential(cell, &change.name).is_some_and(|held| {
-                let revoked = |is: &Credential| is.status == CredentialStatus::Revoked;
-                held.generation > change.generation || held.value.as_deref().is_some_and(revoked)
+                let revoked = |is: CredentialView<'_>| is.status == CredentialStatus::Revoked;
+                held.generation > change.generation || held.value.is_some_and(revoked)
             }),
             Some(Record::Revocation(was)) => self.restates_revocation(cell, &was.target),
             _ => true,
@@ -204,11 +204,11 @@ impl Snapshot {
                     self.identity(cell, identity).is_some_and(|held| held.generation > *generation)
                 }
                 RevocationTarget::IssuedBefore { identity, not_before } => {
-                    let held = self.identity(cell, identity).and_then(|held| held.value.as_deref());
+                    let held = self.identity(cell, identity).and_then(|held| held.value);
                     held.and_then(|is| is.not_before).is_some_and(|cut| cut >= *not_before)
                 }
                 RevocationTarget::Credential(name) => {
-                    let held = self.credential(cell, name).and_then(|held| held.value.as_deref());
+                    let held = self.credential(cell, name).and_then(|held| held.value);
                     held.is_some_and(|is| is.status == CredentialStatus::Revoked)
                 }
                 RevocationTarget::TokenId { .. } | RevocationTarget::TokenDigest { .. } => false,

@@ -2,11 +2,68 @@
 
 use std::collections::{BTreeMap as Map, HashSet};
 
-use super::apply::{Step, element, epoch_error};
+use super::apply::epoch_error;
+use super::draft::Draft;
+use super::export::Lying;
 use super::overlay::Overlaid;
 use super::*;
-use crate::core::identity::digest::{BUCKETS, Sum, bucket_of};
+use crate::core::identity::digest::{BUCKETS, bucket, bucket_of};
 use crate::core::identity::record::Repair;
+
+/// Records taken away, or copied, in one go.
+const PART: usize = 4096;
+
+/// A cell whose records are being put in place, part by part, beside the published state.
+///
+/// Nothing is visible before [`Self::finish`]. A cell of a million records never lies in memory
+/// unpacked.
+#[derive(Debug)]
+pub struct Rebuild {
+    draft: Draft,
+    cell: Name,
+    epoch: Epoch,
+    history_hash: [u8; 32],
+    state_digest: Option<StateDigest>,
+    buckets: Option<HashSet<u16>>,
+    /// What denied in another lineage, to be carried unless it is restated.
+    carried: Option<Vec<Change>>,
+}
+
+impl Rebuild {
+    /// Takes some records over.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when one belongs to no replaced bucket, came before, or is inconsistent: the
+    /// whole is to be dropped.
+    pub fn put(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        for change in changes {
+            let inside = |buckets: &HashSet<u16>| buckets.contains(&bucket_of(change.kind, &change.name));
+            let why = if !self.buckets.as_ref().is_none_or(inside) {
+                "it belongs to no bucket of the repair"
+            } else if self.draft.holds(change.kind, &change.name) {
+                "it is there twice"
+            } else {
+                continue;
+            };
+            return Err(ApplyError::Record { kind: change.kind, name: change.name.clone(), why });
+        }
+        self.draft.put(changes)
+    }
+
+    /// The state with what has been put.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when policies do not compile, or the digest comes out otherwise than said.
+    pub fn finish(self) -> Result<Snapshot, ApplyError> {
+        let mut next = self.draft.finish(self.epoch, self.history_hash)?;
+        next.is_as_said(&self.cell, self.state_digest)?;
+        if let Some(carried) = self.carried {
+            let entries = carried.iter().map(|change| Overlaid::new(&self.cell, change, true));
+            next = next.without_overlay_of(&self.cell).overlaid(entries.collect());
+        }
+        Ok(next.folded(&self.cell))
+    }
+}
 
 impl Snapshot {
     /// The state with some buckets of a cell replaced whole: what they held and the repair does not
@@ -18,6 +75,16 @@ impl Snapshot {
     /// [`ApplyError`] when the position is before the one held, a record belongs to no replaced
     /// bucket or is inconsistent, policies do not compile, or the digest comes out otherwise than said.
     pub fn repair(&self, repair: &Repair) -> Result<Self, ApplyError> {
+        let mut rebuild = self.rebuild(repair)?;
+        rebuild.put(&repair.changes)?;
+        rebuild.finish()
+    }
+
+    /// Begins a repair whose records come in parts. Those of `repair` itself are not taken.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the position is before the one held.
+    pub fn rebuild(&self, repair: &Repair) -> Result<Rebuild, ApplyError> {
         let held = self.cell(&repair.cell);
         if let Some(held) = held {
             if repair.epoch < held.epoch {
@@ -29,43 +96,29 @@ impl Snapshot {
             }
         }
         let other_lineage = held.is_some_and(|held| held.epoch != repair.epoch);
-        let damaged = || held.map(|held| held.state_digest) != self.recompute_digest(&repair.cell);
-        let inside = |kind, name: &Name| {
-            let bucket = repair.buckets.as_ref().map(|buckets| (buckets, bucket_of(kind, name)));
-            bucket.is_none_or(|(buckets, bucket)| buckets.contains(&bucket))
-        };
-        if let Some(stray) = repair.changes.iter().find(|change| !inside(change.kind, &change.name)) {
-            let why = "it belongs to no bucket of the repair";
-            return Err(ApplyError::Record { kind: stray.kind, name: stray.name.clone(), why });
+        let buckets = repair.buckets.as_ref().map(|buckets| buckets.iter().copied().collect::<HashSet<_>>());
+        let inside = |kind, name: &str| buckets.as_ref().is_none_or(|set| set.contains(&bucket(kind, name)));
+        let (said, found) = (held.map(|held| held.state_digest), self.recompute_digest(&repair.cell));
+        let whole = if said == found { self.clone() } else { self.put_in_order() };
+        let mut draft = Draft::new(&whole, &repair.cell, repair.revision, other_lineage || said != found);
+        if held.is_some() {
+            whole.in_parts(&repair.cell, inside, |records| draft.erase(records));
+            let (sum, records) = whole.sum_of(&repair.cell, |kind, name| !inside(kind, name));
+            draft.goes_on_from(sum, records);
         }
-        let before = self.export(&repair.cell);
-        let restated: HashSet<_> = repair.changes.iter().map(|c| (c.kind, c.name.clone())).collect();
-        let replaced = before.iter().filter(|change| inside(change.kind, &change.name));
-        let erased: Vec<_> = replaced
-            .map(|change| (change.kind, change.name.clone()))
-            .filter(|at| !restated.contains(at))
-            .collect();
-        let step = Step {
-            cell: &repair.cell,
+        let carried = other_lineage.then(|| {
+            let known = self.overlay_of(&repair.cell).into_iter();
+            known.chain(whole.denying(&repair.cell, 0)).collect()
+        });
+        Ok(Rebuild {
+            draft,
+            cell: repair.cell.clone(),
             epoch: repair.epoch,
-            revision: repair.revision,
             history_hash: repair.history_hash,
-            changes: &repair.changes,
-            erased: &erased,
-            may_fall: other_lineage || damaged(),
-        };
-        let kept = before.iter().filter(|change| !inside(change.kind, &change.name));
-        let mut sum = Sum::default();
-        kept.chain(&repair.changes).for_each(|change| sum.add(element(change)));
-        let mut next = self.advance(&step, Arc::new(sum))?;
-        next.is_as_said(&repair.cell, repair.state_digest)?;
-        if other_lineage {
-            let known = self.overlay_of(&repair.cell);
-            let denied = before.iter().filter(|change| change.denies() || has_cut(change));
-            let entries = known.iter().chain(denied).map(|change| Overlaid::new(&repair.cell, change, true));
-            next = next.without_overlay_of(&repair.cell).overlaid(entries.collect());
-        }
-        Ok(next.folded(&repair.cell))
+            state_digest: repair.state_digest,
+            buckets,
+            carried,
+        })
     }
 
     /// The state with `batch` in place of everything the cell held.
@@ -73,52 +126,62 @@ impl Snapshot {
     /// # Errors
     /// As [`Self::repair`].
     pub fn replace_cell(&self, batch: &Batch) -> Result<Self, ApplyError> {
-        self.repair(&Repair {
+        let mut rebuild = self.rebuild(&Repair {
             cell: batch.cell.clone(),
             epoch: batch.epoch,
             revision: batch.to_revision,
             history_hash: batch.history_hash,
             state_digest: batch.state_digest,
             buckets: None,
-            changes: batch.changes.clone(),
-        })
+            changes: Vec::new(),
+        })?;
+        rebuild.put(&batch.changes)?;
+        rebuild.finish()
     }
 
     /// The state without a cell: whatever asks for it is refused.
     pub fn without_cell(&self, cell: &Name) -> Self {
         let Some(held) = self.cell(cell) else { return self.clone() };
-        let erased: Vec<_> = self.export(cell).into_iter().map(|change| (change.kind, change.name)).collect();
-        let step = Step {
-            cell,
-            epoch: held.epoch,
-            revision: held.revision,
-            history_hash: held.history_hash,
-            changes: &[],
-            erased: &erased,
-            may_fall: false,
-        };
-        // Without policies there is nothing to compile that could fail.
-        let emptied = self.advance(&step, Arc::default()).unwrap_or_else(|_| Self::empty(self.keyer));
-        let cells = emptied.cells.iter().filter(|held| held.cell != *cell).cloned().collect();
-        Self { cells, root: self.root + 1, ..emptied.without_overlay_of(cell) }
+        let mut draft = Draft::new(self, cell, held.revision, false);
+        self.in_parts(cell, |_, _| true, |records| draft.erase(records));
+        let cells = self.cells.iter().filter(|held| held.cell != *cell).cloned().collect();
+        let left = draft.next.without_overlay_of(cell);
+        Self { cells, root: self.root + 1, ..left }
     }
 
     /// The digest of a cell's records as they lie in memory now. Takes time in proportion to them.
     ///
+    /// A record that cannot be read, or not be found where it would be looked for, adds nothing.
     /// Differs from [`CellState::state_digest`] only when memory was damaged.
     pub fn recompute_digest(&self, cell: &Name) -> Option<StateDigest> {
         self.cell(cell)?;
-        let mut sum = Sum::default();
-        self.each(cell, |change| sum.add(element(&change)));
-        Some(sum.digest())
+        Some(self.sum_of(cell, |_, _| true).0.digest())
+    }
+
+    /// What some records of a cell add up to, and how many they are.
+    fn sum_of(&self, cell: &Name, of: impl Fn(RecordKind, &str) -> bool) -> (Sum, u64) {
+        let (mut sum, mut records) = (Sum::default(), 0);
+        for record in self.lying(cell) {
+            if self.kind_and_name(record).is_some_and(|(kind, name)| of(kind, name))
+                && let Some(element) = self.element_of(cell, record)
+            {
+                sum.add(element);
+                records += 1;
+            }
+        }
+        (sum, records)
     }
 
     /// The digests of a cell's buckets, in order. Takes time in proportion to its records.
     pub fn bucket_digests(&self, cell: &Name) -> Vec<[u8; 32]> {
         let mut sums: Map<u16, Sum> = Map::new();
-        self.each(cell, |change| {
-            sums.entry(bucket_of(change.kind, &change.name)).or_default().add(element(&change));
-        });
+        for record in self.lying(cell) {
+            if let Some((kind, name)) = self.kind_and_name(record)
+                && let Some(element) = self.element_of(cell, record)
+            {
+                sums.entry(bucket(kind, name)).or_default().add(element);
+            }
+        }
         let empty = Sum::default().digest();
         let digest = |bucket: u16| *sums.get(&bucket).map_or(empty, Sum::digest).as_bytes();
         (0..BUCKETS).map(digest).collect()
@@ -126,16 +189,59 @@ impl Snapshot {
 
     /// Every record of some buckets of a cell, tombstones included.
     pub fn bucket_changes(&self, cell: &Name, buckets: &[u16]) -> Vec<Change> {
-        let mut found = Vec::new();
-        self.each(cell, |change| {
-            if buckets.contains(&bucket_of(change.kind, &change.name)) {
-                found.push(change);
-            }
-        });
-        found
+        let inside = |record: &Lying<'_>| {
+            self.kind_and_name(*record).is_some_and(|(kind, name)| buckets.contains(&bucket(kind, name)))
+        };
+        self.lying(cell).filter(inside).filter_map(|record| self.change(record)).collect()
     }
-}
 
-fn has_cut(change: &Change) -> bool {
-    matches!(&change.record, Some(Record::Identity(identity)) if identity.not_before.is_some())
+    /// Shows the kinds and names of some records of a cell, a part at a time.
+    fn in_parts(
+        &self,
+        cell: &Name,
+        of: impl Fn(RecordKind, &str) -> bool,
+        mut show: impl FnMut(&[(RecordKind, Name)]),
+    ) {
+        let mut part = Vec::new();
+        let named = self.lying(cell).filter_map(|record| self.kind_and_name(record));
+        for (kind, name) in named.filter(|(kind, name)| of(*kind, name)) {
+            part.extend(Name::parse(name).ok().map(|name| (kind, name)));
+            if part.len() == PART {
+                show(&part);
+                part.clear();
+            }
+        }
+        show(&part);
+    }
+
+    /// The identities and credentials of every cell in tables, texts and indexes made anew: after damage
+    /// it is not known which of these was hit. What adds nothing to a digest is left out: a name that
+    /// was damaged must not become a record of its own.
+    fn put_in_order(&self) -> Self {
+        let mut next = Self {
+            records: Tables {
+                identities: Rows::default(),
+                credentials: Rows::default(),
+                ..self.records.clone()
+            },
+            texts: Texts::new(self.keyer),
+            subjects: Links::default(),
+            fingerprints: Links::default(),
+            ..self.clone()
+        };
+        for held in self.cells() {
+            let sound = |record: &Lying<'_>| {
+                matches!(record, Lying::Packed(..)) && self.element_of(&held.cell, *record).is_some()
+            };
+            let mut records = self.lying(&held.cell).filter(sound).filter_map(|record| self.change(record));
+            loop {
+                let part: Vec<_> = records.by_ref().take(PART).collect();
+                if part.is_empty() {
+                    break;
+                }
+                next = next.with_rows(&held.cell, &part);
+            }
+        }
+        next
+    }
 }
