@@ -135,6 +135,11 @@ impl Feed {
         kills.map(|entry| entry.revision).collect()
     }
 
+    /// The newest commit to a cell, if it is held in memory.
+    pub(crate) fn newest(&self, cell: &Name) -> Option<Arc<Entry>> {
+        self.ring.read().entries.iter().rev().find(|entry| entry.tenant == *cell).cloned()
+    }
+
     /// The digest of a cell at a revision, if the mirror stands there.
     pub(crate) fn digest_at(&self, cell: &Name, revision: u64) -> Option<StateDigest> {
         let mirror = self.mirror.lock();

@@ -127,7 +127,12 @@ impl Mirror {
             return None;
         }
         let last = self.kills.entry(logged.tenant.clone()).or_default();
-        let previous = if *last < logged.revision { std::mem::replace(last, logged.revision) } else { 0 };
+        // Known already, as when the cell was read further than the log: what was before it is not
+        // known any more, but was in force wherever the cell's last commit was.
+        let previous = match *last < logged.revision {
+            true => std::mem::replace(last, logged.revision),
+            false => logged.from_revision,
+        };
         Some(proto::Urgent {
             cell: logged.tenant.to_string(),
             epoch: bytes::Bytes::copy_from_slice(self.epoch.as_bytes()),

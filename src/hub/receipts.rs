@@ -42,6 +42,7 @@ impl Keeper {
         loop {
             let mut batch = Vec::new();
             let came = tokio::select! {
+                biased;
                 came = self.waiting.recv_many(&mut batch, BATCH_MAX) => came,
                 () = stop.cancelled() => 0,
             };

@@ -232,7 +232,9 @@ impl Roster {
     /// A member decides no more: it said so itself, on its newest stream.
     pub(crate) async fn goodbye(&self, membership: &Membership) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        self.forget(&membership.key, |member| member.is_newest(membership.session)).await
+        let now = self.clock.now().boot;
+        // A copy of its process has not said so.
+        self.forget(&membership.key, |member| member.is_alone(membership.session, now)).await
     }
 
     /// Forgets a member, if it still is as `gone` says: it may have returned meanwhile. In turn.
@@ -253,7 +255,7 @@ impl Roster {
     /// Called before that head is read: the lease it may grant is known here first.
     pub(crate) fn answered(&self, membership: &Membership, head: u64, received: BootInstant) {
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
-            member.answered(head, received);
+            member.answered(membership.session, head, received);
         }
     }
 

@@ -194,6 +194,7 @@ impl Hub {
         };
         let either = async {
             let ended = tokio::select! {
+                biased;
                 ended = serving => ended,
                 ended = stop => ended,
             };

@@ -115,6 +115,7 @@ pub async fn run(
     };
     // The ordered stream ends in its own way when told to; the others are simply left.
     tokio::select! {
+        biased;
         () = follow(session, &stop) => {}
         () = lane.run() => {}
         () = drift::watch(&applier, &status, &mend) => {}
@@ -153,6 +154,7 @@ async fn follow(mut session: session::Session<'_>, stop: &CancellationToken) {
             Err(error) => tracing::warn!(hub = %endpoint, %error, "no state stream; the state is ageing"),
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = tokio::time::sleep(backoff.after(welcomed, refused)) => {}
         }

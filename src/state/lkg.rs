@@ -184,9 +184,15 @@ impl LastKnownGood {
         self.head.as_ref()
     }
 
-    /// Notes a newer head; on disk with the next lease.
+    /// Notes a head, if none newer is known; on disk with the next lease.
     pub(super) fn set_head(&mut self, head: proto::Signed) {
-        self.head = Some(head);
+        let place = |signed: &proto::Signed| {
+            let head = proto::Head::decode(signed.body.clone()).ok()?;
+            Some((head.epoch, head.revision))
+        };
+        if self.head.as_ref().is_none_or(|held| place(held) <= place(&head)) {
+            self.head = Some(head);
+        }
     }
 
     /// Pins the cluster and its keys, on disk when this returns.

@@ -125,6 +125,7 @@ impl Session<'_> {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let opened = tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             opened = self.open(hub, channel) => opened?,
         };
@@ -162,6 +163,8 @@ impl Session<'_> {
         let mut answered = Instant::now();
         loop {
             tokio::select! {
+                // In this order: no flood of changes may keep a ping back.
+                biased;
                 () = stop.cancelled() => {
                     self.part(&stream).await?;
                     drop(stream);
@@ -281,6 +284,7 @@ impl Session<'_> {
                 let kills = wire::open_urgent(&signed, applier.lkg().keys())?;
                 applier.kill(&kills, &signed).await?;
                 drop(applier);
+                self.renew(stream).await;
                 self.acknowledge(stream, Vec::new()).await
             }
             Some(FromHub::Plan(plan)) => {

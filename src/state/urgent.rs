@@ -44,6 +44,7 @@ impl Lane<'_> {
             };
             let mut left = self.hub.clone();
             let ended = tokio::select! {
+                biased;
                 ended = self.follow(&hub) => ended,
                 // The ordered stream went elsewhere, or away.
                 _ = left.wait_for(|now| now.as_ref() != Some(&hub)) => Ok(()),

@@ -69,6 +69,9 @@ impl Authority {
             Err(error) => {
                 // Whatever happened, the store knows better than what is held here.
                 images.remove(tenant);
+                if let Err(error) = self.feed.advance(self.clock.now()) {
+                    tracing::debug!(%error, "whether a failed commit happened is found out later");
+                }
                 return Err(error.into());
             }
         };

@@ -178,7 +178,11 @@ impl Member {
         }
     }
 
-    pub(super) fn answered(&mut self, head: u64, received: BootInstant) {
+    pub(super) fn answered(&mut self, session: u64, head: u64, received: BootInstant) {
+        // A stream that has just been fenced may be answering still: its lease begins now.
+        if let Some(copied) = self.copied.as_mut().filter(|_| session < self.sessions) {
+            copied.last = copied.last.max(received);
+        }
         match self.answers.back_mut() {
             Some((held, at)) if *held == head => *at = received.max(*at),
             _ => self.answers.push_back((head, received)),

@@ -109,8 +109,8 @@ impl Plan {
             Step::Repair(why) => {
                 cell.kind = proto::PlanKind::Repair as i32;
                 why.clone_into(&mut cell.detail);
-                // It comes to where the mirror stands when it asks; what follows is sent from here.
-                self.follow(CellPosition { revision: cell_head, ..position }, cell_head);
+                // It comes at least to where the mirror stands now; what follows is sent from here.
+                self.follow(position, cell_head);
             }
             Step::Snapshot => {
                 let image = shared.images.of(&position.tenant, cell_head).await;
@@ -165,8 +165,9 @@ fn judge(
         let held = shown.remove(&cell.tenant);
         let (position, step) = match held {
             Some(held) => {
-                let facts = Facts::gather(store, mirror, &identity, &cell, &held)?;
-                (held.position(), facts.step(&held))
+                let step = Facts::gather(store, mirror, &identity, &cell, &held)?.step(&held);
+                let repaired = matches!(step, Step::Repair(_));
+                (if repaired { mirrored(mirror, &cell) } else { held.position() }, step)
             }
             None => (nothing(&cell.tenant), Step::Snapshot),
         };
@@ -177,11 +178,31 @@ fn judge(
             steps.push((held.position(), 0, Step::Withdrawn));
             continue;
         }
-        let detail = "the hub has no such cell: it was rolled back, or is another hub's".to_owned();
-        steps.push((held.position(), 0, Step::HubBehind(detail)));
+        steps.push(match absent(&held, identity.epoch) {
+            Step::Repair(why) => (nothing(&held.cell), 0, Step::Repair(why)),
+            step => (held.position(), 0, step),
+        });
     }
     steps.sort_by(|a, b| a.0.tenant.cmp(&b.0.tenant));
     Ok((head.revision, steps))
+}
+
+/// How a cell goes on that the store does not have.
+///
+/// A restored store may lack one that was made after its backup. What was held of it is emptied, so
+/// that what denied there is carried until the tenant is made anew.
+fn absent(held: &Holding, epoch: Epoch) -> Step {
+    if held.epoch < epoch || (held.epoch == epoch && held.revision == 0) {
+        return Step::Repair("the restored store has no such cell");
+    }
+    Step::HubBehind("the hub has no such cell: it was rolled back, or is another hub's".to_owned())
+}
+
+/// Where a repair brings a cell at least.
+fn mirrored(mirror: &Snapshot, cell: &CellPosition) -> CellPosition {
+    let Some(held) = mirror.cell(&cell.tenant) else { return nothing(&cell.tenant) };
+    let (revision, history_hash) = (held.revision, held.history_hash);
+    CellPosition { tenant: cell.tenant.clone(), revision, history_hash }
 }
 
 /// What the hub knows of a position it is shown.
@@ -215,6 +236,14 @@ impl Facts {
         let looked_up = held.epoch == identity.epoch && (1..=cell.revision).contains(&held.revision);
         let same = |logged: &Logged| logged.tenant == cell.tenant && logged.history_hash == held.history_hash;
         let past = match looked_up.then(|| store.logged(held.revision)) {
+            // Where the cell stands, its own hash tells as much as the log.
+            Some(_) if held.revision == cell.revision => {
+                if held.history_hash == cell.history_hash {
+                    Past::Same
+                } else {
+                    Past::Other
+                }
+            }
             Some(Ok(Some(logged))) if same(&logged) => Past::Same,
             Some(Err(StoreError::Compacted { .. })) => Past::Compacted,
             Some(Err(error)) => return Err(error),
@@ -238,11 +267,9 @@ impl Facts {
         if held.epoch < self.epoch {
             return Step::Repair("the store was restored: a newer epoch");
         }
-        if held.revision > self.head {
-            return Step::HubBehind(format!(
-                "revision {} was seen, the hub is at {}",
-                held.revision, self.head
-            ));
+        let seen = held.revision.max(held.kill_revision);
+        if seen > self.head {
+            return Step::HubBehind(format!("revision {seen} was seen, the hub is at {}", self.head));
         }
         match self.past {
             Past::Other => Step::Forked(format!("another history was seen at revision {}", held.revision)),
@@ -314,34 +341,51 @@ mod tests {
     #[test]
     fn the_resume_table_is_whole() {
         let mut rows = 0;
-        for epoch in EPOCHS {
-            for revision in 0..=6u64 {
-                for head in [1, 3, 5] {
-                    for past in [Past::Same, Past::Other, Past::Compacted] {
-                        for differs in [false, true] {
-                            let held = Holding {
-                                cell: Name::parse("demo").unwrap(),
-                                epoch: Epoch::from_bytes([epoch; 16]),
-                                revision,
-                                history_hash: [0; 32],
-                                state_digest: None,
-                                kill_revision: 0,
-                            };
-                            let facts = Facts { epoch: Epoch::from_bytes([2; 16]), head, past, differs };
-                            holds(&facts, &held, &facts.step(&held));
-                            rows += 1;
-                        }
+        for held in shown() {
+            for head in [1, 3, 5] {
+                for past in [Past::Same, Past::Other, Past::Compacted] {
+                    for differs in [false, true] {
+                        let facts = Facts { epoch: Epoch::from_bytes([2; 16]), head, past, differs };
+                        holds(&facts, &held, &facts.step(&held));
+                        rows += 1;
                     }
                 }
             }
         }
-        assert_eq!(rows, 3 * 7 * 3 * 3 * 2);
+        assert_eq!(rows, 3 * 7 * 7 * 3 * 3 * 2);
+    }
+
+    /// Every position that can be shown, revocations ahead of the order included.
+    fn shown() -> impl Iterator<Item = Holding> {
+        let places = (0..=6u64).flat_map(|revision| (0..=6u64).map(move |kill| (revision, kill)));
+        let of = |epoch: u8| {
+            places.clone().map(move |(revision, kill_revision)| Holding {
+                cell: Name::parse("demo").unwrap(),
+                epoch: Epoch::from_bytes([epoch; 16]),
+                revision,
+                history_hash: [0; 32],
+                state_digest: None,
+                kill_revision,
+            })
+        };
+        EPOCHS.map(of).into_iter().flatten()
+    }
+
+    #[test]
+    fn a_cell_that_a_restored_store_lacks_is_emptied_and_no_other() {
+        for held in shown() {
+            let (older, same) = (held.epoch.as_bytes()[0] < 2, held.epoch.as_bytes()[0] == 2);
+            let emptied = older || (same && held.revision == 0);
+            let step = absent(&held, Epoch::from_bytes([2; 16]));
+            assert_eq!(matches!(step, Step::Repair(_)), emptied, "{held:?} {step:?}");
+            assert_eq!(matches!(step, Step::HubBehind(_)), !emptied, "{held:?} {step:?}");
+        }
     }
 
     fn holds(facts: &Facts, held: &Holding, step: &Step) {
         let newer = held.epoch > facts.epoch;
         let same = held.epoch == facts.epoch;
-        let beyond = same && held.revision > facts.head;
+        let beyond = same && held.revision.max(held.kill_revision) > facts.head;
         let row = format!("{held:?} {facts:?} → {step:?}");
         match step {
             // Going on is right only where all of the past is known to be the same.

@@ -161,6 +161,8 @@ enum Order {
     Answer(Arrived),
     /// Have a cell repaired.
     Repair(Name, &'static str),
+    /// A batch was refused, and is held back: the commit after it comes as a repair.
+    Hold(Arc<Entry>),
 }
 
 /// A ping, and when it came.
@@ -200,9 +202,11 @@ impl Writer<'_> {
             let head = *heads.borrow_and_update();
             self.deliver(head).await?;
             tokio::select! {
+                biased;
                 Some(order) = orders.recv() => match order {
                     Order::Answer(arrived) => self.answer(arrived, &mut orders).await?,
                     Order::Repair(cell, why) => self.repair(&cell, why).await?,
+                    Order::Hold(refused) => self.hold(&refused).await?,
                 },
                 _ = rescoped.changed() => self.rescope().await?,
                 moved = heads.changed() => {
@@ -267,6 +271,22 @@ impl Writer<'_> {
         self.send(Down::Batch(entry.delta.clone())).await
     }
 
+    /// Goes on after a batch that was refused here and is held back: what of it denies is sent, and
+    /// the next commit to its cell comes as a repair.
+    async fn hold(&mut self, refused: &Entry) -> Result<(), Status> {
+        let cell = &refused.tenant;
+        if !self.admission.scope.holds(cell) {
+            return Ok(());
+        }
+        if self.cells.get(cell).is_some_and(|position| position.revision > refused.revision) {
+            // That commit has been sent already, and was not taken.
+            return self.repair(cell, "a batch was refused").await;
+        }
+        self.skipped.insert(cell.clone());
+        let Some(urgent) = refused.urgent.clone() else { return Ok(()) };
+        self.send(Down::Urgent(urgent)).await
+    }
+
     /// Tells of a cell made after the welcome: its deltas follow from the very first.
     async fn announce(&mut self, entry: &Entry) -> Result<CellPosition, Status> {
         let plan = proto::CellPlan {
@@ -282,15 +302,12 @@ impl Writer<'_> {
     /// Answers the pings that wait, with one head read after the last of them had come.
     async fn answer(&mut self, first: Arrived, orders: &mut mpsc::Receiver<Order>) -> Result<(), Status> {
         let mut waiting = vec![first];
-        let mut repairs = Vec::new();
         while let Ok(next) = orders.try_recv() {
             match next {
                 Order::Answer(arrived) => waiting.push(arrived),
-                Order::Repair(cell, why) => repairs.push((cell, why)),
+                Order::Repair(cell, why) => self.repair(&cell, why).await?,
+                Order::Hold(refused) => self.hold(&refused).await?,
             }
-        }
-        for (cell, why) in repairs {
-            self.repair(&cell, why).await?;
         }
         self.shared.still_certified(self.peer)?;
         // Noted before the head is read: a commit that the answer does not name comes after the

@@ -3,7 +3,7 @@
 //! A stream is a cursor over the same log. Whoever comes late is told what still denies, in the
 //! order it was committed in; nothing here is acknowledged, the ordered stream does that.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::wire::state_proto as proto;
 type Outbound = mpsc::Sender<Result<proto::Signed, Status>>;
 
 /// Reads what an enforcement point has in force already.
-pub(super) fn greet(shared: &Shared, hello: &proto::UrgentHello) -> Result<HashMap<Name, u64>, Status> {
+pub(super) fn greet(shared: &Shared, hello: &proto::UrgentHello) -> Result<BTreeMap<Name, u64>, Status> {
     let identity = shared.feed.store().identity();
     if hello.cluster_id[..] != identity.cluster_id {
         return Err(Status::failed_precondition("the state held is another cluster's"));
@@ -43,10 +43,11 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     peer: Peer,
     admitted: Admitted,
-    have: HashMap<Name, u64>,
+    have: BTreeMap<Name, u64>,
     outbound: Outbound,
 ) {
     let end = tokio::select! {
+        biased;
         () = shared.shutdown.cancelled() => Err(Status::unavailable("the hub is stopping")),
         end = send_all(&shared, &peer, admitted, have, &outbound) => end,
     };
@@ -61,7 +62,7 @@ async fn send_all(
     shared: &Shared,
     peer: &Peer,
     mut admitted: Admitted,
-    have: HashMap<Name, u64>,
+    have: BTreeMap<Name, u64>,
     outbound: &Outbound,
 ) -> Result<(), Status> {
     let mut heads = shared.feed.subscribe();
@@ -91,6 +92,7 @@ async fn send_all(
             cursor = last;
         }
         tokio::select! {
+            biased;
             moved = heads.changed() => moved.map_err(|_| Status::unavailable("the hub is stopping"))?,
             _ = rescoped.changed() => admitted = shared.admit(peer, &admitted.spoke_id).await?,
             () = outbound.closed() => return Ok(()),

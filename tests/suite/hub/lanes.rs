@@ -2,11 +2,15 @@
 //! and what stops a hub whose store was rolled back.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portreeve::core::id::Name;
-use portreeve::core::identity::{Keyer, Snapshot};
+use portreeve::core::id::{Epoch, Name};
+use portreeve::core::identity::{
+    Batch, Change, Keyer, KillBatch, Record, RecordKind, Revocation, RevocationTarget, Snapshot,
+};
+use portreeve::core::time::Timestamp;
 use portreeve::hub::Hub;
 use portreeve::wire::state::{open_delta, open_manifest, open_urgent};
 use portreeve::wire::state_proto as proto;
@@ -192,6 +196,12 @@ async fn a_batch_that_several_refuse_freezes_its_cell_until_the_next() {
     // The next commit ends it, and takes everyone past what was refused.
     edited(&lab, "OPS-5").await;
     lab.until_status(|status| status["frozen"] == json!([])).await;
+    assert_eq!(
+        plan(&mut second).await.kind(),
+        proto::PlanKind::Repair,
+        "it refused, and was not taken past it"
+    );
+    assert_eq!(plan(&mut third).await.kind(), proto::PlanKind::Repair, "it was never sent what is held back");
     lab.stop().await;
 }
 
@@ -244,6 +254,43 @@ async fn a_hub_whose_store_was_put_back_stops_on_proof_alone() {
     let again = patiently(|| Hub::open(settings(directory.path()), HandClock::new()));
     let again = again.unwrap_err().to_string();
     assert!(again.contains("portreeve hub restore"), "{again}");
+}
+
+/// A store that lost the commit goes on to the same revision without it.
+#[test]
+fn a_revocation_ahead_of_the_order_stays_when_the_order_does_not_bring_it() {
+    let (cell, epoch) = (Name::parse("demo").unwrap(), Epoch::from_bytes([1; 16]));
+    let identity = Name::parse("ledger").unwrap();
+    let revocation = |revision| Change {
+        kind: RecordKind::Revocation,
+        name: Name::parse(&format!("r{revision}")).unwrap(),
+        generation: 1,
+        revision,
+        record: Some(Record::Revocation(Arc::new(Revocation {
+            target: RevocationTarget::Identity { identity: identity.clone(), generation: 1 },
+            reason: "test".into(),
+            requested_by: "admin".into(),
+            at: Timestamp::from_seconds(1),
+        }))),
+    };
+    let batch = |from_revision, to_revision, changes| Batch {
+        cell: cell.clone(),
+        epoch,
+        from_revision,
+        to_revision,
+        history_hash: [0; 32],
+        state_digest: None,
+        changes,
+    };
+    let ahead =
+        KillBatch { cell: cell.clone(), epoch, previous: 1, revision: 2, changes: vec![revocation(2)] };
+    let held = Snapshot::empty(Keyer::new(1)).apply(&batch(0, 1, Vec::new())).unwrap().kill(&ahead).unwrap();
+    assert_eq!((held.beside(&cell).len(), held.carried(&cell).len()), (1, 0));
+    for (lost, carried) in [(true, 1), (false, 0)] {
+        let changes = if lost { Vec::new() } else { vec![revocation(2)] };
+        let next = held.apply(&batch(1, 2, changes)).unwrap();
+        assert_eq!((next.beside(&cell).len(), next.carried(&cell).len()), (carried, carried), "lost: {lost}");
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@
 //! A revocation lies in the index that decisions ask, like those of the table; what a suspended
 //! identity or a revoked credential takes away is asked for here. Nothing here is part of a digest.
 //!
-//! INVARIANT: an entry only ever denies. It leaves in the swap that makes the table deny the same:
-//! one ahead of the order once the cell has come to its revision, a carried one once the table
-//! restates it or holds a higher generation.
+//! INVARIANT: an entry only ever denies. It leaves in the swap that makes the table deny the same, or
+//! hold a higher generation. One ahead of the order that the table does not restate once the cell has
+//! come to its revision is of a commit that the store has lost: it is carried from there on.
 
 use super::*;
 
@@ -118,10 +118,22 @@ impl Snapshot {
     /// The state without the entries of a cell that its table makes superfluous. Its root is as before.
     pub(super) fn folded(self, cell: &Name) -> Self {
         let at = self.cell(cell).map_or(0, |held| held.revision);
-        self.without_overlaid(|state, entry| {
-            entry.cell == *cell
-                && if entry.carried { state.restates(entry) } else { entry.change.revision <= at }
-        })
+        let reached =
+            |entry: &Overlaid| entry.cell == *cell && (entry.carried || entry.change.revision <= at);
+        self.without_overlaid(|state, entry| reached(entry) && state.restates(entry)).carrying(reached)
+    }
+
+    /// The state with some entries carried from here on.
+    fn carrying(self, which: impl Fn(&Overlaid) -> bool) -> Self {
+        let late = |entry: &Overlaid| !entry.carried && which(entry);
+        let lists =
+            self.overlay.iter().filter(|(_, entries)| entries.iter().any(&late)).map(|(key, entries)| {
+                let carried =
+                    |entry: &Overlaid| Overlaid { carried: entry.carried || late(entry), ..entry.clone() };
+                (key, Some(entries.iter().map(carried).collect()))
+            });
+        let lists: Vec<_> = lists.collect();
+        if lists.is_empty() { self } else { Self { overlay: self.overlay.with(lists), ..self } }
     }
 
     /// The state without any entry of a cell. Its root is as before.

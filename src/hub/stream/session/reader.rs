@@ -191,7 +191,13 @@ impl Reader<'_> {
 
     fn refused(&mut self, refusal: &proto::Refusal) -> Result<(), Status> {
         let cell = Name::parse(&refusal.cell).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let batch = Frozen { before: refusal.from_revision, refused: refusal.to_revision };
+        // Only the newest commit can be held back: what follows another has been sent already.
+        let newest = self.shared.feed.newest(&cell).filter(|entry| entry.revision == refusal.to_revision);
+        let Some(entry) = newest else {
+            self.repair(cell, "a batch was refused");
+            return Ok(());
+        };
+        let batch = Frozen { before: entry.from_revision, refused: entry.revision };
         let members = self.shared.roster.connected();
         let quarantine = &self.shared.quarantine;
         if quarantine.refused(&cell, batch, &self.membership.key.spoke_id, members) {
@@ -200,8 +206,10 @@ impl Reader<'_> {
         }
         if quarantine.frozen(&cell).is_none() {
             self.repair(cell, "a batch was refused");
+            return Ok(());
         }
-        Ok(())
+        let waits = |_| Status::resource_exhausted("more waits than a stream may have waiting");
+        self.orders.try_send(Order::Hold(entry)).map_err(waits)
     }
 
     /// Has a cell repaired, unless this stream has had more repairs than a sound one needs.
