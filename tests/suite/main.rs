@@ -16,6 +16,8 @@ mod end_to_end;
 mod ext_authz;
 /// The hub: store conformance, model rows, HTTP API, state stream over real channels.
 mod hub;
+/// Hub and enforcement points in virtual time, under faults drawn from seeds.
+mod hub_sim;
 /// The decision path over a hand-made state: data rows through one check.
 mod pipeline;
 /// The reverse proxy on real sockets; few.

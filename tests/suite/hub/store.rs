@@ -8,12 +8,20 @@ use portreeve::hub::store::{FaultKind, SqliteStore, StateStore, StoreError};
 
 use self::conformance::{conformance, follows_its_own_log, name, put, resource};
 use super::lab::HandClock;
+use crate::hub_sim::sim::store::Disk;
 
 #[test]
 fn sqlite_conforms() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hub.db");
     conformance(&|| Box::new(SqliteStore::open(&file, HandClock::new()).unwrap()));
+}
+
+/// What the simulation relies on is held to the same.
+#[test]
+fn a_disk_in_memory_conforms() {
+    let disk = Disk::new();
+    conformance(&|| Box::new(disk.open_plainly(HandClock::new())));
 }
 
 fn refused(file: &Path) -> (FaultKind, String) {
