@@ -1,7 +1,7 @@
 //! The authority's memory: records as they stand and the log of how they came to be so.
 //!
-//! [`StateStore`] is small and shaped like a log, so that a second engine can be put behind
-//! it; the suite's `hub::store` holds what an engine has to pass. Deliberately absent: any knowledge of
+//! [`StateStore`] is small and shaped like a log, so that two engines stand behind it, one for a
+//! single hub and one that several share; the suite's `hub::store` holds what an engine has to pass. Deliberately absent: any knowledge of
 //! what a record may say (that is the model's), and of who listens (the stream's).
 //!
 //! INVARIANT: revisions are gap-free and in commit order; one commit touches one tenant and
@@ -12,6 +12,8 @@
 mod error;
 mod judge;
 mod lock;
+mod peers;
+mod postgres;
 mod side;
 mod sqlite;
 
@@ -24,6 +26,8 @@ use bytes::Bytes;
 
 pub use error::{Conflict, ConflictKind, FaultKind, StoreError, StoreFault};
 pub use lock::DirectoryLock;
+pub use peers::{PEER_SILENT_AFTER, Peer, PeerInForce, PeerMember, PeerStream};
+pub use postgres::{PostgresSettings, PostgresStore};
 pub use side::{Guarantee, Head, ITEM_BYTES_MAX, Item, ItemConflict, Minted, StoredReceipt, global_hash};
 pub use sqlite::SqliteStore;
 
@@ -288,6 +292,14 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// A fault of the store.
     fn cells(&self) -> Result<(Position, Vec<CellPosition>), StoreError>;
 
+    /// How far one cell has come; `None` when there is no such cell.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn cell(&self, tenant: &Name) -> Result<Option<CellPosition>, StoreError> {
+        Ok(self.cells()?.1.into_iter().find(|cell| cell.tenant == *tenant))
+    }
+
     /// Everything of one cell at one instant; `None` when there is no such cell.
     ///
     /// # Errors
@@ -343,6 +355,47 @@ pub trait StateStore: Send + Sync + fmt::Debug {
 
     /// Whether other processes may write to this store.
     fn is_shared(&self) -> bool;
+
+    /// Waits until another process hints that it committed, or `at_most` so long: a hint may be lost.
+    /// Of a store that nobody shares there is nothing to wait for.
+    fn await_change(&self, at_most: Duration) {
+        let _ = at_most;
+    }
+
+    /// The other processes that serve from this store.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn peers(&self) -> Result<Vec<Peer>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// What another process told of its members after number `after`, in order.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn told_by(&self, peer: &[u8; 16], after: u64) -> Result<Vec<PeerMember>, StoreError> {
+        let _ = (peer, after);
+        Ok(Vec::new())
+    }
+
+    /// Tells the others how saved members of this process stand; `joined` and `told` are the store's.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn tell(&self, members: &[PeerMember]) -> Result<(), StoreError> {
+        let _ = members;
+        Ok(())
+    }
+
+    /// Takes out a process that is gone, with all its members.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn forget_peer(&self, peer: &[u8; 16]) -> Result<(), StoreError> {
+        let _ = peer;
+        Ok(())
+    }
 
     /// Whether what is acknowledged survives the loss of a machine, as it is set up now.
     ///

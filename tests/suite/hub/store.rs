@@ -1,6 +1,7 @@
 //! Stores: what every engine has to pass, and what their files may not be.
 
 mod conformance;
+mod postgres;
 
 use std::path::Path;
 

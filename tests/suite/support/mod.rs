@@ -7,5 +7,6 @@ pub(crate) mod evidence;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod postgres;
 pub(crate) mod upstream;
 pub(crate) mod world;
