@@ -9,11 +9,12 @@ use super::AppError;
 use super::clock::HubClock;
 use super::thread::Part;
 use crate::admin::{Health, Readiness};
-use crate::config::{HubConfig, StateSecurity, Store};
+use crate::config::{Database, HubConfig, StateSecurity, Store};
 use crate::core::time::Clock;
+use crate::hub::store::PostgresSettings;
 use crate::hub::{
-    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, Scope, StreamSecurity, StreamSettings,
-    TlsFiles,
+    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, Scope, StoreSettings, StreamSecurity,
+    StreamSettings, TlsFiles,
 };
 
 /// Whether the hub serves health and metrics itself.
@@ -72,9 +73,14 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
 }
 
 pub(super) fn settings(config: &HubConfig) -> HubSettings {
-    let Store::Sqlite(store) = &config.store;
+    let store = match &config.store {
+        Store::Sqlite(file) => StoreSettings::Sqlite(file.clone()),
+        Store::Postgres(Database { connection, roots }) => {
+            StoreSettings::Postgres(PostgresSettings::new(connection.clone(), roots.clone()))
+        }
+    };
     HubSettings {
-        store: store.clone(),
+        store,
         data_dir: config.data_dir.clone(),
         stream: config.state.address,
         api: config.api.address,

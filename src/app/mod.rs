@@ -4,6 +4,7 @@
 //! cannot work is an error at start; everything that runs has an owner that can end it.
 
 pub mod clock;
+pub mod copy;
 pub mod explain;
 pub mod gauges;
 pub mod hub;

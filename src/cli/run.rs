@@ -8,7 +8,7 @@ use crate::app::{self, AppError};
 use crate::cli::failure::Failure;
 use crate::cli::join_token::{self, JoinTokenArgs};
 use crate::cli::print::Printer;
-use crate::cli::restore;
+use crate::cli::{copy, restore};
 use crate::config::{self, ConfigError, Environment, HubConfig, Loaded, Role};
 
 /// Arguments of `hub`.
@@ -30,6 +30,8 @@ pub enum HubAction {
     JoinToken(JoinTokenArgs),
     /// Go on from a store that was put back: begin a new epoch over it.
     Restore(restore::RestoreArgs),
+    /// Move its store from SQLite to PostgreSQL, under a new epoch.
+    Copy(copy::CopyArgs),
 }
 
 /// Arguments of `proxy`.
@@ -72,6 +74,7 @@ pub async fn hub(args: HubArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     match (args.action, args.config) {
         (Some(HubAction::JoinToken(args)), _) => join_token::run(args, out).await,
         (Some(HubAction::Restore(args)), _) => restore::run(&args, out),
+        (Some(HubAction::Copy(args)), _) => copy::run(&args, out),
         (None, Some(config)) => run_hub(&config).await,
         (None, None) => Err(Failure::usage("name the hub's configuration: --config FILE")),
     }

@@ -25,7 +25,7 @@ use std::path::Path;
 pub use self::endpoint::Endpoint;
 pub use self::error::{ConfigError, FileFault, Problem, Problems};
 pub use self::run::evidence::{Evidence, Sink, Spool};
-pub use self::run::hub::{Api, HubConfig, State, StateFiles, StateSecurity, Store};
+pub use self::run::hub::{Api, Database, HubConfig, State, StateFiles, StateSecurity, Store};
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::listener::{
     ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,

@@ -1,14 +1,17 @@
 //! The one place that writes: reads what is asked, judges it against the tenant's records, commits.
 //!
 //! INVARIANT: everything of a request is judged before its first commit; a tenant's records
-//! are judged and committed under one lock, and the store compares once more.
+//! are judged and committed under one lock, and the store compares once more: where another hub on it
+//! committed to the tenant in between, the request is judged anew.
 
 mod commit;
 mod pass;
+mod removal;
 mod request;
+mod turn;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -83,10 +86,12 @@ impl Authority {
         dry_run: bool,
         pass: &mut Pass,
     ) -> Result<Applied, Refusal> {
-        let mut images = self.images.lock();
-        let applied = self.apply_in(&mut images, documents, dry_run, pass);
-        images.retain(|_, image| image.revision() > 0);
-        applied
+        let tenants = documents.iter().map(|document| &document.tenant).collect::<BTreeSet<_>>();
+        self.turn(&tenants.into_iter().collect::<Vec<_>>(), |images| {
+            let applied = self.apply_in(images, documents, dry_run, pass);
+            images.retain(|_, image| image.revision() > 0);
+            applied
+        })
     }
 
     fn apply_in(
@@ -126,12 +131,13 @@ impl Authority {
 
     /// Creates a record.
     pub(crate) fn create(&self, document: &Document, pass: &mut Pass) -> Result<RecordView, Refusal> {
-        let mut images = self.images.lock();
-        let image = self.image(&mut images, &document.tenant)?;
-        match image.get(document.kind, &document.name) {
-            Some(held) => Err(Refusal::exists(held)),
-            None => self.write(&mut images, document, pass),
-        }
+        self.turn(&[&document.tenant], |images| {
+            let image = self.image(images, &document.tenant)?;
+            match image.get(document.kind, &document.name) {
+                Some(held) => Err(Refusal::exists(held)),
+                None => self.write(images, document, pass),
+            }
+        })
     }
 
     /// Replaces a record, which need not exist unless a revision is expected.
@@ -141,13 +147,14 @@ impl Authority {
         expected: Option<u64>,
         pass: &mut Pass,
     ) -> Result<RecordView, Refusal> {
-        let mut images = self.images.lock();
-        let image = self.image(&mut images, &document.tenant)?;
-        let found = image.get(document.kind, &document.name).map(|change| change.revision);
-        match expected {
-            Some(expected) if found != Some(expected) => Err(Refusal::changed(document, expected, found)),
-            _ => self.write(&mut images, document, pass),
-        }
+        self.turn(&[&document.tenant], |images| {
+            let image = self.image(images, &document.tenant)?;
+            let found = image.get(document.kind, &document.name).map(|change| change.revision);
+            match expected {
+                Some(expected) if found != Some(expected) => Err(Refusal::changed(document, expected, found)),
+                _ => self.write(images, document, pass),
+            }
+        })
     }
 
     fn write(
@@ -175,21 +182,6 @@ impl Authority {
         change.map(|change| RecordView::of(tenant, change)).ok_or_else(|| Refusal::unknown(kind, name))
     }
 
-    /// Removes a record for good.
-    pub(crate) fn remove(&self, tenant: &Name, kind: RecordKind, name: &Name) -> Result<u64, Refusal> {
-        let mut images = self.images.lock();
-        let image = self.known_tenant(&mut images, tenant)?;
-        if image.live(kind, name).is_none() {
-            return Err(Refusal::unknown(kind, name));
-        }
-        let now = self.clock.now().wall;
-        life::removal(image, kind, name, now).map_err(|refused| Refusal::step("", refused))?;
-        let proposed = Proposed { kind, name: name.clone(), record: None, at: String::new() };
-        check(image, &[proposed], now)?;
-        let edit = Edit::new(kind, name.clone(), None);
-        Ok(self.commit(&mut images, tenant, vec![edit], &mut Pass::guarded())?.revision)
-    }
-
     /// Takes an identity to another status.
     pub(crate) fn transition(
         &self,
@@ -199,9 +191,19 @@ impl Authority {
         reason: &str,
         pass: &mut Pass,
     ) -> Result<RecordView, Refusal> {
-        let mut images = self.images.lock();
+        self.turn(&[tenant], |images| self.transition_in(images, (tenant, name), asked, reason, pass))
+    }
+
+    fn transition_in(
+        &self,
+        images: &mut Images,
+        (tenant, name): (&Name, &Name),
+        asked: &Transition,
+        reason: &str,
+        pass: &mut Pass,
+    ) -> Result<RecordView, Refusal> {
         let now = self.clock.now().wall;
-        let image = self.known_tenant(&mut images, tenant)?;
+        let image = self.known_tenant(images, tenant)?;
         let (change, held) =
             image.identity(name).ok_or_else(|| Refusal::unknown(RecordKind::Identity, name))?;
         let next = life::transition(image, name, held, asked, now).map_err(|r| Refusal::step("", r))?;
@@ -213,18 +215,27 @@ impl Authority {
         }
         let record = Some(Record::Identity(Arc::new(next)));
         edits.push(Edit { reinstates, ..Edit::new(RecordKind::Identity, name.clone(), record) });
-        let committed = self.commit(&mut images, tenant, edits, pass)?;
+        let committed = self.commit(images, tenant, edits, pass)?;
         tracing::info!(
             %tenant, identity = %name, status = asked.to.as_str(), reason,
             revision = committed.revision, "an identity's status changed"
         );
-        self.view(&mut images, tenant, RecordKind::Identity, name)
+        self.view(images, tenant, RecordKind::Identity, name)
     }
 
     /// Takes something away; what is taken away already stays as it is.
     pub(crate) fn revoke(&self, tenant: &Name, asked: &Revoke, pass: &mut Pass) -> Result<Revoked, Refusal> {
-        let mut images = self.images.lock();
-        let image = self.known_tenant(&mut images, tenant)?;
+        self.turn(&[tenant], |images| self.revoke_in(images, tenant, asked, pass))
+    }
+
+    fn revoke_in(
+        &self,
+        images: &mut Images,
+        tenant: &Name,
+        asked: &Revoke,
+        pass: &mut Pass,
+    ) -> Result<Revoked, Refusal> {
+        let image = self.known_tenant(images, tenant)?;
         let target = resolve(image, &asked.target)?;
         if let Some((held, _)) = image.revocations_like(&target).find(|(_, held)| held.covers(&target)) {
             return Ok(Revoked { name: held.name.clone(), revision: held.revision, is_new: false });
@@ -241,7 +252,7 @@ impl Authority {
             record: Some(record),
             reinstates: false,
         };
-        let committed = self.commit(&mut images, tenant, vec![edit], pass)?;
+        let committed = self.commit(images, tenant, vec![edit], pass)?;
         let name = committed.changes.first().map(|change| change.name.clone());
         let name = name.ok_or_else(|| Refusal::unknown(RecordKind::Revocation, tenant))?;
         tracing::info!(%tenant, revocation = %name, revision = committed.revision, "revoked");
@@ -250,9 +261,10 @@ impl Authority {
 
     /// How many identities of a tenant are in each status, in the order of [`IdentityStatus::ALL`].
     pub(crate) fn identity_statuses(&self, tenant: &Name) -> Result<[u64; 4], Refusal> {
-        let mut images = self.images.lock();
-        let image = self.image(&mut images, tenant)?;
-        Ok(IdentityStatus::ALL.map(|status| image.identities_in(status)))
+        self.turn(&[tenant], |images| {
+            let image = self.image(images, tenant)?;
+            Ok(IdentityStatus::ALL.map(|status| image.identities_in(status)))
+        })
     }
 
     fn known_tenant<'i>(&self, images: &'i mut Images, tenant: &Name) -> Result<&'i TenantImage, Refusal> {

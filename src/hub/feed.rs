@@ -157,14 +157,25 @@ impl Feed {
         self.mirror.lock().kills().clone()
     }
 
-    /// Takes over what the store has committed since; called after each commit. It is offered to
-    /// nobody before its head is witnessed. Blocks.
-    pub(crate) fn advance(&self, now: Now) -> Result<(), StoreError> {
+    /// The head of the store, proven by its heartbeat; what others committed up to there is taken over. Blocks.
+    pub(crate) fn follow(&self, clock: &dyn Clock) -> Result<Head, StoreError> {
+        let head = self.store.heartbeat()?;
+        if head.position.revision > self.head() {
+            self.advance(head.position.revision, clock.now())?;
+        }
+        Ok(head)
+    }
+
+    /// Takes over what the store has committed since, up to revision `to`, which is known to be
+    /// acknowledged: what lies beyond may still be lost. It is offered to nobody before its head is
+    /// witnessed. Blocks.
+    pub(crate) fn advance(&self, to: u64, now: Now) -> Result<(), StoreError> {
         let mut mirror = self.mirror.lock();
         let mut at = self.ring.read().head;
         let mut newest = None;
-        loop {
-            let more = self.store.tail(at, READ_MAX)?;
+        while at < to {
+            let max = usize::try_from(to - at).unwrap_or(READ_MAX).min(READ_MAX);
+            let more = self.store.tail(at, max)?;
             if more.is_empty() {
                 break;
             }

@@ -13,6 +13,7 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use super::settings::HubError;
+use super::store::{StateStore, StoreError};
 use crate::wire::signed;
 use crate::wire::state_proto as proto;
 
@@ -29,6 +30,40 @@ impl std::fmt::Debug for ClusterKey {
 }
 
 impl ClusterKey {
+    /// Reads the key in `directory`, or makes one when neither there nor in `store` is one. Blocks.
+    ///
+    /// # Errors
+    /// [`HubError::File`] when the store's cluster has a key and there is none; a fault of the store.
+    pub(crate) fn of(store: &dyn StateStore, directory: &Path) -> Result<Self, HubError> {
+        let file = directory.join(FILE);
+        if !file.exists() && store.item(SPACE, ITEM)?.is_some() {
+            return Err(fault(&file, "it is not there, and the store's cluster has a key", COPY));
+        }
+        Self::load_or_make(directory)
+    }
+
+    /// Refuses to sign for a store of which another key is known; a store that knows none learns this
+    /// one, so that all hubs of it sign alike. Blocks.
+    ///
+    /// # Errors
+    /// [`HubError::File`] names the key in `directory`; a fault of the store.
+    pub(crate) fn admit(&self, store: &dyn StateStore, directory: &Path) -> Result<(), HubError> {
+        let public = self.public.encode_to_vec();
+        let known = match store.item(SPACE, ITEM)? {
+            Some(known) => known,
+            None => match store.put_item(SPACE, ITEM, &public, None) {
+                Ok(_) => return Ok(()),
+                // Another hub of the same new store was first.
+                Err(StoreError::Item(_)) => store.item(SPACE, ITEM)?.unwrap_or_default(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if known.value == public {
+            return Ok(());
+        }
+        Err(fault(&directory.join(FILE), "it is another key than that of the store's cluster", COPY))
+    }
+
     /// Reads the key in `directory`, or makes one when there is no file.
     ///
     /// # Errors
@@ -106,6 +141,10 @@ fn fault(file: &Path, what: &str, remedy: &'static str) -> HubError {
     HubError::File { file: file.to_owned(), what: what.to_owned(), remedy }
 }
 
+/// Where the store keeps the public half.
+const SPACE: &str = "cluster";
+const ITEM: &str = "key";
+const COPY: &str = "copy `cluster.key` from the `data_dir` of a hub of this cluster, with mode 0600";
 const FILE: &str = "cluster.key";
 const FILE_BYTES_MAX: u64 = 4096;
 const OWN_KEY: &str = "put the cluster's own key back: enforcement points take state from no other";

@@ -10,7 +10,9 @@
 //! | `enrolment` | the cluster's certificate authority, and how an enforcement point gets a certificate |
 //! | `door`, `peer` | mutual TLS of the state stream, and who is at the other end |
 //! | `guard`, `held` | what denies too many at once, and waits for a second approval |
+//! | [`copy`] | a store moved to another engine |
 //! | `feed` | the change log as streams read it, signed |
+//! | `follow` | what other hubs on the same store do |
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
 //! | `witness` | the highest head it has named, outside the store |
@@ -26,9 +28,11 @@
 mod admission;
 pub mod api;
 mod authority;
+pub mod copy;
 mod door;
 mod enrolment;
 mod feed;
+mod follow;
 mod guard;
 mod held;
 mod keys;
@@ -48,7 +52,7 @@ mod witness;
 pub use admission::Scope;
 pub use guard::GuardLimits;
 pub use service::{BoundHub, Hub, HubFigures};
-pub use settings::{AccessSettings, HubError, HubSettings, StreamSecurity, TlsFiles};
+pub use settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity, TlsFiles};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
 
 /// Runs work on `store`, which may block, where the store says.

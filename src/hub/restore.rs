@@ -115,7 +115,7 @@ impl Restoring {
 }
 
 /// Opening would make a new store where there is none.
-fn refuse_absent(file: &Path) -> Result<(), HubError> {
+pub(super) fn refuse_absent(file: &Path) -> Result<(), HubError> {
     match std::fs::metadata(file) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

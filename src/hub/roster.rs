@@ -11,13 +11,18 @@
 //! the last ping that was answered with an older head. Where a stream was live when a newer one of
 //! its incarnation came, there may be two processes: the newer one's word alone is not enough
 //! while the older one's lease runs.
+//!
+//! Where several hubs share a store, each tells the others of its members, at most every
+//! [`MEET_EVERY`], and a member counts as done only when it is so at every hub that knows it.
 
 mod figures;
 mod member;
+mod peers;
 mod receipt;
+mod standing;
 mod withdrawal;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +32,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Scope;
 use super::blocking;
-use super::store::{StateStore, StoreError, StoredMember};
+use super::store::{PeerMember, StateStore, StoreError, StoredMember};
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Clock, Now};
 pub(crate) use figures::FleetFigures;
 use member::Member;
 pub(crate) use member::{MemberKey, Terms};
+use peers::Peers;
 pub(crate) use receipt::{Fleet, Receipt, ReceiptState, RevisionFacts};
 
 /// Who is a member, and how far each has come.
@@ -40,6 +46,14 @@ pub(crate) struct Roster {
     store: Arc<dyn StateStore>,
     clock: Arc<dyn Clock>,
     members: Mutex<HashMap<MemberKey, Member>>,
+    /// Members of other hubs; empty where nobody shares the store.
+    peers: Mutex<Peers>,
+    /// Members of which the others have not been told the newest.
+    untold: Mutex<HashSet<MemberKey>>,
+    /// Held while the other hubs' rosters are read.
+    meeting: tokio::sync::Mutex<()>,
+    /// Held while the others are told of this one's.
+    telling: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
     /// Held while members come and go, so that memory and store say the same of them.
     turn: tokio::sync::Mutex<()>,
@@ -112,7 +126,8 @@ impl Roster {
     /// Takes up the roster as it was saved.
     pub(crate) fn load(store: Arc<dyn StateStore>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let now = clock.now();
-        let saved = store.members()?;
+        // Of a shared store each row is some process's: they are read as the other hubs' rosters.
+        let saved = if store.is_shared() { Vec::new() } else { store.members()? };
         let members = saved.into_iter().map(|saved| {
             let key = MemberKey { spoke_id: saved.spoke_id.clone(), incarnation: saved.incarnation };
             (key, Member::restored(&saved, now))
@@ -122,6 +137,10 @@ impl Roster {
             store,
             clock,
             members,
+            peers: Mutex::default(),
+            untold: Mutex::default(),
+            meeting: tokio::sync::Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
         })
@@ -164,13 +183,15 @@ impl Roster {
         };
         let store = Arc::clone(&self.store);
         blocking(&*self.store, move || store.save_member(&saved)).await?;
+        // Whoever holds an older stream of it elsewhere is known from here on.
+        self.meet().await?;
         let now = self.clock.now();
         let fenced = CancellationToken::new();
         let mut members = self.members.lock();
         let member = members.entry(key.clone()).or_insert_with(|| Member::new(now));
         let session = member.connect(terms, scoped, fenced.clone(), now);
         drop(members);
-        self.changed();
+        self.moved(&key);
         Ok(Membership { key, session, fenced })
     }
 
@@ -208,17 +229,29 @@ impl Roster {
             let _turn = self.turn.lock().await;
             self.forget(&key, |member| member.is_over(now, KEPT_AFTER_LAPSE)).await?;
         }
+        let gone = self.peers.lock().gone(now, KEPT_AFTER_LAPSE);
+        for peer in gone {
+            let store = Arc::clone(&self.store);
+            blocking(&*self.store, move || store.forget_peer(&peer)).await?;
+        }
         Ok(())
     }
 
     /// A live stream is about to be told of another scope. What leaves it stays this member's, for
     /// receipts, until that is acknowledged or the lease of before is over.
-    pub(crate) fn rescope(&self, membership: &Membership, scope: Scope, version: u64) {
+    /// The other hubs know of it before the stream does.
+    pub(crate) async fn rescope(
+        &self,
+        membership: &Membership,
+        scope: Scope,
+        version: u64,
+    ) -> Result<(), StoreError> {
         let now = self.clock.now();
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
             member.rescope(membership.session, scope, version, now);
         }
-        self.changed();
+        self.moved(&membership.key);
+        self.tell().await
     }
 
     /// A stream ended; the member stays until its lease is over.
@@ -226,7 +259,7 @@ impl Roster {
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
             member.disconnect(membership.session);
         }
-        self.changed();
+        self.moved(&membership.key);
     }
 
     /// A member decides no more: it said so itself, on its newest stream.
@@ -265,26 +298,89 @@ impl Roster {
         if let Some(member) = self.members.lock().get_mut(&membership.key) {
             member.acknowledged(membership.session, ack, now);
         }
-        self.changed();
+        self.moved(&membership.key);
     }
 
     /// Whether what a stream acknowledges speaks for every copy of its process.
     pub(crate) fn is_alone(&self, membership: &Membership) -> bool {
         let now = self.clock.now().boot;
         let members = self.members.lock();
-        members.get(&membership.key).is_some_and(|member| member.is_alone(membership.session, now))
+        let alone = members.get(&membership.key).is_some_and(|it| it.is_alone(membership.session, now));
+        alone && !self.peers.lock().holds(&membership.key, now)
     }
 
     /// Whether a revision is effective, and who is missing.
     pub(crate) fn receipt(&self, facts: &RevisionFacts) -> Receipt {
         let now = self.clock.now();
-        Receipt::of(facts, &self.members.lock(), now)
+        let members = self.members.lock();
+        let peers = self.peers.lock();
+        Receipt::of(facts, &members, self.store.is_shared().then_some(&*peers), now)
     }
 
     /// Every member.
     pub(crate) fn fleet(&self) -> Fleet {
         let now: Now = self.clock.now();
-        Fleet::of(&self.members.lock(), now)
+        let members = self.members.lock();
+        let peers = self.peers.lock();
+        Fleet::of(&members, self.store.is_shared().then_some(&*peers), now)
+    }
+
+    /// Reads the rosters of the other hubs as they are now. Where a newer stream of a member of this
+    /// hub came to another, the one here ends.
+    pub(crate) async fn meet(&self) -> Result<(), StoreError> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let _meeting = self.meeting.lock().await;
+        let (began, told) = (self.clock.now().boot, self.peers.lock().told());
+        let store = Arc::clone(&self.store);
+        let news = blocking(&*self.store, move || peers::read(&*store, &told)).await?;
+        let ended = self.clock.now().boot;
+        let is_news = news.iter().any(|(_, told)| !told.is_empty());
+        let newer = self.peers.lock().take(began, ended, news);
+        for key in newer {
+            let fenced = self.members.lock().get_mut(&key).is_some_and(Member::fence_here);
+            if fenced {
+                tracing::warn!(spoke = key.spoke_id, "its newer stream is another hub's: the one here ends");
+                self.untold.lock().insert(key);
+            }
+        }
+        if is_news {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Tells the other hubs what is new about members of this one.
+    pub(crate) async fn tell(&self) -> Result<(), StoreError> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let _telling = self.telling.lock().await;
+        let untold = std::mem::take(&mut *self.untold.lock());
+        let now = self.clock.now().boot;
+        let told: Vec<PeerMember> = {
+            let members = self.members.lock();
+            let known = untold.iter().filter_map(|key| members.get(key).map(|member| (key, member)));
+            known.map(|(key, member)| member.to_peers(key, now)).collect()
+        };
+        if told.is_empty() {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.store);
+        let done = blocking(&*self.store, move || store.tell(&told)).await;
+        if done.is_err() {
+            self.untold.lock().extend(untold);
+        }
+        done
+    }
+
+    /// Notes that something about a member is new.
+    fn moved(&self, key: &MemberKey) {
+        if self.store.is_shared() {
+            self.untold.lock().insert(key.clone());
+        }
+        self.changed();
     }
 
     fn changed(&self) {
@@ -297,6 +393,8 @@ pub(crate) fn with_drift(span: Duration) -> Duration {
     span.saturating_add(span / 2000)
 }
 
+/// How often hubs on one store tell each other of their members.
+pub(crate) const MEET_EVERY: Duration = Duration::from_millis(200);
 /// Most members.
 pub(crate) const MEMBERS_MAX: usize = 20_000;
 /// How long a lapsed member is still listed.

@@ -22,12 +22,13 @@ use super::blocking;
 use super::door::Door;
 use super::enrolment::{CertificateAuthority, Enrolling, EnrolmentService};
 use super::feed::Feed;
+use super::follow;
 use super::keys::ClusterKey;
 use super::peer::Carried;
 use super::receipts::{Keeper, Receipts};
 use super::roster::Roster;
-use super::settings::{AccessSettings, HubError, HubSettings, StreamSecurity};
-use super::store::{DirectoryLock, SqliteStore, StateStore};
+use super::settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity};
+use super::store::{DirectoryLock, PostgresStore, SqliteStore, StateStore};
 use super::stream::{Shared, StateService};
 use super::token::Admins;
 use super::witness::Witness;
@@ -110,9 +111,10 @@ impl Hub {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, HubError> {
         let admins = Admins::load_or_make(&settings)?;
-        let key = ClusterKey::load_or_make(&settings.data_dir)?;
+        let key = ClusterKey::of(&*store, &settings.data_dir)?;
         let witness = Witness::open(&settings.witness, settings.store_file(), &key)?;
         witness.admit(&*store)?;
+        key.admit(&*store, &settings.data_dir)?;
         let authority = certificate_authority(&*store, &key)?;
         let feed = Arc::new(Feed::new(Arc::clone(&store), key, witness, mirror_key()?, &*clock)?);
         feed.name(&store.heartbeat()?, clock.now().wall)?;
@@ -257,6 +259,7 @@ impl BoundHub {
         let streams = serve_listener(&hub, stream);
         let requests = serve_api(&hub, api);
         let sweeping = sweep(&hub);
+        let following = follow::run(&hub.context);
         let both = async {
             let ended = tokio::try_join!(streams, requests);
             hub.shutdown.cancel();
@@ -276,6 +279,7 @@ impl BoundHub {
             ended = all => ended,
             () = stop => Ok(()),
             () = sweeping => Ok(()),
+            () = following => Ok(()),
         }
     }
 }
@@ -440,15 +444,22 @@ pub(super) fn open_store(
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<dyn StateStore>, Option<DirectoryLock>), HubError> {
     let lock = lock_beside_store(settings)?;
-    let store = SqliteStore::open(&settings.store, clock)?;
-    Ok((Arc::new(store), lock))
+    let store: Arc<dyn StateStore> = match &settings.store {
+        StoreSettings::Sqlite(file) => Arc::new(SqliteStore::open(file, clock)?),
+        StoreSettings::Postgres(database) => Arc::new(PostgresStore::open(database, clock)?),
+    };
+    Ok((store, lock))
 }
 
 /// The store locks its own directory; the data directory is locked too when it is another.
-fn lock_beside_store(settings: &HubSettings) -> Result<Option<DirectoryLock>, HubError> {
-    let beside = settings.store.parent().unwrap_or(Path::new(""));
-    let same = std::path::absolute(beside).ok() == std::path::absolute(&settings.data_dir).ok();
-    if same { Ok(None) } else { Ok(Some(DirectoryLock::acquire(&settings.data_dir)?)) }
+pub(super) fn lock_beside_store(settings: &HubSettings) -> Result<Option<DirectoryLock>, HubError> {
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    let beside = settings.store_file().map(|file| absolute(file.parent().unwrap_or(Path::new(""))));
+    if beside.is_some_and(|beside| beside == absolute(&settings.data_dir)) {
+        Ok(None)
+    } else {
+        Ok(Some(DirectoryLock::acquire(&settings.data_dir)?))
+    }
 }
 
 async fn listen(listener: &'static str, address: SocketAddr) -> Result<TcpListener, HubError> {

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::admission::Scope;
 use super::guard::GuardLimits;
-use super::store::{StoreError, StoreFault};
+use super::store::{PostgresSettings, StoreError, StoreFault};
 use super::stream::StreamSettings;
 use crate::mtls::FileError;
 
 /// What a hub is told.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// The store's file.
-    pub store: PathBuf,
+    /// The store.
+    pub store: StoreSettings,
     /// The hub's directory; only one hub may use it.
     pub data_dir: PathBuf,
     /// Where the state stream listens; loopback only when it is in clear.
@@ -33,6 +33,15 @@ pub struct HubSettings {
     pub streams: StreamSettings,
     /// Who may come, and how that is told.
     pub access: AccessSettings,
+}
+
+/// Which store a hub keeps what it knows in.
+#[derive(Clone, Debug)]
+pub enum StoreSettings {
+    /// An SQLite database in this file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, which other hubs may share.
+    Postgres(PostgresSettings),
 }
 
 /// Who may come to the state stream, and how that is told.
@@ -82,7 +91,10 @@ impl Default for AccessSettings {
 impl HubSettings {
     /// The store's file; `None`: it is no file of this machine.
     pub(super) fn store_file(&self) -> Option<&Path> {
-        Some(&self.store)
+        match &self.store {
+            StoreSettings::Sqlite(file) => Some(file),
+            StoreSettings::Postgres(_) => None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod guard;
 mod lab;
 mod lanes;
 mod model;
+mod replicas;
 mod restore;
 mod revoked;
 mod scope;

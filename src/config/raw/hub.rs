@@ -35,8 +35,10 @@ pub(in crate::config) struct HubFile {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Hub {
-    /// `sqlite:///absolute/path` or `sqlite://relative/path`.
-    #[schemars(regex(pattern = "^sqlite://."))]
+    /// `sqlite:///absolute/path` or `sqlite://relative/path`, or `postgresql://USER@HOST[:PORT]/DATABASE`, which
+    /// several hubs may share. To another machine with `?sslmode=verify-full&sslrootcert=FILE`, or knowingly in
+    /// clear with `?sslmode=disable`. A password stands in the URL or in the environment as `PGPASSWORD`.
+    #[schemars(regex(pattern = "^(sqlite|postgres|postgresql)://."))]
     pub(in crate::config) store: String,
     /// The directory of its keys and token files.
     #[schemars(length(min = 1))]

@@ -8,6 +8,7 @@ use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::hub as raw;
 use crate::config::run::check::Check;
+pub use crate::config::run::database::Database;
 use crate::config::run::shared::{self, Log};
 use crate::core::id::Name;
 
@@ -38,6 +39,8 @@ pub struct HubConfig {
 pub enum Store {
     /// An SQLite database in this file.
     Sqlite(PathBuf),
+    /// A PostgreSQL database, which other hubs may share.
+    Postgres(Database),
 }
 
 /// The state stream.
@@ -200,19 +203,16 @@ fn guard(check: &mut Check<'_>, raw: &raw::Guard) -> Option<Guard> {
 
 fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {
     let key = Key::root().field("hub").field("store");
-    let expected = "`sqlite:///absolute/path` or `sqlite://relative/path`";
     match text.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() && !path.contains(['?', '#']) => {
             check.path(&key, path).map(Store::Sqlite)
         }
         Some(("postgresql" | "postgres", _)) => {
-            // The URL may hold a password: it is not shown.
-            let remedy = "use SQLite; PostgreSQL is not built in";
-            check.refuse(&key, "a PostgreSQL store", expected, remedy);
-            None
+            super::database::database(check, &key, text).map(Store::Postgres)
         }
         _ => {
-            check.refuse(&key, quoted(text), expected, "name the database file");
+            let expected = "`sqlite://PATH` or `postgresql://USER@HOST/DATABASE`";
+            check.refuse(&key, quoted(text), expected, "name the database");
             None
         }
     }

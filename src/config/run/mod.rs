@@ -4,6 +4,7 @@
 //! [`Check`] why not; it goes on, so that one run finds everything.
 
 pub(super) mod check;
+pub(super) mod database;
 pub(super) mod evidence;
 pub(super) mod hub;
 pub(super) mod hub_client;

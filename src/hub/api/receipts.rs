@@ -76,7 +76,11 @@ pub(super) async fn of_revision(
 pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<RevisionFacts, Problem> {
     let logged = context.work(move |context| context.feed.store().logged(revision)).await??;
     let logged = logged.ok_or_else(|| Problem::not_found(format!("no commit is of revision {revision}")))?;
+    // Whoever joined another hub before the commit is known from here on.
+    context.roster.meet().await?;
     let own = context.feed.acknowledged(revision).map(|now| now.wall);
+    // Of a shared store the time is that of the hub that committed, once it is noted.
+    let own = own.filter(|_| !context.feed.store().is_shared() || logged.acknowledged_at.is_none());
     let changes = decode_body(&logged.body).map_err(|e| {
         Problem::unavailable(format!("the commit of revision {revision} cannot be read: {e}"))
     })?;

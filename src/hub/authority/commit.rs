@@ -69,7 +69,7 @@ impl Authority {
             Err(error) => {
                 // Whatever happened, the store knows better than what is held here.
                 images.remove(tenant);
-                if let Err(error) = self.feed.advance(self.clock.now()) {
+                if let Err(error) = self.feed.follow(&*self.clock) {
                     tracing::debug!(%error, "whether a failed commit happened is found out later");
                 }
                 return Err(error.into());
@@ -80,7 +80,7 @@ impl Authority {
         if let Some(image) = images.get_mut(tenant) {
             image.take(&committed.changes, committed.revision);
         }
-        if let Err(error) = self.feed.advance(self.clock.now()) {
+        if let Err(error) = self.feed.advance(committed.revision, self.clock.now()) {
             // The change is durable; streams find it at their next ping.
             tracing::error!(%error, revision = committed.revision, "a commit could not be read back");
         }

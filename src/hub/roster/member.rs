@@ -10,6 +10,7 @@ use super::{Acknowledged, CellInForce, RevisionFacts, Scoped, StoredMember, with
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
 use crate::hub::admission::Scope;
+use crate::hub::store::{PeerInForce, PeerMember, PeerStream};
 
 /// Who a member is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Member {
     pub(super) joined: Timestamp,
     stream: Option<(u64, CancellationToken)>,
     sessions: u64,
+    /// Whether its stream was open here when a newer one came to another hub.
+    fenced_elsewhere: bool,
     /// Pings answered, as (head named, last receipt of such a ping), oldest first.
     answers: VecDeque<(u64, BootInstant)>,
     /// When it was last known to hold a lease from an answer this list no longer, or never, had.
@@ -79,6 +82,7 @@ impl Member {
             joined: now.wall,
             stream: None,
             sessions: 0,
+            fenced_elsewhere: false,
             answers: VecDeque::new(),
             before: None,
             cells: HashMap::new(),
@@ -138,6 +142,7 @@ impl Member {
         let deny_after_max = self.terms.deny_after_max.max(terms.deny_after_max);
         self.terms = Terms { deny_after_max, ..terms };
         self.sessions += 1;
+        self.fenced_elsewhere = false;
         self.stream = Some((self.sessions, fence));
         self.sessions
     }
@@ -152,6 +157,57 @@ impl Member {
         if self.is_newest(session) {
             self.holdings.rescope(scope, version, now.boot);
         }
+    }
+
+    /// Ends the stream: a newer one of the same incarnation came to another hub.
+    pub(super) fn fence_here(&mut self) -> bool {
+        let Some((_, stream)) = &self.stream else { return false };
+        stream.cancel();
+        self.fenced_elsewhere = true;
+        true
+    }
+
+    /// How its stream stands, as the other hubs are told.
+    pub(super) const fn stream(&self) -> PeerStream {
+        match (self.fenced_elsewhere, self.is_connected()) {
+            (true, _) => PeerStream::Fenced,
+            (false, true) => PeerStream::Live,
+            (false, false) => PeerStream::Left,
+        }
+    }
+
+    /// What the other hubs are told of it.
+    pub(super) fn to_peers(&self, key: &MemberKey, now: BootInstant) -> PeerMember {
+        let member = StoredMember {
+            spoke_id: key.spoke_id.clone(),
+            incarnation: key.incarnation,
+            deny_after_max: self.terms.deny_after_max,
+            waived: self.terms.waived.clone(),
+            build: self.terms.build.clone(),
+        };
+        PeerMember {
+            member,
+            stream: self.stream(),
+            joined: 0,
+            told: 0,
+            holds: self.holdings.named(),
+            in_force: self.told(now),
+        }
+    }
+
+    /// The positions it has in force, as far as they speak for every copy of its process.
+    fn told(&self, now: BootInstant) -> Vec<PeerInForce> {
+        let alone = |held: &InForce| self.alone_from(held).is_none_or(|from| now > from);
+        let sole = self.positions().filter(|(_, held)| alone(held));
+        let each = sole.map(|(cell, held)| PeerInForce {
+            cell: cell.clone(),
+            revision: held.revision,
+            kill_revision: held.kill_revision,
+            at: held.at,
+            purged: held.purged,
+            ended_streams: held.ended_streams,
+        });
+        each.collect()
     }
 
     fn note_copy(&mut self, session: u64, now: BootInstant) {
@@ -256,8 +312,7 @@ impl Member {
 
     /// When a lease from an answer to a ping that came at `last` is over.
     fn lease_end(&self, last: BootInstant) -> BootInstant {
-        let span = with_drift(self.terms.deny_after_max.unwrap_or_default());
-        BootInstant::from_micros(last.as_micros().saturating_add(micros(span)))
+        lease_end(self.terms.deny_after_max, last)
     }
 
     /// When it was last answered at all.
@@ -271,6 +326,12 @@ impl Member {
         let held = self.last_answer().and_then(|at| now.since(at)).is_some_and(|gone| gone <= span);
         !self.is_connected() && !held
     }
+}
+
+/// When a lease of `deny_after` from an answer to a ping that came at `last` is over.
+pub(super) fn lease_end(deny_after: Option<Duration>, last: BootInstant) -> BootInstant {
+    let span = with_drift(deny_after.unwrap_or_default());
+    BootInstant::from_micros(last.as_micros().saturating_add(micros(span)))
 }
 
 fn micros(span: Duration) -> u64 {

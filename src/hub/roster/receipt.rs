@@ -9,12 +9,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::member::{InForce, Member, MemberKey};
+use super::peers::{Peers, may_hold};
+use super::standing::{Standing, Whole};
 use super::with_drift;
 use super::withdrawal::Held;
 use crate::core::id::Name;
 use crate::core::time::{BootInstant, Now, Timestamp};
 use crate::hub::model::Time;
-use crate::hub::store::{Guarantee, StoredReceipt};
+use crate::hub::store::{Guarantee, PeerInForce, PeerMember, PeerStream, StoredReceipt};
 
 /// What a receipt needs to know of its revision.
 #[derive(Clone, Debug)]
@@ -112,20 +114,28 @@ pub(crate) enum MemberState {
 }
 
 impl Receipt {
-    pub(super) fn of(facts: &RevisionFacts, members: &HashMap<MemberKey, Member>, now: Now) -> Self {
-        let roster = || {
-            members.iter().filter_map(|(key, member)| Some((key, member, member.holdings.of(&facts.cell)?)))
-        };
+    pub(super) fn of(
+        facts: &RevisionFacts,
+        members: &HashMap<MemberKey, Member>,
+        peers: Option<&Peers>,
+        now: Now,
+    ) -> Self {
+        let known = Known { facts, peers, now };
+        let roster = Roster::of(&facts.cell, members, peers);
         let mut each: Vec<_> =
-            roster().map(|(key, member, held)| MemberReceipt::of(facts, key, member, held, now)).collect();
+            roster.here.iter().map(|(key, at)| known.receipt(key, Some(*at), None)).collect();
+        let only_there = roster.there.iter().filter(|(key, _)| !roster.here.contains_key(*key));
+        each.extend(only_there.map(|(key, told)| known.receipt(key, None, Some(told))));
         let gone = |kept: &&StoredReceipt| {
             let key = MemberKey { spoke_id: kept.spoke_id.clone(), incarnation: kept.incarnation };
-            members.get(&key).is_none_or(|member| member.holdings.of(&facts.cell).is_none())
+            !roster.here.contains_key(&key) && !roster.there.contains_key(&key)
         };
         each.extend(facts.kept.iter().filter(gone).map(MemberReceipt::kept));
         each.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
         let settled = each.iter().filter(|member| member.state != MemberState::Pending).count();
-        let effective = settled == each.len();
+        // Read before the commit, the other hubs' rosters may lack somebody who had older state by then.
+        let all_known = peers.is_none_or(|peers| peers.known_since(facts.committed));
+        let effective = all_known && settled == each.len();
         let last = each.iter().filter_map(|member| member.at).max();
         let committed_at = Time(facts.committed_at);
         Self {
@@ -133,7 +143,7 @@ impl Receipt {
             committed_at,
             state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
             effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
-            effective_by: effective_by(facts.committed_at, roster().map(|(_, member, _)| member)),
+            effective_by: effective_by(facts.committed_at, roster.terms()),
             guarantee: match &facts.guarantee {
                 Guarantee::Holds => "holds".to_owned(),
                 Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
@@ -144,53 +154,109 @@ impl Receipt {
     }
 }
 
-fn effective_by<'a>(committed_at: Timestamp, members: impl Iterator<Item = &'a Member>) -> Option<Time> {
+/// Who may hold a tenant: members of this hub, and those of which others told.
+struct Roster<'a> {
+    here: HashMap<&'a MemberKey, (&'a Member, Held)>,
+    there: HashMap<&'a MemberKey, &'a PeerMember>,
+}
+
+impl<'a> Roster<'a> {
+    fn of(cell: &Name, members: &'a HashMap<MemberKey, Member>, peers: Option<&'a Peers>) -> Self {
+        let here = members.iter().filter_map(|(key, it)| Some((key, (it, it.holdings.of(cell)?))));
+        let there = peers.into_iter().flat_map(Peers::members);
+        let there = there.filter(|(_, told, _)| may_hold(told, cell)).map(|(key, told, _)| (key, told));
+        Self { here: here.collect(), there: there.collect() }
+    }
+
+    /// What each was granted: its longest finite `deny_after`, and whether it has waived routes.
+    fn terms(&self) -> impl Iterator<Item = (Option<Duration>, bool)> {
+        let here = self.here.values().map(|(it, _)| (it.deny_after_max(), !it.terms.waived.is_empty()));
+        let there = self.there.values().map(|it| (it.member.deny_after_max, !it.member.waived.is_empty()));
+        here.chain(there)
+    }
+}
+
+fn effective_by(
+    committed_at: Timestamp,
+    terms: impl Iterator<Item = (Option<Duration>, bool)>,
+) -> Option<Time> {
     let mut only_waived = false;
     let mut longest = Duration::ZERO;
-    for member in members {
-        only_waived |= member.deny_after_max().is_none() && !member.terms.waived.is_empty();
-        longest = longest.max(member.deny_after_max().unwrap_or_default());
+    for (deny_after_max, has_waived) in terms {
+        only_waived |= deny_after_max.is_none() && has_waived;
+        longest = longest.max(deny_after_max.unwrap_or_default());
     }
     (!only_waived).then(|| Time(committed_at.after(with_drift(longest)).after(ENDING_STREAMS)))
 }
 
-impl MemberReceipt {
-    fn of(facts: &RevisionFacts, key: &MemberKey, member: &Member, held: Held, now: Now) -> Self {
+/// What a member's part is made from.
+struct Known<'a> {
+    facts: &'a RevisionFacts,
+    peers: Option<&'a Peers>,
+    now: Now,
+}
+
+impl Known<'_> {
+    /// One member's part; it is a member here, or another hub told of it, or both.
+    fn receipt(
+        &self,
+        key: &MemberKey,
+        here: Option<(&Member, Held)>,
+        told: Option<&PeerMember>,
+    ) -> MemberReceipt {
+        let Self { facts, peers, now } = *self;
         let kept = facts
             .kept
             .iter()
             .find(|kept| kept.spoke_id == key.spoke_id && kept.incarnation == key.incarnation);
-        let fence = member.fence(held, facts.revision, facts.committed);
-        // Without a finite route a lease bounds nothing: a live stream is waited for.
-        let bounded = member.deny_after_max().is_some() || !member.is_connected();
-        let lapsed = bounded && now.boot > fence;
-        let alone = |held: &&InForce| member.alone_from(held).is_none_or(|from| now.boot > from);
-        let in_force = member.in_force(facts).filter(alone);
-        let since =
-            |held: &InForce| held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)));
-        let (state, at) = match in_force {
-            Some(held) => (MemberState::InForce, Some(Time(since(held)))),
-            None if kept.is_some_and(|kept| !kept.voided) => {
-                (MemberState::InForce, kept.map(|kept| Time(kept.at)))
-            }
-            None if lapsed => (MemberState::Lapsed, Some(Time(wall_of(fence, now)))),
-            None => (MemberState::Pending, None),
+        let member = here.map(|(member, _)| member);
+        let here = here.map(|(member, held)| standing(member, held, facts, now));
+        let there = peers.into_iter().flat_map(|peers| peers.standings(key, facts, now.boot));
+        let whole = Whole::of(here.into_iter().chain(there));
+        let (state, at) = match (whole.state, kept) {
+            (MemberState::InForce, _) => (MemberState::InForce, whole.at),
+            (_, Some(kept)) if !kept.voided => (MemberState::InForce, Some(kept.at)),
+            (state, _) => (state, whole.lapsed.map(|end| wall_of(end, now))),
         };
-        Self {
+        let at = at.filter(|_| state != MemberState::Pending);
+        let acknowledged = whole.at.is_some();
+        let waived = member.map(|member| &member.terms.waived).or(told.map(|told| &told.member.waived));
+        MemberReceipt {
             spoke_id: key.spoke_id.clone(),
             incarnation: hex(&key.incarnation),
             state,
-            at,
-            purged: in_force.map(|held| held.purged).or(kept.map(|kept| kept.purged)).unwrap_or(0),
-            ended_streams: in_force
-                .map(|held| held.ended_streams)
-                .or(kept.map(|kept| kept.ended_streams))
-                .unwrap_or(0),
-            waived_routes: member.terms.waived.clone(),
+            at: at.map(Time),
+            purged: kept.map(|kept| kept.purged).filter(|_| !acknowledged).unwrap_or(whole.purged),
+            ended_streams: kept
+                .map(|kept| kept.ended_streams)
+                .filter(|_| !acknowledged)
+                .unwrap_or(whole.ended_streams),
+            waived_routes: waived.cloned().unwrap_or_default(),
             signed: kept.map(SignedReceipt::of),
         }
     }
+}
 
+/// How a member stands at this hub.
+fn standing(member: &Member, held: Held, facts: &RevisionFacts, now: Now) -> Standing {
+    let fence = member.fence(held, facts.revision, facts.committed);
+    // Without a finite route a lease bounds nothing: a live stream is waited for.
+    let bounded = member.deny_after_max().is_some() || !member.is_connected();
+    let acknowledged = member.in_force(facts);
+    let alone = |held: &&InForce| member.alone_from(held).is_none_or(|from| now.boot > from);
+    if let Some(held) = acknowledged.filter(alone) {
+        let at = held.at.max(member.alone_from(held).map_or(held.at, |from| wall_of(from, now)));
+        return Standing::InForce { at, purged: held.purged, ended_streams: held.ended_streams };
+    }
+    if bounded && now.boot > fence {
+        return Standing::Lapsed(fence);
+    }
+    // What was acknowledged by one of two copies, here or elsewhere, does not speak for the other.
+    let is_held = acknowledged.is_some() || member.stream() != PeerStream::Left;
+    if is_held { Standing::Holding } else { Standing::Left }
+}
+
+impl MemberReceipt {
     /// One whose member is no more.
     fn kept(kept: &StoredReceipt) -> Self {
         Self {
@@ -274,9 +340,26 @@ pub(crate) struct MemberCell {
 }
 
 impl Fleet {
-    pub(super) fn of(members: &HashMap<MemberKey, Member>, now: Now) -> Self {
+    pub(super) fn of(members: &HashMap<MemberKey, Member>, peers: Option<&Peers>, now: Now) -> Self {
         let mut views: Vec<_> =
             members.iter().map(|(key, member)| MemberView::of(key, member, now)).collect();
+        let mut elsewhere: HashMap<&MemberKey, (&PeerMember, bool)> = HashMap::new();
+        for (key, told, is_live) in peers.into_iter().flat_map(Peers::members) {
+            let held = elsewhere.entry(key).or_insert((told, is_live));
+            if held.0.joined < told.joined {
+                *held = (told, held.1 || is_live);
+            }
+        }
+        for (key, (told, is_live)) in elsewhere {
+            match members.get(key) {
+                Some(member) if member.is_connected() || !is_live => {}
+                known => {
+                    let (spoke_id, incarnation) = (&key.spoke_id, hex(&key.incarnation));
+                    views.retain(|it| it.spoke_id != *spoke_id || it.incarnation != incarnation);
+                    views.push(MemberView::told(key, known, told, is_live, now));
+                }
+            }
+        }
         views.sort_by(|a, b| (&a.spoke_id, &a.incarnation).cmp(&(&b.spoke_id, &b.incarnation)));
         Self { members: views }
     }
@@ -313,6 +396,40 @@ impl MemberView {
             drift_found: member.drift.0,
             drift_mended: member.drift.1,
             refusals: member.refused.iter().cloned().collect(),
+        }
+    }
+}
+
+impl MemberView {
+    /// One whose stream is another hub's.
+    fn told(key: &MemberKey, known: Option<&Member>, told: &PeerMember, is_live: bool, now: Now) -> Self {
+        let nobody = Member::new(now);
+        let mut cells: Vec<_> = told.in_force.iter().map(MemberCell::told).collect();
+        cells.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+        Self {
+            build: told.member.build.clone(),
+            connected: is_live,
+            deny_after_max_ms: told
+                .member
+                .deny_after_max
+                .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            waived_routes: told.member.waived.clone(),
+            cells,
+            scope: told.holds.as_ref().map(|holds| holds.iter().map(Name::to_string).collect()),
+            scope_version: 0,
+            withdrawing: Vec::new(),
+            ..Self::of(key, known.unwrap_or(&nobody), now)
+        }
+    }
+}
+
+impl MemberCell {
+    fn told(held: &PeerInForce) -> Self {
+        Self {
+            tenant: held.cell.to_string(),
+            revision: held.revision,
+            kill_revision: held.kill_revision,
+            at: Time(held.at),
         }
     }
 }

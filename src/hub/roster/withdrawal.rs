@@ -80,6 +80,19 @@ impl Holdings {
         left.map(|(_, last)| *last).max().map(Held::Leaving)
     }
 
+    /// Every tenant that may be held; `None`: any.
+    pub(super) fn named(&self) -> Option<Vec<Name>> {
+        let scopes = self.leaving.iter().map(|(scope, _)| scope).chain([&self.scope]);
+        let mut named = BTreeSet::new();
+        for scope in scopes {
+            match scope {
+                Scope::All => return None,
+                Scope::Tenants(cells) => named.extend(cells.iter().cloned()),
+            }
+        }
+        Some(named.into_iter().collect())
+    }
+
     /// Tenants that were told to go, where they are known by name.
     pub(super) fn leaving(&self) -> Vec<String> {
         let named = self.leaving.iter().flat_map(|(scope, _)| match scope {

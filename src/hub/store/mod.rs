@@ -9,6 +9,7 @@
 //! to it; the global hash chains over every history hash; a name once used is never used again.
 //! Within an epoch; a new one may begin at a higher revision, and then its log begins there.
 
+mod dump;
 mod error;
 mod judge;
 mod lock;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use dump::Dump;
 pub use error::{Conflict, ConflictKind, FaultKind, StoreError, StoreFault};
 pub use lock::DirectoryLock;
 pub use peers::{PEER_SILENT_AFTER, Peer, PeerInForce, PeerMember, PeerStream};

@@ -42,6 +42,8 @@ pub struct PeerMember {
     pub joined: u64,
     /// Where this stands in what its process told.
     pub told: u64,
+    /// The tenants it may hold; `None`: any.
+    pub holds: Option<Vec<Name>>,
     /// How far it has each cell in force.
     pub in_force: Vec<PeerInForce>,
 }

@@ -19,6 +19,7 @@
 
 mod commit;
 mod fault;
+mod fill;
 mod members;
 mod read;
 mod schema;

@@ -12,7 +12,7 @@ use crate::core::time::Timestamp;
 pub const ITEM_BYTES_MAX: usize = 256 * 1024;
 
 /// A small thing a hub keeps beside the records, compared-and-set on its version.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Item {
     /// Its key within its space.
     pub key: String,

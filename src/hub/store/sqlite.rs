@@ -16,6 +16,7 @@
 //! `application_id` is 0x50524856, `user_version` the schema's. A new column or table is a new version.
 
 mod commit;
+mod dump;
 mod fault;
 mod read;
 mod schema;
@@ -30,9 +31,9 @@ use rusqlite::Connection;
 
 use super::side::check_item;
 use super::{
-    CellImage, CellPosition, ChangeSet, Committed, DirectoryLock, Expect, FaultKind, Guarantee, Head, Item,
-    Logged, Minted, Page, StateStore, StoreError, StoreFault, StoreIdentity, StoredMember, StoredReceipt,
-    StoredRecord,
+    CellImage, CellPosition, ChangeSet, Committed, DirectoryLock, Dump, Expect, FaultKind, Guarantee, Head,
+    Item, Logged, Minted, Page, StateStore, StoreError, StoreFault, StoreIdentity, StoredMember,
+    StoredReceipt, StoredRecord,
 };
 use crate::core::id::{Name, Position};
 use crate::core::identity::RecordKind;
@@ -91,6 +92,14 @@ impl SqliteStore {
             superseded: AtomicBool::new(false),
             _lock: lock,
         })
+    }
+
+    /// Everything but the log, at one instant. Blocks.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub fn dump(&self) -> Result<Dump, StoreError> {
+        self.read(dump::dump)
     }
 
     /// Reads on a connection of its own, within one transaction: one instant.

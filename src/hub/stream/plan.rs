@@ -48,12 +48,13 @@ pub(super) async fn make(shared: &Shared, have: Vec<Holding>, admission: &Admiss
     let store = shared.feed.store().clone();
     let identity = store.identity();
     let mirror = shared.feed.mirrored();
-    let (feed, read_at) = (Arc::clone(&shared.feed), shared.clock.now().wall);
+    let (feed, clock) = (Arc::clone(&shared.feed), Arc::clone(&shared.clock));
     let scope = admission.scope.clone();
     let judged = blocking(&**shared.feed.store(), move || {
+        let read_at = clock.now().wall;
         let judged = judge(&*store, mirror.state(), have, &scope)?;
-        // The welcome names a head: it is witnessed first.
-        feed.name(&store.heartbeat()?, read_at)?;
+        // The welcome names a head: it is witnessed first, and the mirror that repairs come from holds it.
+        feed.name(&feed.follow(&*clock)?, read_at)?;
         Ok::<_, StoreError>(judged)
     });
     let judged = judged.await;

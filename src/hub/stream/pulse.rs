@@ -47,9 +47,9 @@ impl Pulse {
         }
         let began = self.turn.fetch_add(1, Ordering::SeqCst);
         let read_at = self.clock.now().wall;
-        let feed = Arc::clone(&self.feed);
+        let (feed, clock) = (Arc::clone(&self.feed), Arc::clone(&self.clock));
         let read = blocking(&**self.feed.store(), move || {
-            let read = feed.store().heartbeat()?;
+            let read = feed.follow(&*clock)?;
             // Witnessed before it is named to anybody.
             Ok::<_, StoreError>((read.position, feed.name(&read, read_at)?))
         });

@@ -351,7 +351,8 @@ impl Writer<'_> {
         let before = std::mem::replace(&mut self.admission, admitted.admission);
         let (scope, version) = (&self.admission.scope, self.admission.version);
         // Noted first: what is acknowledged from here on may be under the new scope.
-        self.shared.roster.rescope(self.membership, scope.clone(), version);
+        let noted = self.shared.roster.rescope(self.membership, scope.clone(), version).await;
+        noted.map_err(|e| unavailable(&e))?;
         let gone: Vec<_> = self.cells.keys().filter(|cell| !scope.holds(cell)).cloned().collect();
         tracing::info!(
             spoke = self.membership.key.spoke_id,

@@ -42,14 +42,15 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn start(folder: &Path, hub: &str, clock: &Arc<HandClock>) -> Self {
+    /// `hubs` are addresses with commas between.
+    pub(super) fn start(folder: &Path, hubs: &str, clock: &Arc<HandClock>) -> Self {
         let (lkg, loaded) = open(folder);
         let state = Arc::new(SnapshotCell::new(loaded.snapshot));
         let status = Arc::new(StateStatus::default());
         let applier = Applier::new(Arc::clone(&state), lkg, Box::new(Unobserved), Arc::clone(&status));
         let settings = ClientSettings {
             dial: Arc::new(PlainDial),
-            endpoints: vec![hub.to_owned()],
+            endpoints: hubs.split(',').map(str::to_owned).collect(),
             spoke_id: "edge".to_owned(),
             incarnation: [1; 16],
             deny_after_max: MINUTE,

@@ -13,7 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubError, HubSettings, Scope, StreamSecurity, StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubError, HubSettings, Scope, StoreSettings, StreamSecurity,
+    StreamSettings,
 };
 use serde_json::{Value, json};
 
@@ -42,7 +43,7 @@ impl Clock for HandClock {
 pub(crate) fn settings(directory: &Path) -> HubSettings {
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
     HubSettings {
-        store: directory.join("hub.db"),
+        store: StoreSettings::Sqlite(directory.join("hub.db")),
         data_dir: directory.to_owned(),
         stream: local,
         api: local,
@@ -108,6 +109,17 @@ impl Lab {
         (status, body)
     }
 
+    /// One request with the admin token; `None`: the hub is gone.
+    pub(crate) async fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, Value)> {
+        let (status, _, body) = self.send(Some(&self.token), method, path, body).await?;
+        Some((status, body))
+    }
+
     pub(crate) async fn ask_as(
         &self,
         token: Option<&str>,
@@ -115,9 +127,19 @@ impl Lab {
         path: &str,
         body: Option<Value>,
     ) -> (u16, http::HeaderMap, Value) {
-        let socket = tokio::net::TcpStream::connect(self.api).await.unwrap();
+        self.send(token, method, path, body).await.expect("an answer of the hub")
+    }
+
+    async fn send(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, http::HeaderMap, Value)> {
+        let socket = tokio::net::TcpStream::connect(self.api).await.ok()?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.unwrap();
+            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
         let connection = tokio::spawn(connection);
         let mut request = http::Request::builder().method(method).uri(path).header("host", "hub");
         if let Some(token) = token {
@@ -125,13 +147,13 @@ impl Lab {
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
+        let answer = sender.send_request(request).await.ok()?;
         let (parts, body) = answer.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
+        let bytes = body.collect().await.ok()?.to_bytes();
         drop(sender);
-        connection.await.unwrap().unwrap();
+        connection.await.unwrap().ok()?;
         let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        (parts.status.as_u16(), parts.headers, value)
+        Some((parts.status.as_u16(), parts.headers, value))
     }
 
     /// Applies documents that must be taken.

@@ -60,7 +60,7 @@ const SAVE: &str = "INSERT INTO portreeve_member (replica, spoke_id, incarnation
     FROM portreeve_replica WHERE id = $1
     ON CONFLICT (replica, spoke_id, incarnation) DO UPDATE SET deny_after_us = excluded.deny_after_us,
       waived = excluded.waived, build = excluded.build, stream = 0, joined = excluded.joined,
-      told = excluded.told
+      told = excluded.told, holds = NULL
     RETURNING 1";
 
 /// Lets one member of this process go: others see that, and then the row goes.
@@ -96,13 +96,15 @@ pub(super) fn tell(engine: &Engine, members: &[PeerMember]) -> Result<(), StoreE
     let incarnations: Vec<&[u8]> = members.iter().map(|it| &it.member.incarnation[..]).collect();
     let streams: Vec<i32> = members.iter().map(|it| number_of(it.stream)).collect();
     let in_force: Vec<String> = members.iter().map(|it| encode(&it.in_force)).collect();
-    let given: [Given<'_>; 6] = [
+    let holds: Vec<Option<String>> = members.iter().map(|it| it.holds.as_deref().map(lines)).collect();
+    let given: [Given<'_>; 7] = [
         (&&engine.id[..], Type::BYTEA),
         (&next, Type::INT8),
         (&spokes, Type::TEXT_ARRAY),
         (&incarnations, Type::BYTEA_ARRAY),
         (&streams, Type::INT4_ARRAY),
         (&in_force, Type::TEXT_ARRAY),
+        (&holds, Type::TEXT_ARRAY),
     ];
     engine.write("tell of members", |session| {
         session.rows(TELL, &given).map_err(|e| engine.faults.sql("tell of members", &e))?;
@@ -113,9 +115,9 @@ pub(super) fn tell(engine: &Engine, members: &[PeerMember]) -> Result<(), StoreE
 }
 
 const TELL: &str = "UPDATE portreeve_member AS held
-    SET stream = given.stream, in_force = given.in_force, told = $2
-    FROM unnest($3::text[], $4::bytea[], $5::int[], $6::text[])
-      AS given (spoke_id, incarnation, stream, in_force)
+    SET stream = given.stream, in_force = given.in_force, holds = given.holds, told = $2
+    FROM unnest($3::text[], $4::bytea[], $5::int[], $6::text[], $7::text[])
+      AS given (spoke_id, incarnation, stream, in_force, holds)
     WHERE held.replica = $1 AND held.spoke_id = given.spoke_id AND held.incarnation = given.incarnation
       AND held.stream <> 3";
 
@@ -139,7 +141,8 @@ pub(super) fn told_by(
     peer: &[u8; 16],
     after: u64,
 ) -> Result<Vec<PeerMember>, StoreError> {
-    let sql = "SELECT spoke_id, incarnation, deny_after_us, waived, build, stream, joined, told, in_force
+    let sql =
+        "SELECT spoke_id, incarnation, deny_after_us, waived, build, stream, joined, told, in_force, holds
                FROM portreeve_member WHERE replica = $1 AND told > $2 ORDER BY told";
     let after = super::read::signed(&engine.faults, after)?;
     let found = session
@@ -153,6 +156,7 @@ pub(super) fn told_by(
             stream: stream_of(columns.get(5)?).ok_or_else(|| damaged("a stream's state"))?,
             joined: columns.number(6)?,
             told: columns.number(7)?,
+            holds: names(columns.get(9)?).map_err(|()| damaged("a tenant"))?,
             in_force: decode(columns.get(8)?).ok_or_else(|| damaged("a position"))?,
         })
     });
@@ -205,6 +209,16 @@ const fn stream_of(number: i32) -> Option<PeerStream> {
         3 => Some(PeerStream::Gone),
         _ => None,
     }
+}
+
+/// Tenants, one a line.
+fn lines(tenants: &[Name]) -> String {
+    tenants.iter().map(Name::as_str).collect::<Vec<_>>().join("\n")
+}
+
+fn names(lines: Option<&str>) -> Result<Option<Vec<Name>>, ()> {
+    let read = lines.map(|lines| lines.lines().map(Name::parse).collect::<Result<_, _>>());
+    read.transpose().map_err(|_| ())
 }
 
 fn encode(in_force: &[PeerInForce]) -> String {

@@ -66,6 +66,7 @@ CREATE TABLE portreeve_member (
   stream        integer NOT NULL,
   joined        bigint NOT NULL,
   told          bigint NOT NULL,
+  holds         text,
   in_force      text NOT NULL,
   PRIMARY KEY (replica, spoke_id, incarnation)
 );

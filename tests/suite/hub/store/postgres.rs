@@ -220,6 +220,7 @@ fn hubs_tell_each_other_of_their_members() {
         build: "1".into(),
     };
     one.save_member(&member).unwrap();
+    // Until more is told, it may hold anything.
     let [peer] = other.peers().unwrap()[..] else { panic!("one other hub") };
     let [told] = &other.told_by(&peer.id, 0).unwrap()[..] else { panic!("one member") };
     assert_eq!((&told.member, told.stream, &told.in_force[..]), (&member, PeerStream::Live, &[][..]));
@@ -232,7 +233,8 @@ fn hubs_tell_each_other_of_their_members() {
         purged: 1,
         ended_streams: 2,
     };
-    let left = PeerMember { stream: PeerStream::Left, in_force: vec![in_force], ..told.clone() };
+    let holds = Some(vec![name("demo"), name("other")]);
+    let left = PeerMember { stream: PeerStream::Left, holds, in_force: vec![in_force], ..told.clone() };
     one.tell(std::slice::from_ref(&left)).unwrap();
     let [again] = &other.told_by(&peer.id, told.told).unwrap()[..] else { panic!("one member") };
     assert_eq!(*again, PeerMember { told: again.told, ..left.clone() });

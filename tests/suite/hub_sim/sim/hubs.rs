@@ -6,7 +6,9 @@ use std::sync::Arc;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
-use portreeve::hub::{AccessSettings, GuardLimits, Hub, HubSettings, Scope, StreamSecurity, StreamSettings};
+use portreeve::hub::{
+    AccessSettings, GuardLimits, Hub, HubSettings, Scope, StoreSettings, StreamSecurity, StreamSettings,
+};
 use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
 use tower::ServiceExt as _;
@@ -86,7 +88,7 @@ impl HubHost {
         let store = self.disk.open(clock.clone(), Arc::clone(&self.trouble), seed, told);
         let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = HubSettings {
-            store: self.folder.join("hub.db"),
+            store: StoreSettings::Sqlite(self.folder.join("hub.db")),
             data_dir: self.folder.clone(),
             stream: local,
             api: local,
