@@ -3,9 +3,9 @@
 //!
 //! `cargo bench --profile dist --bench fleet -- [--members N] [--identities N] [--revocations N]`
 //!
-//! Each enforcement point is the product's own client with its own connections, its own table and its
-//! own last-known-good on disk; only requests are missing. All traffic stays on loopback; the run ends
-//! by itself.
+//! Each enforcement point is the product's own client: it joins with a token of its own, keeps two
+//! connections under mutual TLS, its own table and its own last-known-good on disk; only requests are
+//! missing. All traffic stays on loopback; the run ends by itself.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,9 +21,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use portreeve::app::clock::SystemClock;
+use portreeve::core::id::Name;
 use portreeve::core::identity::{Keyer, SnapshotCell};
+use portreeve::core::time::Clock;
 use portreeve::state::{
-    self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, PlainDial, StateStatus,
+    self, AppliedBatch, Applier, ClientSettings, EnrolledDial, EnrolmentSettings, LastKnownGood, Observer,
+    StateStatus,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +62,11 @@ async fn run(options: &Options) {
 
     let seen = Arc::new(Seen::default());
     let begun = Instant::now();
-    let members: Vec<_> =
-        (0..options.members).map(|n| Member::start(n, folder.path(), &hub, &seen)).collect();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let mut members = Vec::new();
+    for n in 0..options.members {
+        members.push(Member::start(n, folder.path(), &hub, &seen, &clock).await);
+    }
     for member in &members {
         member.fresh().await;
     }
@@ -121,8 +127,19 @@ struct Member {
 }
 
 impl Member {
-    fn start(n: usize, folder: &Path, hub: &Hub, seen: &Arc<Seen>) -> Self {
+    async fn start(n: usize, folder: &Path, hub: &Hub, seen: &Arc<Seen>, clock: &Arc<dyn Clock>) -> Self {
         let id = format!("member-{n}");
+        let body = json!({ "id": id, "ttl_s": 3600, "scope": { "tenants": ["demo"] } });
+        let token = hub.ask("POST", "/v1/join-tokens", Some(body)).await;
+        let join_token_file = folder.join(format!("{id}.token"));
+        std::fs::write(&join_token_file, token["token"].as_str().unwrap()).unwrap();
+        let enrolment = EnrolmentSettings {
+            join_token_file,
+            folder: folder.join(&id).join("identity"),
+            spoke_id: Name::parse(&id).unwrap(),
+            look_every: Duration::from_secs(10),
+            jitter: n as u64 + 1,
+        };
         let keyer = Keyer::new(n as u128 + 1);
         let minute = Duration::from_secs(60);
         let (lkg, loaded) = LastKnownGood::open(&folder.join(&id), "bench", minute, keyer).unwrap();
@@ -133,8 +150,8 @@ impl Member {
         let mut incarnation = [0; 16];
         incarnation[..8].copy_from_slice(&(n as u64 + 1).to_le_bytes());
         let settings = ClientSettings {
-            dial: Arc::new(PlainDial),
-            endpoints: vec![format!("http://{}", hub.stream)],
+            dial: Arc::new(EnrolledDial::open(enrolment, Arc::clone(clock)).unwrap()),
+            endpoints: vec![format!("https://{}", hub.stream)],
             spoke_id: id,
             incarnation,
             deny_after_max: minute,
