@@ -37,6 +37,7 @@ pub struct HubSettings {
 
 /// Which store a hub keeps what it knows in.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum StoreSettings {
     /// An SQLite database in this file.
     Sqlite(PathBuf),

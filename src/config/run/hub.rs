@@ -36,6 +36,7 @@ pub struct HubConfig {
 /// Where a hub keeps what it knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Store {
     /// An SQLite database in this file.
     Sqlite(PathBuf),

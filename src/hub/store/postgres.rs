@@ -267,7 +267,7 @@ impl StateStore for PostgresStore {
     }
 
     fn head(&self) -> Result<Position, StoreError> {
-        let head = self.engine.read(|engine, session| read::meta(engine, session))?.head.position;
+        let head = self.engine.read(read::meta)?.head.position;
         self.engine.is_ours(head.epoch)?;
         Ok(head)
     }

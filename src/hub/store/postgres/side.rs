@@ -113,7 +113,7 @@ pub(super) fn set_item(
         (&value, Type::BYTEA),
         (&version, Type::INT8),
     ];
-    let written = engine.write("write an item", |session| {
+    engine.write("write an item", |session| {
         let found = session.rows(sql, &given).map_err(|e| engine.faults.sql("write an item", &e))?;
         if let Some(row) = found.first() {
             return Ok(Columns::of(&engine.faults, row).number(0)?);
@@ -122,8 +122,7 @@ pub(super) fn set_item(
         engine.is_ours(meta.head.position.epoch)?;
         let found = item(engine, session, space, key)?.map(|item| item.version);
         Err(ItemConflict { space: space.to_owned(), key: key.to_owned(), expected, found }.into())
-    });
-    written
+    })
 }
 
 const INSERT_ITEM: &str = "INSERT INTO portreeve_item (space, key, value, version)
