@@ -392,10 +392,10 @@ async fn with_identity(lab: &Lab, pki: &Pki, identity: Option<Identity>) -> Resu
     connect(lab, identity.map_or(tls.clone(), |identity| tls.identity(identity)), verifier).await
 }
 
-/// How a hello as `edge` ends: `Ok` with a welcome.
+/// How a hello as `edge`, of a process of its own, ends: `Ok` with a welcome.
 async fn said_hello(channel: Result<Channel, String>) -> Result<(), Option<Code>> {
     let mut client = StateSyncClient::new(channel.map_err(|_| None)?);
-    let hello = proto::SpokeMessage { message: Some(Up::Hello(hello("edge", 1, MINUTE))) };
+    let hello = proto::SpokeMessage { message: Some(Up::Hello(hello("edge", 9, MINUTE))) };
     let messages = tokio_stream::StreamExt::chain(tokio_stream::iter([hello]), tokio_stream::pending());
     // Under TLS 1.3 a client is done before it is judged: a refused handshake shows at the first answer.
     let coded = |status: Status| {
@@ -499,9 +499,10 @@ async fn files_that_change_are_taken_over_and_what_is_open_stays_open() {
 
     // Another authority, its files swapped one by one as they come.
     put_files(directory.path(), &second);
-    let taken = async { while with_identity(&lab, &second, Some(spoke(&second))).await.is_err() {} };
+    let welcomed = async |of: &Pki| said_hello(with_identity(&lab, &second, Some(spoke(of))).await).await;
+    let taken = async { while welcomed(&second).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(10), taken).await.expect("the new files are taken over");
-    assert_eq!(said_hello(with_identity(&lab, &second, Some(spoke(&first))).await).await, Err(None));
+    assert_eq!(welcomed(&first).await, Err(None));
     let before = edge.state.lease().fresh_at;
     lab.clock.pass(Duration::from_secs(1));
     until("the stream of before still renews", || edge.state.lease().fresh_at > before).await;
