@@ -142,7 +142,7 @@ impl Member {
         };
         let keyer = Keyer::new(n as u128 + 1);
         let minute = Duration::from_secs(60);
-        let (lkg, loaded) = LastKnownGood::open(&folder.join(&id), "bench", minute, keyer).unwrap();
+        let (lkg, loaded) = LastKnownGood::open(&folder.join(&id), "bench", keyer).unwrap();
         let state = Arc::new(SnapshotCell::new(loaded.snapshot));
         let status = Arc::new(StateStatus::default());
         let report = Box::new(Report(Arc::clone(seen), 0));

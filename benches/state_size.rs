@@ -329,7 +329,7 @@ fn spread(count: usize, of: usize) -> impl Iterator<Item = usize> {
 }
 
 fn open(folder: &Path) -> (LastKnownGood, Snapshot) {
-    let opened = LastKnownGood::open(folder, "", Duration::ZERO, Keyer::new(7)).expect("the folder");
+    let opened = LastKnownGood::open(folder, "", Keyer::new(7)).expect("the folder");
     assert!(opened.1.refused.is_empty(), "{:?}", opened.1.refused);
     (opened.0, opened.1.snapshot)
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, IntGauge, Opts, Registry};
 
-use crate::core::identity::{SnapshotCell, SnapshotStats};
+use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
+use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::spool::SpoolLog;
 use crate::state::StateStatus;
@@ -15,6 +16,7 @@ pub(super) struct Gauges {
     status: Arc<StateStatus>,
     log: Arc<SpoolLog>,
     clock: Arc<dyn Clock>,
+    limits: Staleness,
     age: Gauge,
     whole: Vec<(IntGauge, Reading)>,
 }
@@ -22,6 +24,7 @@ pub(super) struct Gauges {
 type Reading = fn(&Sources<'_>) -> u64;
 
 struct Sources<'a> {
+    freshness: Freshness,
     revision: u64,
     records: SnapshotStats,
     status: &'a StateStatus,
@@ -30,8 +33,16 @@ struct Sources<'a> {
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 23] = [
+const READINGS: [(&str, &str, Reading); 25] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
+    ("portreeve_state_warn", "1 while the state is older than the shortest warn_after of any route.", |s| {
+        u64::from(s.freshness.warn)
+    }),
+    (
+        "portreeve_state_stale",
+        "1 while the state is older than every route's deny_after, or than what the hub granted.",
+        |s| u64::from(s.freshness.stale),
+    ),
     ("portreeve_state_identities", "Identities held, tombstones included.", |s| s.records.identities as u64),
     ("portreeve_state_revocations", "Revocations held, tombstones included.", |s| {
         s.records.revocations as u64
@@ -84,6 +95,7 @@ impl Gauges {
         status: Arc<StateStatus>,
         log: Arc<SpoolLog>,
         clock: Arc<dyn Clock>,
+        limits: Staleness,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
@@ -96,15 +108,16 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, age, whole })
+        Ok(Self { state, status, log, clock, limits, age, whole })
     }
 
     /// Brings every gauge up to date.
     pub(super) fn refresh(&self) {
-        let age = self.state.lease().age(self.clock.now());
-        self.age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        let freshness = self.state.lease().freshness(self.clock.now(), &self.limits);
+        self.age.set(freshness.age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
         let snapshot = self.state.load();
         let sources = Sources {
+            freshness,
             revision: snapshot.position().revision,
             records: snapshot.stats(),
             status: &self.status,

@@ -76,8 +76,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
 
     let incarnation = random::bytes()?;
     let keyer = settings::keyer(data)?;
-    let deny_after_max = settings::deny_after_max(config);
-    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), deny_after_max, keyer)?;
+    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
     if let Some(anchor) = loaded.anchor {
         // Before any reading is compared with the lease.
         clock.resume(anchor);

@@ -200,6 +200,38 @@ impl Roster {
         asked.max(held)
     }
 
+    /// The term that answers to a member grant from here on: the longest asked for yet, which is in the
+    /// store when this returns. It is never shortened while the incarnation lives: an older lease may run.
+    pub(crate) async fn grant(
+        &self,
+        membership: &Membership,
+        asked: Option<Duration>,
+    ) -> Result<Option<Duration>, StoreError> {
+        let held =
+            |roster: &Self| roster.members.lock().get(&membership.key).and_then(Member::deny_after_max);
+        let granted = held(self);
+        if asked <= granted {
+            return Ok(granted);
+        }
+        let _turn = self.turn.lock().await;
+        let longer = asked.max(held(self));
+        let saved = self
+            .members
+            .lock()
+            .get(&membership.key)
+            .map(|member| StoredMember { deny_after_max: longer, ..member.saved(&membership.key) });
+        let Some(saved) = saved else { return Ok(granted) };
+        let store = Arc::clone(&self.store);
+        blocking(&*self.store, move || store.save_member(&saved)).await?;
+        let now = self.clock.now();
+        if let Some(member) = self.members.lock().get_mut(&membership.key) {
+            member.lengthen(longer, now.boot);
+        }
+        self.moved(&membership.key);
+        self.tell().await?;
+        Ok(longer)
+    }
+
     /// Forgets the lapsed when there are too many members. In turn.
     async fn make_room(&self) -> Result<(), JoinError> {
         let now = self.clock.now().boot;

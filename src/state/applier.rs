@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn open(folder: &Path) -> (Applier, Lease) {
-        let (lkg, loaded) = LastKnownGood::open(folder, "boot-1", Duration::ZERO, Keyer::new(1)).unwrap();
+        let (lkg, loaded) = LastKnownGood::open(folder, "boot-1", Keyer::new(1)).unwrap();
         let cell = Arc::new(SnapshotCell::new(loaded.snapshot));
         (Applier::new(cell, lkg, Box::new(Unobserved), Arc::default()), loaded.lease)
     }

@@ -4,6 +4,7 @@
 //! every cell held, and only heads that are in force here. An answer may overtake its deltas; it then waits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::core::id::Name;
 use crate::core::identity::{Lease, Snapshot};
@@ -36,6 +37,15 @@ pub(super) struct Heads {
     pub(super) kill_revision: u64,
 }
 
+/// What an answer tells beside the heads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// When the hub began to read them, microseconds since the Unix epoch.
+    pub(super) hub_time_us: u64,
+    /// The longest `deny_after` granted.
+    pub(super) deny_after_max: Duration,
+}
+
 impl Freshness {
     /// Notes that a ping is sent now, and gives its nonce.
     pub(super) fn ping(&mut self, now: Now, anchor: Anchor) -> u64 {
@@ -47,11 +57,13 @@ impl Freshness {
     /// Takes an answer; heads it does not name are as in the answer before.
     ///
     /// An answer to a ping that was not sent here is ignored.
-    pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, Heads)>, hub_time_us: u64) {
+    pub(super) fn answered(&mut self, nonce: u64, heads: Vec<(Name, Heads)>, told: Told) {
+        let Told { hub_time_us, deny_after_max } = told;
         self.heads.extend(heads);
         let Some(at) = self.sent.iter().position(|(sent, ..)| *sent == nonce) else { return };
         let Some((_, sent, anchor)) = self.sent.drain(..=at).next_back() else { return };
-        let lease = Lease { fresh_at: Some(sent.boot), wall_at: sent.wall, anchor, hub_time_us };
+        let lease =
+            Lease { fresh_at: Some(sent.boot), wall_at: sent.wall, anchor, hub_time_us, deny_after_max };
         keep(&mut self.uncovered, Answer { lease, heads: self.heads.clone() });
     }
 
@@ -124,6 +136,10 @@ mod tests {
         freshness.ping(Now { boot: BootInstant::from_micros(us), ..Now::default() }, Anchor::default())
     }
 
+    fn told(hub_time_us: u64) -> Told {
+        Told { hub_time_us, deny_after_max: Duration::from_secs(hub_time_us) }
+    }
+
     fn at(us: u64) -> Option<BootInstant> {
         Some(BootInstant::from_micros(us))
     }
@@ -132,7 +148,7 @@ mod tests {
     fn an_answer_counts_only_once_its_head_is_in_force() {
         let mut freshness = Freshness::default();
         let nonce = ping(&mut freshness, 10);
-        freshness.answered(nonce, vec![(cell(), head(5))], 1);
+        freshness.answered(nonce, vec![(cell(), head(5))], told(1));
         assert_eq!(freshness.covered(&state(4)), None);
         assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(10));
         assert_eq!(freshness.covered(&state(5)), None, "taken once");
@@ -142,21 +158,23 @@ mod tests {
     fn heads_are_sparse_and_carry_over() {
         let mut freshness = Freshness::default();
         let first = ping(&mut freshness, 10);
-        freshness.answered(first, vec![(cell(), head(5))], 1);
+        freshness.answered(first, vec![(cell(), head(5))], told(1));
         let second = ping(&mut freshness, 20);
-        freshness.answered(second, Vec::new(), 2);
+        freshness.answered(second, Vec::new(), told(2));
         assert_eq!(freshness.covered(&state(4)), None, "the second answer still means head 5");
-        assert_eq!(freshness.covered(&state(6)).unwrap().fresh_at, at(20), "the newest covered one counts");
+        let lease = freshness.covered(&state(6)).unwrap();
+        assert_eq!(lease.fresh_at, at(20), "the newest covered one counts");
+        assert_eq!(lease.deny_after_max, Duration::from_secs(2), "under its own terms");
     }
 
     #[test]
     fn answers_to_strangers_pings_do_not_count() {
         let mut freshness = Freshness::default();
-        freshness.answered(1, vec![(cell(), head(0))], 1);
+        freshness.answered(1, vec![(cell(), head(0))], told(1));
         assert_eq!(freshness.covered(&state(1)), None);
         let nonce = ping(&mut freshness, 10);
-        freshness.answered(nonce, Vec::new(), 1);
-        freshness.answered(nonce, Vec::new(), 9);
+        freshness.answered(nonce, Vec::new(), told(1));
+        freshness.answered(nonce, Vec::new(), told(9));
         assert_eq!(freshness.covered(&state(1)).unwrap().hub_time_us, 1, "each nonce once");
     }
 
@@ -164,7 +182,7 @@ mod tests {
     fn an_answer_that_leaves_out_a_cell_held_does_not_count() {
         let mut freshness = Freshness::default();
         let nonce = ping(&mut freshness, 10);
-        freshness.answered(nonce, Vec::new(), 1);
+        freshness.answered(nonce, Vec::new(), told(1));
         assert_eq!(freshness.covered(&state(1)), None, "nobody said how far the cell has come");
         assert_eq!(freshness.covered(&Snapshot::empty(Keyer::new(1))).unwrap().fresh_at, at(10));
     }
@@ -173,11 +191,11 @@ mod tests {
     fn answers_under_another_scope_do_not_count() {
         let mut freshness = Freshness::default();
         let nonce = ping(&mut freshness, 10);
-        freshness.answered(nonce, vec![(cell(), head(5))], 1);
+        freshness.answered(nonce, vec![(cell(), head(5))], told(1));
         freshness.rescope();
         assert_eq!(freshness.covered(&state(5)), None);
         let nonce = ping(&mut freshness, 20);
-        freshness.answered(nonce, Vec::new(), 2);
+        freshness.answered(nonce, Vec::new(), told(2));
         assert_eq!(freshness.covered(&state(5)).unwrap().fresh_at, at(20), "the heads still stand");
     }
 
@@ -186,7 +204,7 @@ mod tests {
         for (kill_revision, fresh) in [(5, true), (6, false)] {
             let mut freshness = Freshness::default();
             let nonce = ping(&mut freshness, 10);
-            freshness.answered(nonce, vec![(cell(), Heads { revision: 4, kill_revision })], 1);
+            freshness.answered(nonce, vec![(cell(), Heads { revision: 4, kill_revision })], told(1));
             assert_eq!(freshness.covered(&state(5)).is_some(), fresh, "{kill_revision}");
         }
     }

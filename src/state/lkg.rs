@@ -20,7 +20,7 @@
 //! set aside under another name and never half-applied.
 //!
 //! `lease` beside them holds the freshness lease, the kernel's boot id it was taken in, the longest
-//! `deny_after` it was granted under and the positions it covers. In another boot it is void; a state behind the positions
+//! `deny_after` it was granted for and the positions it covers. In another boot it is void; a state behind the positions
 //! it names is a rollback and refused; a cell that it does not name makes it void.
 
 mod frame;
@@ -31,7 +31,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -79,7 +78,6 @@ pub enum LkgError {
 pub struct LastKnownGood {
     folder: PathBuf,
     boot_id: String,
-    deny_after_max: Duration,
     cluster_id: Bytes,
     keys: Vec<proto::SigningKey>,
     head: Option<proto::Signed>,
@@ -110,18 +108,11 @@ impl LastKnownGood {
     /// Opens the folder and reads what it holds.
     ///
     /// `boot_id` names the kernel's boot: a lease of another one is void, and so is any when it is empty.
-    /// `deny_after_max` is the longest finite `deny_after` of any route: a lease granted under a
-    /// shorter one is void, since the hub's receipts count on its ending earlier.
     ///
     /// # Errors
     /// [`LkgError::Io`] when the folder cannot be made or listed. Damaged files are no
     /// error: they are set aside and listed in [`Loaded::refused`].
-    pub fn open(
-        folder: &Path,
-        boot_id: &str,
-        deny_after_max: Duration,
-        keyer: Keyer,
-    ) -> Result<(Self, Loaded), LkgError> {
+    pub fn open(folder: &Path, boot_id: &str, keyer: Keyer) -> Result<(Self, Loaded), LkgError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| LkgError::Io { path, source }
@@ -131,7 +122,6 @@ impl LastKnownGood {
         let mut this = Self {
             folder: folder_kept,
             boot_id: boot_kept,
-            deny_after_max,
             cluster_id: Bytes::new(),
             keys: Vec::new(),
             head: None,
@@ -158,12 +148,11 @@ impl LastKnownGood {
         let reaches = |position: &LeasePosition| {
             snapshot.cell(&position.cell).is_some_and(|held| !position.is_past(held))
         };
-        let same_terms = covered.deny_after_max >= deny_after_max;
         let same_boot = !boot_id.is_empty() && covered.boot_id == boot_id;
         // A cell that it does not name was to be dropped, or is newer than the lease.
         let named = |held: &CellState| covered.positions.iter().any(|position| position.cell == held.cell);
         let covers = covered.positions.iter().all(reaches) && snapshot.cells().iter().all(named);
-        let valid = same_boot && same_terms && covers;
+        let valid = same_boot && covers;
         let anchor = (same_boot && covered.lease.fresh_at.is_some()).then_some(covered.lease.anchor);
         let lease = if valid { covered.lease } else { Lease::default() };
         Ok((this, Loaded { snapshot, lease, anchor, refused }))

@@ -20,7 +20,7 @@ use crate::core::identity::{ApplyError, CellState};
 use crate::core::time::Clock;
 use crate::state::applier::Applier;
 use crate::state::client::ClientSettings;
-use crate::state::freshness::{Freshness, Heads};
+use crate::state::freshness::{Freshness, Heads, Told};
 use crate::state::status::StateStatus;
 use crate::wire::signed;
 use crate::wire::state::{self as wire, WireError};
@@ -181,7 +181,11 @@ impl Session<'_> {
                     }
                     let now = self.clock.now();
                     let nonce = stream.freshness.ping(now, self.clock.anchor());
-                    let ping = proto::Ping { nonce, sent_boot_us: now.boot.as_micros(), ..Default::default() };
+                    let ping = proto::Ping {
+                        nonce,
+                        sent_boot_us: now.boot.as_micros(),
+                        deny_after_max_us: self.deny_after_max_us(),
+                    };
                     send(&stream.outbox, ToHub::Ping(ping)).await?;
                 }
                 Ok(()) = self.kills.changed() => {
@@ -220,13 +224,18 @@ impl Session<'_> {
             have: positions(&applier),
             schema: RECORD_SCHEMA,
             build: env!("CARGO_PKG_VERSION").to_owned(),
-            deny_after_max_us: u64::try_from(self.settings.deny_after_max.as_micros()).unwrap_or(u64::MAX),
+            deny_after_max_us: self.deny_after_max_us(),
             waived: self.settings.waived.clone(),
             head: applier.lkg().head().cloned(),
             receipt_key: Bytes::copy_from_slice(self.receipt_key.public_key().as_ref()),
             scope_version: self.scope_version,
             ..Default::default()
         }
+    }
+
+    /// The term that the next answer is asked to grant.
+    fn deny_after_max_us(&self) -> u64 {
+        u64::try_from(self.settings.deny_after_max.as_micros()).unwrap_or(u64::MAX)
     }
 
     async fn welcome(
@@ -325,7 +334,11 @@ impl Session<'_> {
             Ok((Name::parse(&h.cell).map_err(WireError::from)?, heads))
         };
         let heads = beat.heads.into_iter().map(named).collect::<Result<Vec<_>, SessionError>>()?;
-        stream.freshness.answered(beat.echo_nonce, heads, beat.hub_time_us);
+        let told = Told {
+            hub_time_us: beat.hub_time_us,
+            deny_after_max: Duration::from_micros(beat.deny_after_max_us),
+        };
+        stream.freshness.answered(beat.echo_nonce, heads, told);
         self.renew(stream).await;
         if rescoped { self.acknowledge(stream, Vec::new()).await } else { Ok(()) }
     }

@@ -13,3 +13,4 @@ mod revoked;
 mod scope;
 mod store;
 mod stream;
+mod terms;

@@ -100,6 +100,7 @@ pub(super) fn bind(
         Arc::clone(&condition.status),
         Arc::clone(&condition.log),
         Arc::clone(&condition.clock),
+        condition.longest,
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let readiness = condition.clone();

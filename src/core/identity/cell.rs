@@ -24,6 +24,9 @@ pub struct Lease {
     pub anchor: Anchor,
     /// The hub's time when it read that head, microseconds since the Unix epoch.
     pub hub_time_us: u64,
+    /// The longest `deny_after` that the answer granted: the hub's receipts count on no route's being
+    /// longer. Zero: it granted none.
+    pub deny_after_max: Duration,
 }
 
 /// How a state's age compares with what a route allows.
@@ -50,10 +53,13 @@ impl Lease {
     ///
     /// At exactly `deny_after` the state is still fresh; an age that cannot be told is stale
     /// unless the route is waived.
+    ///
+    /// INVARIANT (I11): a route that asks for longer than was granted has what was granted.
     pub fn freshness(&self, now: Now, limits: &Staleness) -> Freshness {
         let age = self.age(now);
         let over = |limit: Duration| age.is_none_or(|age| age > limit);
-        Freshness { age, warn: over(limits.warn_after), stale: limits.deny_after.is_some_and(over) }
+        let stale = limits.deny_after.is_some_and(|limit| over(limit.min(self.deny_after_max)));
+        Freshness { age, warn: over(limits.warn_after), stale }
     }
 }
 
@@ -102,7 +108,11 @@ mod tests {
     fn a_lease_lapses_just_after_its_limit() {
         let limits =
             Staleness { warn_after: Duration::from_micros(10), deny_after: Some(Duration::from_micros(20)) };
-        let lease = Lease { fresh_at: Some(BootInstant::from_micros(100)), ..Lease::default() };
+        let lease = Lease {
+            fresh_at: Some(BootInstant::from_micros(100)),
+            deny_after_max: Duration::from_micros(20),
+            ..Lease::default()
+        };
         let now = |us| Now { boot: BootInstant::from_micros(us), wall: Timestamp::default() };
         let at = |us| lease.freshness(now(us), &limits);
         assert_eq!((at(110).warn, at(110).stale), (false, false));
@@ -113,13 +123,23 @@ mod tests {
         let waived = Staleness { deny_after: None, ..limits };
         assert!(!lease.freshness(now(u64::MAX), &waived).stale);
         assert!(Lease::default().freshness(now(0), &limits).stale);
+        // What a route asks for beyond what was granted, it does not have; less it has at once.
+        for (granted, stale_from) in [(20, 121), (30, 121), (15, 116), (0, 101)] {
+            let lease = Lease { deny_after_max: Duration::from_micros(granted), ..lease };
+            let at = |us| lease.freshness(now(us), &limits).stale;
+            assert!(!at(stale_from - 1) && at(stale_from), "granted {granted}");
+        }
     }
     #[test]
     fn a_wall_clock_that_went_further_than_time_ends_a_lease() {
         let limits = Staleness { warn_after: Duration::MAX, deny_after: Some(Duration::from_secs(60)) };
         let s = |seconds: i64| Timestamp::from_seconds(seconds);
-        let lease =
-            Lease { fresh_at: Some(BootInstant::from_micros(0)), wall_at: s(1000), ..Lease::default() };
+        let lease = Lease {
+            fresh_at: Some(BootInstant::from_micros(0)),
+            wall_at: s(1000),
+            deny_after_max: Duration::from_secs(60),
+            ..Lease::default()
+        };
         for (passed, wall, stale) in [
             (10, s(1010), false),
             (10, s(1015), false),

@@ -34,6 +34,8 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) terms: Terms,
+    /// When it was last granted a longer `deny_after`, and the one before; `None`: not in this run.
+    lengthened: Option<(BootInstant, Option<Duration>)>,
     pub(super) joined: Timestamp,
     stream: Option<(u64, CancellationToken)>,
     sessions: u64,
@@ -79,6 +81,7 @@ impl Member {
     pub(super) fn new(now: Now) -> Self {
         Self {
             terms: Terms::default(),
+            lengthened: None,
             joined: now.wall,
             stream: None,
             sessions: 0,
@@ -106,6 +109,35 @@ impl Member {
 
     pub(super) const fn deny_after_max(&self) -> Option<Duration> {
         self.terms.deny_after_max
+    }
+
+    /// The longest finite `deny_after` that it may have been granted with an answer older than a commit.
+    ///
+    /// What was granted after it came with answers that name it.
+    pub(super) fn deny_after_max_at(&self, committed: BootInstant) -> Option<Duration> {
+        match self.lengthened {
+            Some((since, before)) if committed < since => before,
+            _ => self.terms.deny_after_max,
+        }
+    }
+
+    /// Grants a longer `deny_after` from here on.
+    pub(super) fn lengthen(&mut self, deny_after_max: Option<Duration>, now: BootInstant) {
+        if deny_after_max > self.terms.deny_after_max {
+            self.lengthened = Some((now, self.terms.deny_after_max));
+            self.terms.deny_after_max = deny_after_max;
+        }
+    }
+
+    /// What is saved of it.
+    pub(super) fn saved(&self, key: &MemberKey) -> StoredMember {
+        StoredMember {
+            spoke_id: key.spoke_id.clone(),
+            incarnation: key.incarnation,
+            deny_after_max: self.terms.deny_after_max,
+            waived: self.terms.waived.clone(),
+            build: self.terms.build.clone(),
+        }
     }
 
     pub(super) const fn is_connected(&self) -> bool {
@@ -139,8 +171,8 @@ impl Member {
         if self.sessions == 0 {
             self.joined = now.wall;
         }
-        let deny_after_max = self.terms.deny_after_max.max(terms.deny_after_max);
-        self.terms = Terms { deny_after_max, ..terms };
+        self.lengthen(terms.deny_after_max, now.boot);
+        self.terms = Terms { deny_after_max: self.terms.deny_after_max, ..terms };
         self.sessions += 1;
         self.fenced_elsewhere = false;
         self.stream = Some((self.sessions, fence));
@@ -178,15 +210,8 @@ impl Member {
 
     /// What the other hubs are told of it.
     pub(super) fn to_peers(&self, key: &MemberKey, now: BootInstant) -> PeerMember {
-        let member = StoredMember {
-            spoke_id: key.spoke_id.clone(),
-            incarnation: key.incarnation,
-            deny_after_max: self.terms.deny_after_max,
-            waived: self.terms.waived.clone(),
-            build: self.terms.build.clone(),
-        };
         PeerMember {
-            member,
+            member: self.saved(key),
             stream: self.stream(),
             joined: 0,
             told: 0,

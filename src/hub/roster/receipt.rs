@@ -143,7 +143,7 @@ impl Receipt {
             committed_at,
             state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
             effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
-            effective_by: effective_by(facts.committed_at, roster.terms()),
+            effective_by: effective_by(facts.committed_at, roster.terms(facts.committed)),
             guarantee: match &facts.guarantee {
                 Guarantee::Holds => "holds".to_owned(),
                 Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
@@ -168,10 +168,16 @@ impl<'a> Roster<'a> {
         Self { here: here.collect(), there: there.collect() }
     }
 
-    /// What each was granted: its longest finite `deny_after`, and whether it has waived routes.
-    fn terms(&self) -> impl Iterator<Item = (Option<Duration>, bool)> {
-        let here = self.here.values().map(|(it, _)| (it.deny_after_max(), !it.terms.waived.is_empty()));
-        let there = self.there.values().map(|it| (it.member.deny_after_max, !it.member.waived.is_empty()));
+    /// What each was granted by a commit: its longest finite `deny_after`, and whether all of its routes
+    /// are waived.
+    fn terms(&self, committed: BootInstant) -> impl Iterator<Item = (Option<Duration>, bool)> {
+        let only_waived =
+            |longest: Option<Duration>, waived: &[String]| longest.is_none() && !waived.is_empty();
+        let here = self.here.values().map(move |(it, _)| {
+            (it.deny_after_max_at(committed), only_waived(it.deny_after_max(), &it.terms.waived))
+        });
+        let there = self.there.values().map(|it| &it.member);
+        let there = there.map(move |it| (it.deny_after_max, only_waived(it.deny_after_max, &it.waived)));
         here.chain(there)
     }
 }
@@ -180,13 +186,13 @@ fn effective_by(
     committed_at: Timestamp,
     terms: impl Iterator<Item = (Option<Duration>, bool)>,
 ) -> Option<Time> {
-    let mut only_waived = false;
+    let mut unbounded = false;
     let mut longest = Duration::ZERO;
-    for (deny_after_max, has_waived) in terms {
-        only_waived |= deny_after_max.is_none() && has_waived;
+    for (deny_after_max, only_waived) in terms {
+        unbounded |= only_waived;
         longest = longest.max(deny_after_max.unwrap_or_default());
     }
-    (!only_waived).then(|| Time(committed_at.after(with_drift(longest)).after(ENDING_STREAMS)))
+    (!unbounded).then(|| Time(committed_at.after(with_drift(longest)).after(ENDING_STREAMS)))
 }
 
 /// What a member's part is made from.

@@ -78,24 +78,26 @@ pub(super) fn read(message: proto::SpokeMessage, store: &StoreIdentity) -> Resul
         return Err(Status::invalid_argument("more routes or cells than a hello may name"));
     }
     hello.waived.iter().try_for_each(|route| bounded("waived", route, 1, ROUTE_BYTES_MAX))?;
-    let deny_after_max = Duration::from_micros(hello.deny_after_max_us);
-    if deny_after_max > DENY_AFTER_MAX {
-        return Err(Status::invalid_argument("deny_after_max_us: expected at most 30 days"));
-    }
+    let deny_after_max = term(hello.deny_after_max_us)?;
     let receipt_key =
         hash32("receipt_key", &hello.receipt_key).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let have = hello.have.iter().map(Holding::read).collect::<Result<_, _>>()?;
     Ok(Greeting {
         key: MemberKey { spoke_id: hello.spoke_id, incarnation },
-        terms: Terms {
-            deny_after_max: (!deny_after_max.is_zero()).then_some(deny_after_max),
-            waived: hello.waived,
-            build: hello.build,
-        },
+        terms: Terms { deny_after_max, waived: hello.waived, build: hello.build },
         have,
         receipt_key,
         head: hello.head,
     })
+}
+
+/// Reads the longest finite `deny_after` that is asked for; `None`: none.
+pub(super) fn term(us: u64) -> Result<Option<Duration>, Status> {
+    let term = Duration::from_micros(us);
+    if term > DENY_AFTER_MAX {
+        return Err(Status::invalid_argument("deny_after_max_us: expected at most 30 days"));
+    }
+    Ok((us > 0).then_some(term))
 }
 
 fn bounded(what: &str, text: &str, min: usize, max: usize) -> Result<(), Status> {

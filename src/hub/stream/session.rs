@@ -7,6 +7,7 @@ mod reader;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -170,6 +171,8 @@ enum Order {
 struct Arrived {
     nonce: u64,
     at: BootInstant,
+    /// The longest `deny_after` it asks for; `None`: no more than was asked for before.
+    deny_after_max: Option<Duration>,
 }
 
 /// What was sent of each cell, so that nothing else can be acknowledged.
@@ -310,6 +313,9 @@ impl Writer<'_> {
             }
         }
         self.shared.still_certified(self.peer)?;
+        // On disk before it is granted: a restart must not take the lease for shorter.
+        let asked = waiting.iter().filter_map(|arrived| arrived.deny_after_max).max();
+        let granted = self.shared.roster.grant(self.membership, asked).await.map_err(|e| unavailable(&e))?;
         // Noted before the head is read: a commit that the answer does not name comes after the
         // note, so nobody takes this member's lease for lapsed while an answer is under way.
         let known = self.shared.feed.head();
@@ -327,6 +333,7 @@ impl Writer<'_> {
                 hub_time_us: u64::try_from(head.read_at.as_micros()).unwrap_or(0),
                 head: Some(head.signed.clone()),
                 scope_version: self.admission.version,
+                deny_after_max_us: granted.map_or(0, |term| u64::try_from(term.as_micros()).unwrap_or(0)),
                 ..Default::default()
             }))
             .await?;

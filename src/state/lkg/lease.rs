@@ -18,7 +18,7 @@ impl LastKnownGood {
         let mut text = format!(
             "portreeve-lease 1\nboot {}\nterms {}\nfresh {} {}\nclock {} {} {} {} {}\nhub {}\n",
             self.boot_id,
-            self.deny_after_max.as_micros(),
+            lease.deny_after_max.as_micros(),
             lease.fresh_at.map_or(0, BootInstant::as_micros),
             lease.wall_at.as_micros(),
             lease.anchor.ahead_us,
@@ -66,7 +66,7 @@ impl LastKnownGood {
             let mut words = line.split(' ');
             match (words.next()?, words.next()?) {
                 ("boot", id) => id.clone_into(&mut found.boot_id),
-                ("terms", us) => found.deny_after_max = Duration::from_micros(us.parse().ok()?),
+                ("terms", us) => found.lease.deny_after_max = Duration::from_micros(us.parse().ok()?),
                 // Zero: nobody has granted one. Read as a time it would be fresh soon after a boot.
                 ("fresh", "0") => {}
                 ("fresh", us) => {
@@ -100,7 +100,6 @@ impl LastKnownGood {
 #[derive(Debug, Default)]
 pub(super) struct CoveredLease {
     pub(super) boot_id: String,
-    pub(super) deny_after_max: Duration,
     pub(super) lease: Lease,
     pub(super) positions: Vec<LeasePosition>,
     pub(super) head: Option<proto::Signed>,

@@ -2,9 +2,11 @@ use super::*;
 use crate::core::identity::{
     Batch, Change, IdentityStatus, IdentityType, KillBatch, Owner, Record, RecordKind, RevocationTarget,
 };
-use crate::core::time::{Anchor, BootInstant, Timestamp};
+use crate::core::policy::Staleness;
+use crate::core::time::{Anchor, BootInstant, Now, Timestamp};
 use crate::wire::signed;
 use std::sync::Arc;
+use std::time::Duration;
 
 const BOOT: &str = "boot-1";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -92,7 +94,7 @@ fn revocation(revision: u64, previous: u64) -> (proto::Signed, KillBatch) {
 
 /// A folder with a base at revision 1 and one delta to revision 2, and the state it stands for.
 fn written(folder: &Path) -> Snapshot {
-    let (mut lkg, loaded) = LastKnownGood::open(folder, BOOT, MINUTE, Keyer::new(1)).unwrap();
+    let (mut lkg, loaded) = LastKnownGood::open(folder, BOOT, Keyer::new(1)).unwrap();
     lkg.pin(Bytes::from_static(&[7; 16]), vec![signed::public(&key())]).unwrap();
     let (_, first) = delta(0, 1, &[0; 32], IdentityStatus::Active);
     let state = loaded.snapshot.apply(&first).unwrap();
@@ -108,11 +110,12 @@ fn written(folder: &Path) -> Snapshot {
 fn lease() -> Lease {
     let anchor = Anchor { ahead_us: 1, lead_us: -2, offset_us: 3, offset_max_us: 4, steps: 5 };
     let wall_at = Timestamp::from_micros(6);
-    Lease { fresh_at: Some(BootInstant::from_micros(77)), wall_at, anchor, hub_time_us: 5 }
+    let fresh_at = Some(BootInstant::from_micros(77));
+    Lease { fresh_at, wall_at, anchor, hub_time_us: 5, deny_after_max: MINUTE }
 }
 
 fn reopened(folder: &Path, boot: &str) -> Loaded {
-    LastKnownGood::open(folder, boot, MINUTE, Keyer::new(2)).unwrap().1
+    LastKnownGood::open(folder, boot, Keyer::new(2)).unwrap().1
 }
 
 #[test]
@@ -171,7 +174,7 @@ fn a_file_cut_short_is_behind_what_was_in_force_and_refused() {
 fn a_lease_that_nobody_granted_stays_none() {
     let folder = tempfile::tempdir().unwrap();
     let state = written(folder.path());
-    let (lkg, _) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
+    let (lkg, _) = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap();
     lkg.write_lease(&Lease::default(), &state).unwrap();
     let loaded = reopened(folder.path(), BOOT);
     assert_eq!(loaded.snapshot.position().revision, 2);
@@ -182,10 +185,16 @@ fn a_lease_that_nobody_granted_stays_none() {
 fn a_lease_is_not_lengthened_by_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     written(folder.path());
-    for (deny_after_max, stands) in [(MINUTE / 2, true), (MINUTE, true), (MINUTE * 2, false)] {
-        let (_, loaded) = LastKnownGood::open(folder.path(), BOOT, deny_after_max, Keyer::new(2)).unwrap();
-        assert_eq!(loaded.snapshot.position().revision, 2);
-        assert_eq!(loaded.lease.fresh_at.is_some(), stands, "{deny_after_max:?}");
+    let held = reopened(folder.path(), BOOT).lease;
+    let at = |after: Duration| Now {
+        boot: BootInstant::from_micros(77 + u64::try_from(after.as_micros()).unwrap()),
+        wall: held.wall_at.after(after),
+    };
+    // Routes that may be longer now have what was granted; shorter ones their own.
+    for (deny_after, ends) in [(MINUTE / 2, MINUTE / 2), (MINUTE, MINUTE), (MINUTE * 2, MINUTE)] {
+        let limits = Staleness { deny_after: Some(deny_after), ..Staleness::default() };
+        assert!(!held.freshness(at(ends), &limits).stale, "{deny_after:?}");
+        assert!(held.freshness(at(ends + Duration::from_micros(1)), &limits).stale, "{deny_after:?}");
     }
 }
 
@@ -199,7 +208,7 @@ fn a_revocation_ahead_of_the_order_survives_a_restart_however_it_was_kept() {
     for rewritten in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let state = written(folder.path());
-        let (mut lkg, loaded) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
+        let (mut lkg, loaded) = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap();
         let (raw, kills) = revocation(9, 2);
         let state = loaded.snapshot.kill(&kills).map(|next| (next, state)).unwrap().0;
         if rewritten {
@@ -226,7 +235,7 @@ fn what_was_signed_by_another_key_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     written(folder.path());
     assert!(!reopened(folder.path(), BOOT).snapshot.is_absent());
-    let (mut lkg, _) = LastKnownGood::open(folder.path(), BOOT, MINUTE, Keyer::new(1)).unwrap();
+    let (mut lkg, _) = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap();
     let other = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[4; 32]).unwrap();
     lkg.pin(Bytes::from_static(&[7; 16]), vec![signed::public(&other)]).unwrap();
     let loaded = reopened(folder.path(), BOOT);

@@ -184,8 +184,7 @@ struct Edge {
 
 impl Edge {
     fn start(folder: &Path, lab: &Lab, incarnation: u8, dial: Arc<dyn Dial>) -> Self {
-        let (lkg, loaded) =
-            LastKnownGood::open(&folder.join("state"), "boot-1", MINUTE, Keyer::new(1)).unwrap();
+        let (lkg, loaded) = LastKnownGood::open(&folder.join("state"), "boot-1", Keyer::new(1)).unwrap();
         let state = Arc::new(SnapshotCell::new(loaded.snapshot));
         let status = Arc::new(StateStatus::default());
         let applier = Applier::new(Arc::clone(&state), lkg, Box::new(Unobserved), Arc::clone(&status));

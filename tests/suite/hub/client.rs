@@ -74,7 +74,7 @@ impl Client {
 }
 
 fn open(folder: &Path) -> (LastKnownGood, state::Loaded) {
-    LastKnownGood::open(folder, BOOT, MINUTE, Keyer::new(1)).unwrap()
+    LastKnownGood::open(folder, BOOT, Keyer::new(1)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,7 +158,13 @@ impl World {
     /// Makes the state as fresh as now.
     pub(crate) fn refresh(&self) {
         let now = self.clock.now();
-        let lease = Lease { fresh_at: Some(now.boot), wall_at: now.wall, hub_time_us: 1, ..Lease::default() };
+        let lease = Lease {
+            fresh_at: Some(now.boot),
+            wall_at: now.wall,
+            hub_time_us: 1,
+            deny_after_max: Duration::MAX,
+            ..Lease::default()
+        };
         self.state.set_lease(lease);
     }
 

@@ -13,7 +13,7 @@ use crate::hub::blocking;
 use crate::hub::roster::{Acknowledged, CellInForce, Membership};
 use crate::hub::store::{StoreError, StoredReceipt};
 use crate::hub::stream::Shared;
-use crate::hub::stream::hello::Holding;
+use crate::hub::stream::hello::{self, Holding};
 use crate::hub::stream::plan::unavailable;
 use crate::hub::stream::quarantine::Frozen;
 use crate::wire::signed;
@@ -39,7 +39,11 @@ impl Reader<'_> {
             let Some(message) = next? else { return Ok(()) };
             match message.message {
                 Some(Up::Ping(ping)) => {
-                    let arrived = Arrived { nonce: ping.nonce, at: self.shared.clock.now().boot };
+                    let arrived = Arrived {
+                        nonce: ping.nonce,
+                        at: self.shared.clock.now().boot,
+                        deny_after_max: hello::term(ping.deny_after_max_us)?,
+                    };
                     // Too many wait already: this one goes unanswered, which only shortens a lease.
                     self.orders.try_send(Order::Answer(arrived)).ok();
                 }

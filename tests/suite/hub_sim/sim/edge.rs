@@ -114,7 +114,7 @@ impl Edge {
     pub(crate) fn start(&mut self, net: &Net, incarnation: [u8; 16], spoke_id: &str) {
         let keyer = Keyer::new(u128::from(self.settings.seed));
         let (folder, boot_id) = (&self.settings.folder, &self.settings.boot_id);
-        let (lkg, loaded) = LastKnownGood::open(folder, boot_id, self.settings.deny_after, keyer).unwrap();
+        let (lkg, loaded) = LastKnownGood::open(folder, boot_id, keyer).unwrap();
         let state = Arc::new(SnapshotCell::new(loaded.snapshot));
         state.set_lease(loaded.lease);
         let status = Arc::new(StateStatus::default());
