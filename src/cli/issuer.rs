@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -63,6 +64,9 @@ pub struct CreateArgs {
     /// The exact `iss` of its tokens.
     #[arg(long)]
     pub iss: String,
+    /// What its tokens look like.
+    #[arg(long, default_value = "generic", value_parser = PossibleValuesParser::new(TokenProfile::ALL.map(TokenProfile::as_str)))]
+    pub profile: String,
     /// A JSON Web Key Set of public keys.
     #[arg(long, value_name = "FILE")]
     pub jwks: PathBuf,
@@ -79,9 +83,10 @@ pub struct CreateArgs {
 
 const KIND: RecordKind = RecordKind::Issuer;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("NAME", &["/name"]),
     ("ISS", &["/spec/iss"]),
+    ("PROFILE", &["/spec/profile"]),
     ("ALGORITHMS", &["/spec/algorithms"]),
     ("AUDIENCES", &["/spec/audiences"]),
     ("MAX LIFETIME", &["/spec/max_lifetime"]),
@@ -113,7 +118,7 @@ pub async fn run(args: IssuerArgs, out: &mut Printer<'_>) -> Result<(), Failure>
 fn created(args: &CreateArgs) -> Result<Spec, Failure> {
     let mut spec = Spec::new();
     set(&mut spec, "iss", Some(&args.iss));
-    set(&mut spec, "profile", Some(TokenProfile::Generic.as_str()));
+    set(&mut spec, "profile", Some(&args.profile));
     spec.insert("algorithms".to_owned(), json!(args.algorithms));
     spec.insert("audiences".to_owned(), json!(args.audiences));
     spec.insert("keys".to_owned(), json!({ "inline": read_jwks(&args.jwks)? }));

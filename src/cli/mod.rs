@@ -9,6 +9,7 @@ pub mod apply;
 pub mod client;
 pub mod copy;
 pub mod credential;
+pub mod debug;
 pub mod dev;
 pub mod document;
 pub mod exception;
@@ -88,6 +89,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Tokens for trying things out.
     Token(mint::TokenArgs),
+    /// The proxy's own parts, driven by hand.
+    Debug(debug::DebugArgs),
     /// Say whether a process is alive, or ready.
     Health(health::HealthArgs),
     /// Print a completion script for a shell.
@@ -147,6 +150,7 @@ fn dispatch(command: Command, out: &mut Printer<'_>) -> Result<(), Failure> {
         Command::Proxy(args) => block_on(run::proxy(args)),
         Command::Check(args) => run::check(args, out),
         Command::Token(args) => mint::run(args, out),
+        Command::Debug(args) => debug::run(args, out),
         Command::Completion { shell } => completion(shell, out),
         remote => block_on(dispatch_remote(remote, out)),
     }
@@ -172,6 +176,7 @@ async fn dispatch_remote(command: Command, out: &mut Printer<'_>) -> Result<(), 
         | Command::Proxy(_)
         | Command::Check(_)
         | Command::Token(_)
+        | Command::Debug(_)
         | Command::Completion { .. } => Ok(()),
     }
 }

@@ -77,7 +77,7 @@ fn audiences(claim: &Value<'_>) -> Result<Vec<Arc<str>>, Reason> {
 }
 
 /// A NumericDate (RFC 7519 §2) from 1970 to the end of 9999, rounded down to a microsecond.
-fn numeric_date(value: &Value<'_>) -> Result<Timestamp, Reason> {
+pub(super) fn numeric_date(value: &Value<'_>) -> Result<Timestamp, Reason> {
     let span = match value {
         Value::Whole(seconds) => Some(Duration::from_secs(*seconds)),
         Value::Fraction(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
@@ -96,7 +96,8 @@ fn non_empty(text: Arc<str>) -> Result<Arc<str>, Reason> {
     if text.is_empty() { Err(Reason::CredentialMalformed) } else { Ok(text) }
 }
 
-const SUBJECT_BYTES_MAX: usize = 1024;
+/// That of a SPIFFE ID.
+const SUBJECT_BYTES_MAX: usize = 2048;
 const TOKEN_ID_BYTES_MAX: usize = 256;
 const ACTORS_MAX: usize = 8;
 /// 9999-12-31T23:59:59Z.

@@ -12,7 +12,7 @@ use super::algorithm::{Algorithm, Family};
 use super::digest::sha256;
 use super::json::{self, Object, Value};
 use super::jws::KEY_ID_BYTES_MAX;
-use super::keys::VerifyKey;
+use super::keys::{KeyUse, VerifyKey};
 
 /// Why a key is refused: a fixed text for operators.
 pub(super) type Why = &'static str;
@@ -25,14 +25,14 @@ pub(super) fn key_id(jwk: &Value<'_>) -> Option<Arc<str>> {
 }
 
 /// Builds the key, pinned to its own `alg` or else to the first of `allowed` that fits.
-pub(super) fn verify_key(jwk: &Value<'_>, allowed: &[Algorithm]) -> Result<VerifyKey, Why> {
+pub(super) fn verify_key(jwk: &Value<'_>, allowed: &[Algorithm], key_use: KeyUse) -> Result<VerifyKey, Why> {
     let Value::Object(members) = jwk else { return Err("not an object") };
     let key_id = key_id(jwk);
     if key_id.is_none() && members.contains_key("kid") {
         return Err("`kid` is no string of 1 to 256 plain bytes");
     }
     refuse_private(members)?;
-    refuse_other_uses(members)?;
+    refuse_other_uses(members, key_use)?;
     let family = family(members)?;
     let algorithm = pin(members, family, allowed)?;
     match family {
@@ -50,9 +50,16 @@ fn refuse_private(members: &Object<'_>) -> Result<(), Why> {
     Ok(())
 }
 
-fn refuse_other_uses(members: &Object<'_>) -> Result<(), Why> {
-    if members.get("use").is_some_and(|value| value.as_text() != Some("sig")) {
-        return Err("`use` is not `sig`");
+fn refuse_other_uses(members: &Object<'_>, key_use: KeyUse) -> Result<(), Why> {
+    let said = members.get("use");
+    match key_use {
+        KeyUse::Signature if said.is_some_and(|value| value.as_text() != Some("sig")) => {
+            return Err("`use` is not `sig`");
+        }
+        KeyUse::JwtSvid if said.and_then(Value::as_text) != Some("jwt-svid") => {
+            return Err("`use` is not `jwt-svid`");
+        }
+        KeyUse::Signature | KeyUse::JwtSvid => {}
     }
     match members.get("key_ops") {
         None => Ok(()),

@@ -17,6 +17,7 @@ pub struct Jws<'a> {
     algorithm: String,
     key_id: Option<String>,
     kind: Option<String>,
+    bare: bool,
     payload: Vec<u8>,
     signature: Zeroizing<Vec<u8>>,
 }
@@ -54,7 +55,8 @@ impl<'a> Jws<'a> {
             return Err(JwsError::KeyId);
         }
         let kind = text(&header, "typ", JwsError::Kind)?;
-        Ok(Self { signing_input, algorithm, key_id, kind, payload, signature })
+        let bare = header.keys().all(|name| matches!(&**name, "alg" | "kid" | "typ"));
+        Ok(Self { signing_input, algorithm, key_id, kind, bare, payload, signature })
     }
 
     /// What was signed: header and payload as they came, with the dot between.
@@ -75,6 +77,11 @@ impl<'a> Jws<'a> {
     /// The header's `typ`.
     pub fn kind(&self) -> Option<&str> {
         self.kind.as_deref()
+    }
+
+    /// Whether the header has no member but `alg`, `kid` and `typ`.
+    pub const fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// The payload's bytes.

@@ -13,10 +13,12 @@ use std::time::Duration;
 use super::algorithm::Algorithm;
 use super::claims::Claims;
 use super::digest::sha256;
-use super::json::{self, Value};
+use super::json::{self, Object, Value};
 use super::jws::Jws;
-use super::keys::VerifyKey;
+use super::keys::{KeySet, VerifyKey};
 use super::presented::{Presented, TOKEN_BYTES_MAX};
+use super::profile::{self, Profiled};
+use super::spiffe::SpiffeId;
 use super::verified::{FingerprintKey, Verified};
 use crate::core::id::Name;
 use crate::core::identity::{Issuer, TokenProfile};
@@ -91,14 +93,14 @@ pub fn verify<'s>(
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
     let payload = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
-    let iss = payload.get("iss").and_then(Value::as_text).ok_or(Reason::CredentialMalformed)?;
-    let (name, issuer) =
-        issuers(iss).filter(|(_, issuer)| *issuer.iss == *iss).ok_or(Reason::IssuerUnknown)?;
+    let (name, issuer) = voucher(&payload, issuers)?;
     let signer = authenticate(&jws, issuer)?;
-    let claims = Claims::read(&payload, &issuer.iss)?;
+    let mut claims = Claims::read(&payload, &issuer.iss)?;
+    let profiled = profile::read(issuer, &payload, &claims)?;
     let bound = claims.bound;
-    let verified =
-        assemble(claims, expected.tenant, name, issuer, signer, &jws, fingerprint.fingerprint(token));
+    claims.expires_at = profiled.ends.map_or(claims.expires_at, |ends| ends.min(claims.expires_at));
+    let fingerprint = fingerprint.fingerprint(token);
+    let verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
     judge(&verified, expected, issuer, now)?;
     if bound {
         return Err(Reason::CredentialUnbound);
@@ -113,29 +115,44 @@ fn holds(verified: &Verified, tenant: &Name, name: &Name, issuer: &Issuer) -> bo
     verified.tenant == *tenant && verified.issuer == *name && verified.depends_on == issuer.digest
 }
 
+/// The issuer whose keys count: the one of exactly this `iss`. Where there is none, the trust domain of
+/// a SPIFFE ID in `sub`, which is how JWT-SVIDs name theirs.
+fn voucher<'s>(
+    payload: &Object<'_>,
+    issuers: &dyn Fn(&str) -> Option<(Name, &'s Issuer)>,
+) -> Result<(Name, &'s Issuer), Reason> {
+    let iss = payload.get("iss").map(|iss| iss.as_text().ok_or(Reason::CredentialMalformed)).transpose()?;
+    let exact = |iss: &str| issuers(iss).filter(|(_, issuer)| *issuer.iss == *iss);
+    if let Some(found) = iss.and_then(exact) {
+        return Ok(found);
+    }
+    let id = payload.get("sub").and_then(Value::as_text).and_then(SpiffeId::parse);
+    let unknown = if iss.is_some() { Reason::IssuerUnknown } else { Reason::CredentialMalformed };
+    id.and_then(|id| exact(id.domain()))
+        .filter(|(_, issuer)| issuer.profile == TokenProfile::JwtSvid)
+        .ok_or(unknown)
+}
+
 /// Kind, algorithm, key, signature: who signed it.
 fn authenticate<'s>(jws: &Jws<'_>, issuer: &'s Issuer) -> Result<&'s VerifyKey, Reason> {
-    let kind = match issuer.profile {
-        TokenProfile::Generic => jws.kind().is_none_or(is_generic_kind),
-    };
-    let allowed = |algorithm: &Algorithm| issuer.algorithms.contains(algorithm);
-    let algorithm = Algorithm::parse(jws.algorithm()).filter(allowed);
-    algorithm
-        .filter(|_| kind)
-        .and_then(|algorithm| issuer.keys.find(jws.key_id(), algorithm))
-        .filter(|key| key.verify(jws.signing_input(), jws.signature()))
-        .ok_or(Reason::CredentialUnverified)
+    let kind = |key: &&VerifyKey| profile::takes_header(issuer.profile, jws, key.algorithm());
+    signer(jws, &issuer.keys, &issuer.algorithms).filter(kind).ok_or(Reason::CredentialUnverified)
 }
 
-/// `JWT` or `at+jwt`, in any case, as a media type in full or in short (RFC 7515 §4.1.9).
-fn is_generic_kind(kind: &str) -> bool {
-    let full = kind.get(..MEDIA_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_PREFIX));
-    let short = if full { kind.get(MEDIA_PREFIX.len()..).unwrap_or_default() } else { kind };
-    ["JWT", "at+jwt"].iter().any(|known| short.eq_ignore_ascii_case(known))
+/// The key of `keys` that signed `jws` with an algorithm of `allowed`.
+///
+/// # Standard
+/// RFC 7515 §5.2, RFC 8725 §3.1: the header's `alg` is compared and never obeyed.
+pub fn signer<'k>(jws: &Jws<'_>, keys: &'k KeySet, allowed: &[Algorithm]) -> Option<&'k VerifyKey> {
+    let algorithm = Algorithm::parse(jws.algorithm()).filter(|algorithm| allowed.contains(algorithm))?;
+    let key = keys.find(jws.key_id(), algorithm)?;
+    key.verify(jws.signing_input(), jws.signature()).then_some(key)
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of a verified token")]
 fn assemble(
     claims: Claims,
+    profiled: Profiled,
     tenant: &Name,
     name: Name,
     issuer: &Issuer,
@@ -147,10 +164,11 @@ fn assemble(
         issuer: name,
         tenant: tenant.clone(),
         iss: Arc::clone(&issuer.iss),
-        subject: claims.subject,
+        subject: profiled.subject.unwrap_or(claims.subject),
         actors: claims.actors,
         audiences: claims.audiences,
         token_id: claims.token_id,
+        instance: profiled.instance,
         key_id: signer.key_id().cloned().unwrap_or_default(),
         key_thumbprint: *signer.thumbprint(),
         issued_at: claims.issued_at,
@@ -191,5 +209,3 @@ fn is_timely(verified: &Verified, issuer: &Issuer, skew: Duration, now: Timestam
         && verified.issued_at.is_none_or(|issued_at| issued_at <= latest_start)
         && verified.expires_at <= latest_end
 }
-
-const MEDIA_PREFIX: &str = "application/";

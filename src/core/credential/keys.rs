@@ -28,7 +28,12 @@ impl KeySet {
     /// Bad keys are refused one by one, keys that share a `kid` all of them; what is
     /// wrong with the set as a whole empties it. Neither is an error: see [`Self::refused`].
     pub fn parse(jwks_json: &[u8], allowed: &[Algorithm]) -> Self {
-        let digest = digest(jwks_json, allowed);
+        Self::parse_for(jwks_json, allowed, KeyUse::Signature)
+    }
+
+    /// The same, for keys of another use.
+    pub fn parse_for(jwks_json: &[u8], allowed: &[Algorithm], key_use: KeyUse) -> Self {
+        let digest = digest(jwks_json, allowed, key_use);
         let jwks = match members(jwks_json) {
             Ok(jwks) => jwks,
             Err(why) => {
@@ -43,8 +48,11 @@ impl KeySet {
         for jwk in &jwks {
             let key_id = jwk::key_id(jwk);
             let shared = key_id.as_ref().and_then(|id| uses.get(id)).is_some_and(|count| *count > 1);
-            let made =
-                if shared { Err("`kid` is not unique in the set") } else { jwk::verify_key(jwk, allowed) };
+            let made = if shared {
+                Err("`kid` is not unique in the set")
+            } else {
+                jwk::verify_key(jwk, allowed, key_use)
+            };
             match made {
                 Ok(key) => set.push(key),
                 Err(why) => set.refused.push(RefusedKey { key_id, why }),
@@ -97,6 +105,15 @@ impl KeySet {
         }
         self.keys.push(key);
     }
+}
+
+/// What the keys of a set must say they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyUse {
+    /// `sig`, or nothing (RFC 7517 §4.2).
+    Signature,
+    /// `jwt-svid`, said and in this case (SPIFFE Trust Domain and Bundle §4.2.2).
+    JwtSvid,
 }
 
 impl PartialEq for KeySet {
@@ -183,8 +200,11 @@ fn members(jwks_json: &[u8]) -> Result<Vec<Value<'_>>, &'static str> {
     }
 }
 
-fn digest(jwks_json: &[u8], allowed: &[Algorithm]) -> [u8; 32] {
+fn digest(jwks_json: &[u8], allowed: &[Algorithm], key_use: KeyUse) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
+    if key_use == KeyUse::JwtSvid {
+        hasher.update(b"jwt-svid\n");
+    }
     for algorithm in allowed {
         hasher.update(algorithm.as_str().as_bytes());
         hasher.update(b"\n");

@@ -13,11 +13,14 @@ mod jws;
 mod jwt;
 mod keys;
 mod presented;
+mod profile;
+mod spiffe;
 mod verified;
 
 pub use algorithm::Algorithm;
 pub use jws::{Jws, JwsError};
-pub use jwt::{Expected, TokenCache, Verification, verify};
-pub use keys::{KeySet, RefusedKey, VerifyKey};
+pub use jwt::{Expected, TokenCache, Verification, signer, verify};
+pub use keys::{KeySet, KeyUse, RefusedKey, VerifyKey};
 pub use presented::{Presented, TOKEN_BYTES_MAX};
+pub use spiffe::SpiffeId;
 pub use verified::{Actor, FingerprintKey, Verified};

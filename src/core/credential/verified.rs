@@ -25,6 +25,7 @@ pub struct Verified {
     pub(super) actors: Vec<Actor>,
     pub(super) audiences: Vec<Arc<str>>,
     pub(super) token_id: Option<Arc<str>>,
+    pub(super) instance: Option<Arc<str>>,
     pub(super) key_id: Arc<str>,
     pub(super) key_thumbprint: [u8; 32],
     pub(super) issued_at: Option<Timestamp>,
@@ -55,7 +56,7 @@ impl Verified {
         &self.iss
     }
 
-    /// The subject, byte for byte as asserted.
+    /// The subject: `sub` byte for byte, or what the issuer's profile makes of other claims.
     pub const fn subject(&self) -> &Arc<str> {
         &self.subject
     }
@@ -78,6 +79,11 @@ impl Verified {
     /// The token's `jti`.
     pub const fn token_id(&self) -> Option<&Arc<str>> {
         self.token_id.as_ref()
+    }
+
+    /// What it ends with, by its issuer's name for it: a Kubernetes pod's UID. Revoked like a `jti`.
+    pub const fn instance(&self) -> Option<&Arc<str>> {
+        self.instance.as_ref()
     }
 
     /// The key's id; empty when the issuer's only key has none.

@@ -142,7 +142,10 @@ impl Snapshot {
     ) -> Result<Standing<'_>, Reason> {
         let jti = verified.token_id().map(|id| &**id);
         let digest = verified.signing_input_digest();
-        if self.kills_of_token(tenant, verified.issuer(), jti, digest).next().is_some() {
+        let instance = verified.instance().map(|id| &**id);
+        let killed =
+            |id: Option<&str>| self.kills_of_token(tenant, verified.issuer(), id, digest).next().is_some();
+        if killed(jti) || (instance.is_some() && killed(instance)) {
             return Err(Reason::CredentialRevoked);
         }
         let mut credential = None;

@@ -176,7 +176,8 @@ impl IdentitySpec {
 
 impl BindingSpec {
     fn read(&self, place: usize, faults: &mut Faults) -> Option<Binding> {
-        let subject = text::needed(&self.subject, &format!("bindings[{place}].subject"), faults);
+        let at = format!("bindings[{place}].subject");
+        let subject = text::needed_within(&self.subject, SUBJECT_BYTES_MAX, &at, faults);
         let issuer = text::name(&self.issuer, &format!("bindings[{place}].issuer"), faults)?;
         Some(Binding { issuer, subject })
     }
@@ -246,3 +247,6 @@ impl From<&Entitlement> for EntitlementSpec {
 
 const BINDINGS_MAX: usize = 64;
 const ENTITLEMENTS_MAX: usize = 1024;
+
+/// That of a SPIFFE ID.
+const SUBJECT_BYTES_MAX: usize = 2048;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::time::{parse_span, show_span};
 use super::{Fault, Faults, Read, text};
-use crate::core::credential::Algorithm;
+use crate::core::credential::{Algorithm, SpiffeId};
 use crate::core::identity::{Issuer, Record, TokenProfile};
 
 /// A trust anchor for tokens.
@@ -17,7 +17,7 @@ use crate::core::identity::{Issuer, Record, TokenProfile};
 pub struct IssuerSpec {
     /// The exact `iss`.
     pub iss: String,
-    /// What its tokens look like: `generic`.
+    /// What its tokens look like: `generic`, `rfc9068`, `jwt-svid`, `kubernetes`, `github` or `gitlab`.
     pub profile: String,
     /// The only algorithms taken from it, in order of preference.
     pub algorithms: Vec<String>,
@@ -54,11 +54,15 @@ impl IssuerSpec {
         let profile = TokenProfile::parse(&self.profile);
         if profile.is_none() {
             let given = self.profile.escape_debug();
-            faults.push("profile", format_args!("`{given}` is not built: expected `generic`"));
+            let known = TokenProfile::ALL.map(|profile| format!("`{}`", profile.as_str())).join(", ");
+            faults.push("profile", format_args!("`{given}` is unknown: expected one of {known}"));
         }
         let algorithms = self.algorithms(faults);
         let audiences = self.audiences(faults);
         let max_lifetime_s = self.max_lifetime_s(faults);
+        if let Some(profile) = profile {
+            self.fits(profile, &algorithms, faults);
+        }
         let jwks = self.keys.read(faults)?;
         if algorithms.is_empty() {
             return None;
@@ -76,6 +80,32 @@ impl IssuerSpec {
         };
         let warnings = refused.iter().map(warn).collect();
         Some(Read { warnings, ..Read::plain(Record::Issuer(Arc::new(issuer))) })
+    }
+
+    /// What a profile asks of its issuer. Platforms that issue for everyone need the profile that tells
+    /// one customer from another.
+    fn fits(&self, profile: TokenProfile, algorithms: &[Algorithm], faults: &mut Faults) {
+        let shared = SHARED_ISSUERS.iter().find(|(iss, needed)| *iss == self.iss && *needed != profile);
+        if let Some((_, needed)) = shared {
+            let needed = needed.as_str();
+            faults.push("profile", format_args!("this issuer signs for everyone: expected `{needed}`"));
+        }
+        if self.iss == LEGACY_KUBERNETES {
+            faults.push("iss", "names tokens that never expire: expected the cluster's own issuer");
+        }
+        if profile == TokenProfile::JwtSvid {
+            let domain = SpiffeId::parse(&self.iss).is_some_and(|id| !id.has_path());
+            if !domain {
+                faults.push("iss", "is no trust domain: expected such as `spiffe://acme.example`");
+            }
+            if algorithms.contains(&Algorithm::EdDsa) {
+                faults.push("algorithms", "JWT-SVIDs are not signed with EdDSA: expected such as [ES256]");
+            }
+        }
+        let ordinary = |audience: &String| audience.starts_with(GITHUB_DEFAULT_AUDIENCE);
+        if profile == TokenProfile::GitHub && self.audiences.iter().any(ordinary) {
+            faults.push("audiences", "the owner's address is every job's default: expected one of your own");
+        }
     }
 
     fn algorithms(&self, faults: &mut Faults) -> Vec<Algorithm> {
@@ -157,4 +187,11 @@ impl From<&Issuer> for IssuerSpec {
     }
 }
 
+/// Issuers that sign for everyone, and the profile that pins whose tokens count.
+const SHARED_ISSUERS: [(&str, TokenProfile); 2] = [
+    ("https://token.actions.githubusercontent.com", TokenProfile::GitHub),
+    ("https://gitlab.com", TokenProfile::GitLab),
+];
+const LEGACY_KUBERNETES: &str = "kubernetes/serviceaccount";
+const GITHUB_DEFAULT_AUDIENCE: &str = "https://github.com/";
 const LIFETIME_S_MAX: u32 = 365 * 86_400;

@@ -57,10 +57,15 @@ impl OwnerSpec {
 
 /// A text that must not be empty.
 pub(super) fn needed(value: &str, at: &str, faults: &mut Faults) -> Arc<str> {
+    needed_within(value, TEXT_BYTES_MAX, at, faults)
+}
+
+/// A text that must not be empty, of at most `max` bytes.
+pub(super) fn needed_within(value: &str, max: usize, at: &str, faults: &mut Faults) -> Arc<str> {
     if value.trim().is_empty() {
         faults.push(at, "is empty");
-    } else if value.len() > TEXT_BYTES_MAX {
-        faults.push(at, format_args!("is {} bytes: expected at most {TEXT_BYTES_MAX}", value.len()));
+    } else if value.len() > max {
+        faults.push(at, format_args!("is {} bytes: expected at most {max}", value.len()));
     } else if value.chars().any(char::is_control) {
         faults.push(at, "has a control character");
     }

@@ -112,6 +112,11 @@ pub(super) fn credential(v: proto::Credential) -> Result<core::Credential, WireE
 pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
     let profile = match proto::TokenProfile::try_from(v.profile) {
         Ok(proto::TokenProfile::Generic) => core::TokenProfile::Generic,
+        Ok(proto::TokenProfile::Rfc9068) => core::TokenProfile::AccessToken,
+        Ok(proto::TokenProfile::JwtSvid) => core::TokenProfile::JwtSvid,
+        Ok(proto::TokenProfile::Kubernetes) => core::TokenProfile::Kubernetes,
+        Ok(proto::TokenProfile::Github) => core::TokenProfile::GitHub,
+        Ok(proto::TokenProfile::Gitlab) => core::TokenProfile::GitLab,
         _ => return Err(unknown("profile", v.profile)),
     };
     let algorithm = |name: &String| {

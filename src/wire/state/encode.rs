@@ -88,6 +88,11 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
         iss: v.iss.to_string(),
         profile: match v.profile {
             core::TokenProfile::Generic => proto::TokenProfile::Generic,
+            core::TokenProfile::AccessToken => proto::TokenProfile::Rfc9068,
+            core::TokenProfile::JwtSvid => proto::TokenProfile::JwtSvid,
+            core::TokenProfile::Kubernetes => proto::TokenProfile::Kubernetes,
+            core::TokenProfile::GitHub => proto::TokenProfile::Github,
+            core::TokenProfile::GitLab => proto::TokenProfile::Gitlab,
         } as i32,
         algorithms: v.algorithms.iter().map(|a| a.as_str().to_owned()).collect(),
         audiences: v.audiences.iter().map(ToString::to_string).collect(),

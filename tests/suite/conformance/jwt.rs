@@ -6,8 +6,10 @@ mod differential;
 mod forgery;
 mod keys;
 mod padding;
+mod profiles;
 mod rows;
 mod vectors;
+mod verify_jws;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};

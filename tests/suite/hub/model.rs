@@ -80,7 +80,17 @@ fn faults_name_their_path_and_what_was_expected() {
         (Identity, "/entitlements/0/expires", json!("no"), "spec.entitlements[0].expires", "RFC 3339"),
         (Identity, "/risk", json!("extreme"), "spec.risk", "expected one of `low`"),
         (Issuer, "/iss", json!(""), "spec.iss", "is empty"),
-        (Issuer, "/profile", json!("rfc9068"), "spec.profile", "expected `generic`"),
+        (Issuer, "/profile", json!("saml"), "spec.profile", "expected one of `generic`, `rfc9068`"),
+        (Issuer, "/profile", json!("jwt-svid"), "spec.iss", "is no trust domain"),
+        (Issuer, "/iss", json!("kubernetes/serviceaccount"), "spec.iss", "never expire"),
+        (
+            Issuer,
+            "/iss",
+            json!("https://token.actions.githubusercontent.com"),
+            "spec.profile",
+            "expected `github`",
+        ),
+        (Issuer, "/iss", json!("https://gitlab.com"), "spec.profile", "expected `gitlab`"),
         (Issuer, "/algorithms", json!([]), "spec.algorithms", "is empty"),
         (Issuer, "/algorithms/0", json!("HS256"), "spec.algorithms[0]", "`HS256` is unknown"),
         (Issuer, "/audiences", json!([]), "spec.audiences", "is empty"),
@@ -123,6 +133,34 @@ fn faults_name_their_path_and_what_was_expected() {
         let fault = faults.list().iter().find(|fault| fault.path == *path);
         let fault = fault.unwrap_or_else(|| panic!("{pointer} = {value}: {faults}"));
         assert!(fault.message.contains(expected), "{pointer}: {}", fault.message);
+    }
+}
+
+#[test]
+fn what_a_profile_asks_of_its_issuer() {
+    let mut svid = issuer_spec();
+    set(&mut svid, "/profile", json!("jwt-svid"));
+    set(&mut svid, "/iss", json!("spiffe://acme.example"));
+    set(&mut svid, "/algorithms", json!(["ES256"]));
+    set(&mut svid, "/keys/inline/keys/0/use", json!("jwt-svid"));
+    let mut github = issuer_spec();
+    set(&mut github, "/profile", json!("github"));
+    set(&mut github, "/iss", json!("https://token.actions.githubusercontent.com"));
+    let rows: &[(&Value, &str, Value, Option<&str>)] = &[
+        (&svid, "/profile", json!("jwt-svid"), None),
+        (&svid, "/algorithms", json!(["ES256", "EdDSA"]), Some("spec.algorithms")),
+        (&svid, "/iss", json!("spiffe://acme.example/"), Some("spec.iss")),
+        (&svid, "/iss", json!("spiffe://acme.example/a"), Some("spec.iss")),
+        (&svid, "/keys/inline/keys/0/use", json!("x509-svid"), Some("spec.keys.inline")),
+        (&github, "/audiences", json!(["orders"]), None),
+        (&github, "/audiences", json!(["https://github.com/acme"]), Some("spec.audiences")),
+    ];
+    for (base, pointer, value, expected) in rows {
+        let mut spec = (*base).clone();
+        set(&mut spec, pointer, value.clone());
+        let read = read_spec(RecordKind::Issuer, &spec, "spec");
+        let found = read.as_ref().err().map(|faults| faults.list()[0].path.as_str());
+        assert_eq!(found, *expected, "{pointer} = {value}: {read:?}");
     }
 }
 

@@ -2,26 +2,53 @@
 
 use std::sync::Arc;
 
-use crate::core::credential::{Algorithm, KeySet};
+use crate::core::credential::{Algorithm, KeySet, KeyUse};
 
 /// What tokens of an issuer look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenProfile {
     /// A JSON Web Token with `iss`, `sub`, `aud`, `exp`; `typ` absent, `JWT` or `at+jwt`.
     Generic,
+    /// An OAuth access token (RFC 9068).
+    AccessToken,
+    /// A JWT-SVID; the issuer's `iss` is its trust domain, `spiffe://` and its name.
+    JwtSvid,
+    /// A Kubernetes service account token.
+    Kubernetes,
+    /// A GitHub Actions job's token.
+    GitHub,
+    /// A GitLab CI job's token.
+    GitLab,
 }
 
 impl TokenProfile {
+    /// Every profile.
+    pub const ALL: [Self; 6] =
+        [Self::Generic, Self::AccessToken, Self::JwtSvid, Self::Kubernetes, Self::GitHub, Self::GitLab];
+
     /// The profile's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Generic => "generic",
+            Self::AccessToken => "rfc9068",
+            Self::JwtSvid => "jwt-svid",
+            Self::Kubernetes => "kubernetes",
+            Self::GitHub => "github",
+            Self::GitLab => "gitlab",
         }
     }
 
     /// The profile with this name.
     pub fn parse(text: &str) -> Option<Self> {
-        (text == "generic").then_some(Self::Generic)
+        Self::ALL.into_iter().find(|profile| profile.as_str() == text)
+    }
+
+    /// What keys that verify its tokens say they are for.
+    pub const fn key_use(self) -> KeyUse {
+        match self {
+            Self::JwtSvid => KeyUse::JwtSvid,
+            _ => KeyUse::Signature,
+        }
     }
 }
 
@@ -56,7 +83,7 @@ impl Issuer {
         max_lifetime_s: u32,
         jwks: Arc<[u8]>,
     ) -> Self {
-        let keys = Arc::new(KeySet::parse(&jwks, &algorithms));
+        let keys = Arc::new(KeySet::parse_for(&jwks, &algorithms, profile.key_use()));
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
