@@ -287,6 +287,7 @@ fn credential(n: usize, revision: u64) -> Change {
         kind: CredentialKind::SigningKey,
         identity: Some(name(&called(n))),
         fingerprint: *blake3::hash(&n.to_le_bytes()).as_bytes(),
+        digest: None,
         issued: day(n % 90),
         rotate_by: day(n % 90 + 90),
         expires: day(n % 90 + 120),

@@ -1,4 +1,4 @@
-//! Verifying one bearer token: the signature's algorithm, and from memory.
+//! Verifying one credential: a token by its signature's algorithm and from memory, an API key.
 //!
 //! `cargo bench --profile dist --bench verify`
 
@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portreeve::core::credential::{
-    Algorithm, Expected, FingerprintKey, Presented, TokenCache, Verified, verify,
+    Algorithm, Expected, FingerprintKey, MintedKey, Presented, TokenCache, Verified, api_key_fingerprint,
+    verify, verify_api_key,
 };
+use portreeve::core::identity::{CredentialKind, CredentialStatus, CredentialView};
 use portreeve::core::time::Clock as _;
+use zeroize::Zeroizing;
 
 use support::clock::ManualClock;
 use support::issuer::TestIssuer;
@@ -32,10 +35,33 @@ impl TokenCache for NoCache {
 }
 
 fn verification(criterion: &mut Criterion) {
-    for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa] {
+    for algorithm in Algorithm::ALL {
         run(criterion, &format!("verify/{algorithm}"), algorithm, &NoCache);
     }
     run(criterion, "verify/from memory", Algorithm::Es256, &MapCache::default());
+    api_key(criterion);
+}
+
+fn api_key(criterion: &mut Criterion) {
+    let key = MintedKey::new(&Zeroizing::new([7; 40]));
+    let fingerprint = api_key_fingerprint(&key.id).expect("a key's id");
+    let held = CredentialView {
+        kind: CredentialKind::ApiKey,
+        identity: Some("ledger"),
+        fingerprint: &fingerprint,
+        digest: Some(&key.digest),
+        issued: None,
+        rotate_by: None,
+        expires: None,
+        status: CredentialStatus::Active,
+        source: None,
+    };
+    let known = |asked: &[u8; 32]| (*asked == fingerprint).then_some(held);
+    let (tenant, evidence) = (name("demo"), FingerprintKey::new([9; 32]));
+    let presented = Presented::key(key.text.as_bytes());
+    let once = || verify_api_key(black_box(&presented), &tenant, &known, &evidence);
+    assert!(once().is_ok());
+    criterion.bench_function("verify/api key", |b| b.iter(once));
 }
 
 fn run(criterion: &mut Criterion, label: &str, algorithm: Algorithm, cache: &dyn TokenCache) {

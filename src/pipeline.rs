@@ -7,13 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::credential::{Expected, FingerprintKey, TokenCache, Verification, Verified, verify};
+use crate::core::credential::{
+    Expected, FingerprintKey, Kind, TokenCache, Verification, Verified, verify, verify_api_key,
+};
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Withdrawal,
 };
 use crate::core::id::Position;
 use crate::core::identity::{
-    Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
+    CredentialKind, Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell,
+    Standing,
 };
 use crate::core::policy::{
     Basis, Exchange, Judgement, PolicyMemory, Presentation, Question, Reason, ServiceRef, Verdict,
@@ -206,7 +209,11 @@ impl Pipeline {
         judgement.basis.verification_cached = verification.cached;
         judgement.basis.verified = Some(Arc::clone(&verified));
         witness.step("credential", || {
-            format!("`{}` of issuer `{}`, key `{}`", verified.subject(), verified.issuer(), verified.key_id())
+            let (kind, key) = (verified.kind().as_str(), verified.key_id());
+            match verified.issuer() {
+                Some(issuer) => format!("{kind}: `{}` of issuer `{issuer}`, key `{key}`", verified.subject()),
+                None => format!("{kind} `{key}`"),
+            }
         });
 
         let principal = seen(witness, "identity", case.snapshot.resolve(tenant, &verified))?;
@@ -233,6 +240,11 @@ impl Pipeline {
             Presentation::One(presented) => presented,
         };
         let tenant = &case.service.tenant;
+        if presented.kind() == Kind::ApiKey {
+            let known = |place: &[u8; 32]| case.snapshot.credential_of(tenant, CredentialKind::ApiKey, place);
+            let verified = verify_api_key(presented, tenant, &known, &self.fingerprint)?;
+            return Ok(Verification { verified: Arc::new(verified), cached: false });
+        }
         let rules = &case.exchange.rules;
         let expected = Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew };
         let issuers = |iss: &str| {

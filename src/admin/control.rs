@@ -16,12 +16,14 @@ use super::serve::{BindError, Server};
 /// Largest body taken, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// A request to explain. The token is judged and forgotten.
+/// A request to explain. The credential is judged and forgotten.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
-    /// The credential; absent: as if none were presented.
+    /// A token; without it and `api_key`: as if nothing were presented.
     pub token: Option<String>,
+    /// An API key.
+    pub api_key: Option<String>,
     /// The method.
     pub method: String,
     /// The path, with or without a query.

@@ -45,9 +45,13 @@ pub(super) fn explain(
     let Some(route) = chosen.routes.find(&host, &request.method, &path) else {
         return Ok(refused(Reason::PolicyDenied, "route", "no configured route matches".to_owned()));
     };
-    let presentation = match &request.token {
-        Some(token) => Presentation::One(Presented::bearer(token.as_bytes())),
-        None => Presentation::Nothing,
+    let presentation = match (&request.token, &request.api_key) {
+        (Some(_), Some(_)) => {
+            return Ok(refused(Reason::RequestCredentials, "admit", "two credentials".to_owned()));
+        }
+        (Some(token), None) => Presentation::One(Presented::bearer(token.as_bytes())),
+        (None, Some(key)) => Presentation::One(Presented::key(key.as_bytes())),
+        (None, None) => Presentation::Nothing,
     };
     let exchange = Exchange {
         listener: Arc::clone(&chosen.listener),

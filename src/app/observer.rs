@@ -31,7 +31,9 @@ impl Observer for OnRecord {
                 }
                 Some(Record::Issuer(issuer)) => {
                     let (cell, name, digest) = (batch.cell.clone(), change.name.clone(), issuer.digest);
-                    Box::new(move |v| *v.tenant() == cell && *v.issuer() == name && *v.depends_on() != digest)
+                    Box::new(move |v| {
+                        *v.tenant() == cell && v.issuer() == Some(&name) && *v.depends_on() != digest
+                    })
                 }
                 _ => continue,
             };
@@ -49,7 +51,8 @@ fn matching(cell: &Name, target: &RevocationTarget, snapshot: &Snapshot) -> Box<
     let cell = cell.clone();
     match target.clone() {
         RevocationTarget::TokenId { issuer, jti, .. } => {
-            Box::new(move |v| *v.tenant() == cell && *v.issuer() == issuer && v.token_id() == Some(&jti))
+            let named = move |v: &Verified| v.token_id() == Some(&jti) || v.instance() == Some(&jti);
+            Box::new(move |v| *v.tenant() == cell && v.issuer() == Some(&issuer) && named(v))
         }
         RevocationTarget::TokenDigest { digest, .. } => {
             Box::new(move |v| *v.signing_input_digest() == digest)
@@ -65,7 +68,7 @@ fn matching(cell: &Name, target: &RevocationTarget, snapshot: &Snapshot) -> Box<
             let bound: Vec<_> = bindings.filter_map(|binding| binding.record()).collect();
             Box::new(move |v| {
                 *v.tenant() == cell
-                    && bound.iter().any(|b| b.issuer == *v.issuer() && *b.subject == **v.subject())
+                    && bound.iter().any(|b| v.issuer() == Some(&b.issuer) && *b.subject == **v.subject())
             })
         }
     }

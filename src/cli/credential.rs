@@ -4,12 +4,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::api_key;
 use crate::cli::failure::Failure;
 use crate::cli::print::{Column, Printer};
 use crate::cli::records::{self, Spec, set};
 use crate::cli::revoke::{self, HowArgs};
 use crate::cli::target::HubTarget;
-use crate::cli::value::When;
+use crate::cli::value::{Span, When};
 use crate::core::id::Name;
 use crate::core::identity::{CredentialKind, RecordKind};
 
@@ -35,8 +36,10 @@ pub enum CredentialAction {
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
-    /// Make a credential known.
+    /// Make a credential known. Of an API key this makes the key too, and prints it this once.
     Create(CreateArgs),
+    /// Make an identity's next API key, print it, and end the one before after an overlap.
+    Rotate(RotateArgs),
     /// Revoke a credential; the same as `revoke credential`.
     Revoke {
         /// Its name.
@@ -57,10 +60,10 @@ pub struct CreateArgs {
     /// What kind of credential.
     #[arg(long, value_parser = PossibleValuesParser::new(CredentialKind::ALL.map(CredentialKind::as_str)))]
     pub kind: String,
-    /// What it is recognised by: a signing key's RFC 7638 thumbprint, SHA-256 in base64url.
-    #[arg(long)]
-    pub fingerprint: String,
-    /// The one identity it belongs to.
+    /// What a signing key is recognised by: its RFC 7638 thumbprint, SHA-256 in base64url.
+    #[arg(long, required_if_eq("kind", "signing-key"))]
+    pub fingerprint: Option<String>,
+    /// The one identity it belongs to; an API key needs one.
     #[arg(long, value_name = "NAME", value_parser = Name::parse)]
     pub identity: Option<Name>,
     /// When it was made.
@@ -75,6 +78,26 @@ pub struct CreateArgs {
     /// The platform it comes from.
     #[arg(long)]
     pub source: Option<String>,
+}
+
+/// Arguments of `credential rotate`.
+#[derive(Args, Clone, Debug)]
+pub struct RotateArgs {
+    /// The API key that is to be replaced.
+    #[arg(value_parser = Name::parse)]
+    pub name: Name,
+    /// The new one's name; without it, the old one's with the next number.
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub to: Option<Name>,
+    /// How long the old one still works.
+    #[arg(long, default_value = "24h", value_name = "SPAN", value_parser = Span::parse)]
+    pub overlap: Span,
+    /// When the new one is to be replaced; without it, after as long as the old one was given.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub rotate_by: Option<When>,
+    /// From when on the new one no longer works.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub expires: Option<When>,
 }
 
 const KIND: RecordKind = RecordKind::Credential;
@@ -98,6 +121,10 @@ pub async fn run(args: CredentialArgs, out: &mut Printer<'_>) -> Result<(), Fail
     match args.action {
         CredentialAction::List => records::list(cx, KIND, &COLUMNS).await,
         CredentialAction::Show { name } => records::show(cx, KIND, &name).await,
+        CredentialAction::Create(args) if args.kind == CredentialKind::ApiKey.as_str() => {
+            api_key::create(cx, &args).await
+        }
+        CredentialAction::Rotate(args) => api_key::rotate(cx, &args).await,
         CredentialAction::Create(args) => records::create(cx, KIND, &args.name, created(&args)).await,
         CredentialAction::Revoke { name, how } => {
             let target = json!({ "credential": name.as_str() });
@@ -109,7 +136,7 @@ pub async fn run(args: CredentialArgs, out: &mut Printer<'_>) -> Result<(), Fail
 fn created(args: &CreateArgs) -> Spec {
     let mut spec = Spec::new();
     set(&mut spec, "kind", Some(&args.kind));
-    set(&mut spec, "fingerprint", Some(&args.fingerprint));
+    set(&mut spec, "fingerprint", args.fingerprint.as_ref());
     set(&mut spec, "identity", args.identity.as_ref());
     set(&mut spec, "issued", args.issued);
     set(&mut spec, "rotate_by", args.rotate_by);

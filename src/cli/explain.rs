@@ -20,6 +20,9 @@ pub struct ExplainArgs {
     /// A file that holds the token; `-` for standard input. Without a token: as if none was presented.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// A file that holds an API key instead; `-` for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "token_file"])]
+    pub api_key_file: Option<PathBuf>,
     /// The request's method.
     #[arg(long, default_value = "GET")]
     pub method: String,
@@ -56,12 +59,14 @@ pub async fn run(args: ExplainArgs, out: &mut Printer<'_>) -> Result<(), Failure
         (None, Some(file)) => Some(read_secret(file)?),
         (None, None) => None,
     };
+    let key = args.api_key_file.as_deref().map(read_secret).transpose()?;
     let client = Client::new(&args.admin, "is the enforcement point running? --admin, PORTREEVE_ADMIN")?;
-    if token.is_some() && !client.is_local() {
-        out.note("warning: the token is sent without encryption to another machine");
+    if (token.is_some() || key.is_some()) && !client.is_local() {
+        out.note("warning: the credential is sent without encryption to another machine");
     }
     let question = json!({
         "token": token.as_ref().map(|token| token.as_str()),
+        "api_key": key.as_ref().map(|key| key.as_str()),
         "method": args.method,
         "path": args.path,
         "host": args.host,

@@ -5,6 +5,7 @@
 //!
 //! Exit codes are [`failure::Exit`]; results go to the output, diagnostics to the error stream.
 
+pub mod api_key;
 pub mod apply;
 pub mod client;
 pub mod copy;

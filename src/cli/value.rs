@@ -99,6 +99,17 @@ impl When {
         jiff::Timestamp::from_second(seconds).map(Self).map_err(|_| ValueError::When)
     }
 
+    /// Now, to the second.
+    pub fn now() -> Self {
+        let now = jiff::Timestamp::now();
+        Self(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+    }
+
+    /// So long after this; `None` outside the years that can be written.
+    pub fn after(self, span: Duration) -> Option<Self> {
+        self.0.checked_add(span).ok().map(Self)
+    }
+
     /// How long after `earlier` this is; `None` when it is not.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         Duration::try_from(self.0.duration_since(earlier.0)).ok()

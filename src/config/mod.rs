@@ -24,13 +24,14 @@ use std::path::Path;
 
 pub use self::endpoint::Endpoint;
 pub use self::error::{ConfigError, FileFault, Problem, Problems};
+pub use self::run::carriers::Carriers;
 pub use self::run::evidence::{Evidence, Sink, Spool};
 pub use self::run::hub::{Api, Database, HubConfig, State, StateFiles, StateSecurity, Store};
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::listener::{
     ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,
 };
-pub use self::run::proxy::{Carrier, Credentials, EnforcementPoint, ProxyConfig};
+pub use self::run::proxy::{Credentials, EnforcementPoint, ProxyConfig};
 pub use self::run::route::{Route, service_ref};
 pub use self::run::shared::{Log, LogFormat, LogLevel};
 pub use self::run::upstream::{Forward, Upstream};

@@ -29,6 +29,7 @@ use crate::core::policy::{Reason, RouteRules};
 use crate::pep::extract::MethodNames;
 use crate::pep::forward::ForwardSettings;
 use crate::pep::http::refuse;
+use crate::pep::presentation::Carriers;
 use crate::pep::serve::Front;
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics};
@@ -46,6 +47,8 @@ pub struct ExtAuthzSettings {
     pub default_tenant: Option<Name>,
     /// How requests are judged; `upstream` is empty.
     pub rules: Arc<RouteRules>,
+    /// Where credentials are looked for.
+    pub carriers: Carriers,
     /// What the upstream is told.
     pub forward: ForwardSettings,
 }
@@ -207,7 +210,7 @@ impl Checker {
         Some(match outcome {
             Ok(released) => {
                 metrics.allowed(released.verdict().warnings(), elapsed());
-                Answer::allow(released, settings.forward, question.barred_headers(), target)
+                Answer::allow(released, settings, question.barred_headers(), target)
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());

@@ -10,10 +10,10 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Version};
 
-use crate::core::credential::Presented;
 use crate::core::evidence::{Door, ExchangeFacts};
-use crate::core::policy::{CanonicalPath, Exchange, PathError, Presentation, Reason};
+use crate::core::policy::{CanonicalPath, Exchange, PathError, Reason};
 use crate::pep::headers;
+use crate::pep::presentation::{Carriers, Comma};
 use crate::pep::routes::Routes;
 
 /// A request that can be judged, and what is needed to forward it as judged.
@@ -46,6 +46,7 @@ pub(crate) fn admit(
     parts: &mut Parts,
     facts: &ExchangeFacts,
     routes: &Routes,
+    carriers: &Carriers,
     head_bytes_max: usize,
 ) -> Result<Admitted, Reason> {
     if parts.method == Method::CONNECT {
@@ -55,13 +56,13 @@ pub(crate) fn admit(
         return Err(Reason::RequestLimit);
     }
     framing(&parts.headers)?;
-    headers::screen_request(&mut parts.headers)?;
+    headers::screen_request(&mut parts.headers, carriers.api_key())?;
     let host = authority(parts)?;
     let name = host_name(host.as_bytes())?.into_owned();
     let raw = parts.uri.path_and_query().ok_or(Reason::RequestAmbiguous)?;
     let (path, query) = split_target(raw.as_str())?;
     let target = judged_target(raw, &path, query)?;
-    let presentation = presentation(&parts.headers, Comma::Malformed)?;
+    let presentation = carriers.find(&parts.headers, Comma::Malformed)?;
     let route = routes.find(&name, &facts.method, &path).ok_or(Reason::PolicyDenied)?;
     let exchange = Exchange {
         listener: Arc::clone(&facts.listener),
@@ -184,46 +185,6 @@ fn judged_target(
         None => path.to_string(),
     };
     PathAndQuery::try_from(text).map_err(|_| Reason::RequestAmbiguous)
-}
-
-/// What a comma in a credential means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Comma {
-    /// No token has one.
-    Malformed,
-    /// Two lines were joined.
-    Duplicate,
-}
-
-/// Finds the credential in `authorization`.
-///
-/// # Errors
-/// [`Reason::RequestCredentials`] when there are two.
-///
-/// # Standard
-/// RFC 6750 §2.1; the scheme in any case, then one space, then a `token68`.
-pub(crate) fn presentation(headers: &HeaderMap, comma: Comma) -> Result<Presentation, Reason> {
-    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(line) = lines.next() else { return Ok(Presentation::Nothing) };
-    let joined = comma == Comma::Duplicate && line.as_bytes().contains(&b',');
-    if joined || lines.next().is_some() {
-        return Err(Reason::RequestCredentials);
-    }
-    Ok(match line.as_bytes().split_at_checked(BEARER.len()) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) && is_token68(token) => {
-            Presentation::One(Presented::bearer(token))
-        }
-        _ => Presentation::Malformed,
-    })
-}
-
-const BEARER: &[u8] = b"Bearer ";
-
-fn is_token68(token: &[u8]) -> bool {
-    let padding = token.iter().rev().take_while(|b| **b == b'=').count();
-    let (text, _) = token.split_at(token.len() - padding);
-    let known = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-    !text.is_empty() && text.iter().all(known)
 }
 
 /// The trace id of a `traceparent`; zero when there is none, two, or a malformed one.

@@ -14,6 +14,7 @@ use crate::core::policy::Verdict;
 use crate::pep::body::{Body, Relay, Upload};
 use crate::pep::extract::{Admitted, forwarded_uri};
 use crate::pep::headers;
+use crate::pep::presentation::Carriers;
 use crate::pep::upstream::{Connection, Unanswered, Upstream, Upstreams};
 use crate::telemetry::metrics::UpstreamFailure;
 
@@ -60,6 +61,7 @@ pub(crate) async fn forward(
     look: impl Fn(Allowed) -> Result<Released, Denied>,
     upstreams: &Upstreams,
     settings: ForwardSettings,
+    carriers: &Carriers,
     outgoing: Outgoing<'_>,
 ) -> Result<Response<Body>, Stopped> {
     let mut released = look(allowed).map_err(Stopped::Denied)?;
@@ -72,7 +74,7 @@ pub(crate) async fn forward(
         upstream.metrics().failed(kind);
         Stopped::Failed(id, kind)
     };
-    let prepared = prepare(outgoing, released.verdict(), id, settings, upstream.settings().http2);
+    let prepared = prepare(outgoing, carriers, released.verdict(), id, settings, upstream.settings().http2);
     let mut request = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;
     let silence = upstream.settings().response_timeout;
     if let Some(mut connection) = upstream.open() {
@@ -95,6 +97,7 @@ pub(crate) async fn forward(
 /// Builds the request an upstream receives; `None` when the host is none that HTTP/2 can carry.
 fn prepare(
     outgoing: Outgoing<'_>,
+    carriers: &Carriers,
     verdict: &Verdict,
     id: DecisionId,
     settings: ForwardSettings,
@@ -108,7 +111,7 @@ fn prepare(
         headers.remove(name);
     }
     if !settings.pass_credential {
-        headers.remove(header::AUTHORIZATION);
+        carriers.names().for_each(|name| drop(headers.remove(name)));
     }
     if http2 {
         headers.remove(header::HOST);

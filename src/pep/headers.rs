@@ -23,7 +23,8 @@ pub(crate) static OWN: [HeaderName; 5] = [IDENTITY, TENANT, DECISION, WARNING, R
 const OWN_PREFIX: &str = "x-portreeve-";
 
 /// Folded names whose other spellings some upstream might take for them.
-static ALIASED: [(&str, HeaderName); 4] = [
+static ALIASED: [(&str, HeaderName); 5] = [
+    ("dpop", HeaderName::from_static("dpop")),
     ("authorization", header::AUTHORIZATION),
     ("host", header::HOST),
     ("contentlength", header::CONTENT_LENGTH),
@@ -85,13 +86,16 @@ pub(crate) fn standing(name: &str) -> Standing {
     if claimed { Standing::Claimed } else { Standing::Ordinary }
 }
 
-/// Removes what a caller may not say, and refuses what could be taken for it.
+/// Removes what a caller may not say, and refuses what could be taken for it, or for `guarded`.
 ///
 /// # Errors
 /// [`Reason::RequestAmbiguous`] for aliases, and for a `Connection` that names a header that counts.
-pub(crate) fn screen_request(headers: &mut HeaderMap) -> Result<(), Reason> {
+pub(crate) fn screen_request(headers: &mut HeaderMap, guarded: Option<&HeaderName>) -> Result<(), Reason> {
     let mut removed = Vec::new();
     for name in headers.keys() {
+        if guarded.is_some_and(|guarded| name != guarded && fold_eq(name.as_str(), guarded.as_str())) {
+            return Err(Reason::RequestAmbiguous);
+        }
         match standing(name.as_str()) {
             Standing::Ordinary => {}
             Standing::Own | Standing::Claimed | Standing::Overriding => removed.push(name.clone()),
@@ -100,7 +104,7 @@ pub(crate) fn screen_request(headers: &mut HeaderMap) -> Result<(), Reason> {
     }
     for value in headers.get_all(header::CONNECTION) {
         let text = value.to_str().map_err(|_| Reason::RequestAmbiguous)?;
-        if text.split(',').any(|name| is_protected_nomination(name.trim())) {
+        if text.split(',').any(|name| is_protected_nomination(name.trim(), guarded)) {
             return Err(Reason::RequestAmbiguous);
         }
     }
@@ -111,10 +115,12 @@ pub(crate) fn screen_request(headers: &mut HeaderMap) -> Result<(), Reason> {
 }
 
 /// Whether a `Connection` option would have a header dropped that counts.
-fn is_protected_nomination(name: &str) -> bool {
+fn is_protected_nomination(name: &str, guarded: Option<&HeaderName>) -> bool {
     let lower = name.to_ascii_lowercase();
-    let counts = ["authorization", "host", "cookie", "contentlength"];
-    folds_under(&lower, "xportreeve") || counts.iter().any(|folded| folds_to(&lower, folded))
+    let counts = ["authorization", "dpop", "host", "cookie", "contentlength"];
+    guarded.is_some_and(|guarded| fold_eq(&lower, guarded.as_str()))
+        || folds_under(&lower, "xportreeve")
+        || counts.iter().any(|folded| folds_to(&lower, folded))
 }
 
 /// Removes what concerns the connection alone, and what `Connection` names.
@@ -221,7 +227,29 @@ mod tests {
         for (value, accepted) in rows {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONNECTION, HeaderValue::from_static(value));
-            assert_eq!(screen_request(&mut headers).is_ok(), accepted, "{value}");
+            assert_eq!(screen_request(&mut headers, None).is_ok(), accepted, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_guarded_header_has_no_alias() {
+        let key = HeaderName::from_static("x-api-key");
+        let rows = [
+            ("x-api-key", "", true),
+            ("x_api_key", "", false),
+            ("x.api-key", "", false),
+            ("xapikey", "", false),
+            ("x-api-keys", "", true),
+            ("connection", "x-api-key", false),
+            ("connection", "X_Api_Key", false),
+        ];
+        for (name, value, accepted) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(screen_request(&mut headers, Some(&key)).is_ok(), accepted, "{name}: {value}");
+            if name != "connection" {
+                assert!(screen_request(&mut headers, None).is_ok(), "{name}: {value}");
+            }
         }
     }
 

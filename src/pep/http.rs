@@ -19,6 +19,7 @@ use crate::core::policy::Reason;
 use crate::pep::body::Body;
 use crate::pep::extract::{self, MethodNames};
 use crate::pep::forward::{ForwardSettings, Outgoing, Stopped, forward};
+use crate::pep::presentation::Carriers;
 use crate::pep::respond::Refusal;
 use crate::pep::routes::Routes;
 use crate::pep::serve::Front;
@@ -35,6 +36,8 @@ pub struct ProxySettings {
     pub routes: Routes,
     /// The upstreams that routes name.
     pub upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
+    /// Where credentials are looked for.
+    pub carriers: Carriers,
     /// What upstreams are told.
     pub forward: ForwardSettings,
     /// Largest head, in bytes: target, names and values.
@@ -64,6 +67,7 @@ pub struct ProxyDoor {
 struct Shared {
     listener: Arc<str>,
     routes: Routes,
+    carriers: Carriers,
     forward: ForwardSettings,
     head_bytes_max: usize,
     pipeline: Arc<Pipeline>,
@@ -93,6 +97,7 @@ impl ProxyDoor {
             metrics: metrics.listener(&settings.listener, Door::Proxy),
             listener: settings.listener,
             routes: settings.routes,
+            carriers: settings.carriers,
             forward: settings.forward,
             head_bytes_max: settings.head_bytes_max,
             pipeline,
@@ -181,7 +186,8 @@ impl ProxyWorker {
     async fn handle(&self, facts: ExchangeFacts, request: Request<Incoming>, begun: Instant) -> Outcome {
         let shared = &*self.shared;
         let (mut parts, body) = request.into_parts();
-        let admitted = extract::admit(&mut parts, &facts, &shared.routes, shared.head_bytes_max);
+        let (routes, carriers) = (&shared.routes, &shared.carriers);
+        let admitted = extract::admit(&mut parts, &facts, routes, carriers, shared.head_bytes_max);
         let mode = admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |a| a.exchange.rules.evidence);
         let pending = match shared.pipeline.reserve(mode, facts) {
             Ok(pending) => pending,
@@ -201,7 +207,8 @@ impl ProxyWorker {
                 let decided = begun.elapsed().as_secs_f64();
                 let look = |allowed| shared.pipeline.release(allowed, &admitted.exchange);
                 let outgoing = Outgoing { parts, body, admitted: &admitted };
-                let forwarded = forward(allowed, look, &self.upstreams, shared.forward, outgoing).await;
+                let settings = shared.forward;
+                let forwarded = forward(allowed, look, &self.upstreams, settings, carriers, outgoing).await;
                 if !matches!(forwarded, Err(Stopped::Denied(_))) {
                     shared.metrics.allowed(&warnings, decided);
                 }

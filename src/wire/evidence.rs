@@ -21,7 +21,7 @@ use prost::Message;
 use crate::core::evidence::{EvidenceMode, ExchangeFacts, Withdrawal};
 use crate::core::id::{LogId, Name, Place, Position};
 use crate::core::policy::{Basis, Effect, Reason, ShadowOutcome, Verdict};
-use crate::core::time::Now;
+use crate::core::time::{Now, Timestamp};
 use crate::wire::evidence_proto as proto;
 use put::{bytes, flag, message, number, peer, signed, text, trace};
 
@@ -56,11 +56,11 @@ pub fn decision(out: &mut Vec<u8>, now: Now, mode: EvidenceMode, facts: &Exchang
             owner: principal.owner().unwrap_or_default(),
         }),
         credential: basis.verified.as_deref().map(|verified| CredentialFields {
-            kind: "jwt",
+            kind: verified.kind().as_str(),
             fingerprint: verified.fingerprint(),
-            issuer: verified.issuer().as_str(),
+            issuer: verified.issuer().map_or("", Name::as_str),
             key_id: verified.key_id(),
-            expires_us: verified.expires_at().as_micros(),
+            expires_us: verified.expires_at().map_or(0, Timestamp::as_micros),
             token_id: verified.token_id().map_or("", |id| id),
         }),
     };

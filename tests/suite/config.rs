@@ -146,7 +146,7 @@ fn the_full_sample_of_a_proxy() {
                 "{file}:37:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
             ),
             format!(
-                "{file}:53:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
+                "{file}:54:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
             ),
         ]
     );

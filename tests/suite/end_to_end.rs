@@ -133,6 +133,51 @@ fn table(door: SocketAddr, tokens: &Tokens) -> Vec<(String, &'static str)> {
     expected
 }
 
+/// The one key that a command printed.
+fn printed(text: &str) -> String {
+    let key = text.trim();
+    assert!(key.starts_with("ptrv_") && key.len() == 95, "{} bytes", key.len());
+    key.to_owned()
+}
+
+#[test]
+fn an_api_key_is_made_rotated_and_revoked() {
+    let dev = Dev::start();
+    let made = ["credential", "create", "batch-key", "--kind", "api-key", "--identity", "batch"];
+    let old = printed(&dev.must(&made));
+    let ask = |key: &str| call(dev.address(7400), "GET", "/orders/1", &[("x-api-key", key)]);
+    let until_known = |key: &str| {
+        // The stream is asynchronous: a new key works as soon as it has arrived.
+        for _ in 0..2_000 {
+            let answer = ask(key);
+            if answer.status == 200 {
+                return answer;
+            }
+            std::thread::yield_now();
+        }
+        panic!("the key did not arrive")
+    };
+    let answer = until_known(&old);
+    assert_eq!(answer.json()["headers"]["x-portreeve-identity"], "batch");
+    assert_eq!(answer.json()["headers"]["x-api-key"], Value::Null, "the caller's credential stays here");
+    let new = printed(&dev.must(&["credential", "rotate", "batch-key", "--overlap", "1h"]));
+    until_known(&new);
+    assert_eq!(ask(&old).status, 200, "both live for the overlap");
+    let third = dev.run(&["credential", "rotate", "batch-key-2"]);
+    assert!(!third.status.success(), "two may live, not three");
+    assert!(third.stdout.is_empty(), "no key is shown that the hub refused");
+    dev.must(&["credential", "revoke", "batch-key", "--reason", "test", "--wait"]);
+    assert_eq!((ask(&old).status.as_u16(), ask(&new).status.as_u16()), (401, 200));
+    let listed = dev.must(&["credential", "list", "--output", "json"]);
+    let (_, records) = dev.stop();
+    let all = records.iter().map(Value::to_string).collect::<String>() + &listed;
+    for key in [&old, &new] {
+        assert!(!all.contains(&key[22..54]), "a secret is kept");
+    }
+    let kinds: Vec<_> = records.iter().filter(|r| r["effect"] == "allow").collect();
+    assert!(!kinds.is_empty() && kinds.iter().all(|r| r["credential_kind"] == "api-key"));
+}
+
 #[test]
 fn the_main_job_through_the_proxy_and_through_envoy() {
     let dev = Dev::start();

@@ -52,6 +52,14 @@ fn call(headers: &[(&str, &str)]) -> CheckRequest {
     CheckRequest { attributes: Some(attributes) }
 }
 
+/// The code of the answer to such a call, and the headers it removes.
+pub(crate) fn ask(address: std::net::SocketAddr, headers: &[(&str, &str)]) -> (i32, Vec<String>) {
+    let answer = runtime().block_on(async { client(address).await.check(call(headers)).await.unwrap() });
+    let answer = answer.into_inner();
+    let removed = judge(&answer).map_or_else(|_| Vec::new(), |ok| ok.headers_to_remove.clone());
+    (answer.status.unwrap().code, removed)
+}
+
 fn http(call: &mut CheckRequest) -> &mut HttpRequest {
     call.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod api_keys;
 mod client;
 mod guard;
 mod lab;

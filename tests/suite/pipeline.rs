@@ -198,6 +198,7 @@ fn the_signing_key_can_be_revoked_and_overdue() {
             kind: CredentialKind::SigningKey,
             identity: None,
             fingerprint,
+            digest: None,
             issued: None,
             rotate_by,
             expires,

@@ -13,8 +13,9 @@ use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
-    Bound, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Limits, ListenerSettings,
-    ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings, UpstreamSettings,
+    Bound, Carriers, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Limits,
+    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings,
+    UpstreamSettings,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -54,6 +55,14 @@ fn forward(config: &ProxyConfig) -> ForwardSettings {
         identity_headers: config.forward.identity_headers,
         pass_credential: config.forward.pass_credential,
     }
+}
+
+fn carriers(listener: &Listener) -> Result<Carriers, AppError> {
+    let crate::config::Carriers { authorization, api_key_header } = &listener.carriers;
+    // The configuration was checked: only a fault of ours makes this fail.
+    let fault =
+        || AppError::io(format!("listener `{}`", listener.name))(std::io::ErrorKind::InvalidInput.into());
+    Carriers::new(*authorization, api_key_header.as_deref()).ok_or_else(fault)
 }
 
 /// A proxy listener's routes; `None` for another kind.
@@ -96,6 +105,7 @@ pub(super) fn serve(
                 listener: Arc::clone(&listener.name),
                 routes: routes(listener).unwrap_or_default(),
                 upstreams: upstreams(config),
+                carriers: carriers(listener)?,
                 forward: forward(config),
                 head_bytes_max: listener.limits.max_header_bytes as usize,
             };
@@ -107,6 +117,7 @@ pub(super) fn serve(
                 service_key: Arc::clone(&door.service_key),
                 default_tenant: Some(config.enforcement_point.tenant.clone()),
                 rules: Arc::clone(&door.rules),
+                carriers: carriers(listener)?,
                 forward: forward(config),
             };
             let door = ExtAuthzDoor::new(settings, pipeline, &core.metrics);

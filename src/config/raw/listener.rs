@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::raw::proxy::Carrier;
 use crate::config::raw::shared::{DurationOrNeverText, DurationText, SizeText};
 
 /// A front door.
@@ -30,6 +31,9 @@ pub(in crate::config) struct ProxyListener {
     /// Tried in this order; a request that none matches is refused. At least one.
     #[schemars(length(min = 1))]
     pub(in crate::config) routes: Vec<Route>,
+    /// Where credentials are looked for. Default: as `credentials` says.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) carriers: Option<Vec<Carrier>>,
     /// Most records a second of refusals before an identity is resolved; 1 to 1000000. What is beyond is counted.
     #[serde(default = "unresolved_refusals_per_s")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -61,6 +65,9 @@ pub(in crate::config) struct ExtAuthzListener {
     /// Audiences a token must name one of, for each check. Default: those of `credentials`.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub(in crate::config) audiences: Option<Vec<String>>,
+    /// Where credentials are looked for. Default: as `credentials` says.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) carriers: Option<Vec<Carrier>>,
     /// Most records a second of refusals before an identity is resolved; 1 to 1000000. What is beyond is counted.
     #[serde(default = "unresolved_refusals_per_s")]
     #[schemars(range(min = 1, max = 1_000_000))]

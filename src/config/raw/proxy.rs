@@ -1,8 +1,9 @@
 //! The sections of an enforcement point.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::config::raw::listener::Listener;
@@ -164,11 +165,51 @@ fn clock_skew() -> DurationText {
 }
 
 /// Where a credential is looked for.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(in crate::config) enum Carrier {
     /// The `authorization` header, scheme `Bearer`.
     Authorization,
+    /// A header that holds an API key and nothing else.
+    ApiKey(ApiKeyCarrier),
+}
+
+/// A header that holds an API key and nothing else.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ApiKeyCarrier {
+    /// Its name, in lower case.
+    pub(in crate::config) header: String,
+}
+
+impl JsonSchema for Carrier {
+    fn schema_name() -> Cow<'static, str> {
+        "Carrier".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where a credential is looked for.",
+            "oneOf": [
+                { "description": "The `authorization` header, scheme `Bearer`.", "const": "authorization" },
+                {
+                    "description": "A header that holds an API key and nothing else.",
+                    "type": "object",
+                    "properties": {
+                        "kind": { "const": "api-key" },
+                        "header": {
+                            "description": "Its name, in lower case.",
+                            "type": "string",
+                            "pattern": "^[a-z0-9-]{1,64}$",
+                            "examples": ["x-api-key"]
+                        }
+                    },
+                    "required": ["kind", "header"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
 }
 
 /// What an upstream is told.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::listener as raw;
+use crate::config::run::carriers::{self, Carriers};
 use crate::config::run::check::Check;
 use crate::config::run::route::{self, Defaults, Route};
 use crate::core::evidence::Door;
@@ -20,6 +21,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens; port 0: any free one.
     pub address: SocketAddr,
+    /// Where credentials are looked for.
+    pub carriers: Carriers,
     /// Bounds of its connections.
     pub limits: Limits,
     /// Most records a second of refusals before an identity is resolved; 1 to 1,000,000.
@@ -145,6 +148,14 @@ fn listener(
         raw::Listener::Proxy(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
         raw::Listener::ExtAuthz(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
     };
+    let own = match raw {
+        raw::Listener::Proxy(raw) => &raw.carriers,
+        raw::Listener::ExtAuthz(raw) => &raw.carriers,
+    };
+    let carriers = match own {
+        Some(own) => carriers::carriers(check, &key.field("carriers"), own),
+        None => defaults.carriers.clone(),
+    };
     let name = check.name(&key.field("name"), name);
     let address = check.address(&key.field("address"), address);
     let budget = check.number(&key.field("unresolved_refusals_per_s"), budget, 1..=1_000_000);
@@ -163,6 +174,7 @@ fn listener(
     Some(Listener {
         name: Arc::from(name?.as_str()),
         address: address?,
+        carriers: carriers?,
         limits: limits?,
         unresolved_refusals_per_s: budget?,
         kind: kind?,

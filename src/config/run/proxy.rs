@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::proxy as raw;
+use crate::config::run::carriers::{self, Carriers};
 use crate::config::run::check::Check;
 use crate::config::run::evidence::{self, Evidence};
 use crate::config::run::hub_client::{self, HubClient};
@@ -61,20 +62,12 @@ pub struct EnforcementPoint {
 /// Which credentials are looked for and accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Credentials {
-    /// Where a credential is looked for; at least one place.
-    pub carriers: Vec<Carrier>,
+    /// Where a credential is looked for, by listeners that do not say it themselves.
+    pub carriers: Carriers,
     /// Audiences a token must name one of, where a route has none of its own; at least one.
     pub audiences: Arc<[Arc<str>]>,
     /// Tolerated difference between an issuer's clock and ours; 0 s to 60 s.
     pub clock_skew: Duration,
-}
-
-/// Where a credential is looked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// The `authorization` header, scheme `Bearer`.
-    Authorization,
 }
 
 const WORKERS_MAX: usize = 1024;
@@ -87,6 +80,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     let upstreams = upstream::upstreams(check, &raw.upstreams);
     let defaults = Defaults {
         tenant: enforcement_point.as_ref().map(|point| point.tenant.clone()),
+        carriers: credentials.as_ref().map(|known| known.carriers.clone()),
         audiences: credentials.as_ref().map(|known| Arc::clone(&known.audiences)),
         clock_skew: credentials.as_ref().map(|known| known.clock_skew),
         upstreams: raw.upstreams.keys().map(String::as_str).collect(),
@@ -137,21 +131,11 @@ fn enforcement_point(check: &mut Check<'_>, raw: &raw::EnforcementPoint) -> Opti
 
 fn credentials(check: &mut Check<'_>, raw: &raw::Credentials) -> Option<Credentials> {
     let key = Key::root().field("credentials");
-    let carriers: Vec<Carrier> = raw
-        .carriers
-        .iter()
-        .map(|carrier| match carrier {
-            raw::Carrier::Authorization => Carrier::Authorization,
-        })
-        .collect();
-    if carriers.len() != 1 {
-        let found = if carriers.is_empty() { "an empty list" } else { "the same carrier a second time" };
-        check.refuse(&key.field("carriers"), found, "`[authorization]`", "write that, or remove the key");
-    }
+    let carriers = carriers::carriers(check, &key.field("carriers"), &raw.carriers);
     let audiences = audiences(check, &key.field("audiences"), &raw.audiences);
     let skew = Duration::ZERO..=Duration::from_secs(60);
     let clock_skew = check.duration(&key.field("clock_skew"), &raw.clock_skew, &skew);
-    Some(Credentials { carriers, audiences: audiences?, clock_skew: clock_skew? })
+    Some(Credentials { carriers: carriers?, audiences: audiences?, clock_skew: clock_skew? })
 }
 
 /// Audiences: at least one, none empty.

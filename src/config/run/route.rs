@@ -9,6 +9,7 @@ use crate::config::error::{listed, nearest, quoted};
 use crate::config::key::Key;
 use crate::config::raw::listener as raw;
 use crate::config::raw::shared::DurationOrNeverText;
+use crate::config::run::carriers::Carriers;
 use crate::config::run::check::Check;
 use crate::config::run::proxy::audiences;
 use crate::config::units::show_duration;
@@ -34,6 +35,7 @@ pub struct Route {
 /// What a route has that does not say it. `None`: refused already.
 pub(super) struct Defaults<'a> {
     pub(super) tenant: Option<Name>,
+    pub(super) carriers: Option<Carriers>,
     pub(super) audiences: Option<Arc<[Arc<str>]>>,
     pub(super) clock_skew: Option<Duration>,
     /// The names of the upstreams there are.

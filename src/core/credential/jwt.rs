@@ -19,7 +19,7 @@ use super::keys::{KeySet, VerifyKey};
 use super::presented::{Presented, TOKEN_BYTES_MAX};
 use super::profile::{self, Profiled};
 use super::spiffe::SpiffeId;
-use super::verified::{FingerprintKey, Verified};
+use super::verified::{FingerprintKey, Kind, Verified};
 use crate::core::id::Name;
 use crate::core::identity::{Issuer, TokenProfile};
 use crate::core::policy::Reason;
@@ -79,10 +79,8 @@ pub fn verify<'s>(
     cache: &dyn TokenCache,
     fingerprint: &FingerprintKey,
 ) -> Result<Verification, Reason> {
-    let token = presented.token();
-    if token.len() > TOKEN_BYTES_MAX {
-        return Err(Reason::CredentialMalformed);
-    }
+    let short = presented.token().filter(|token| token.len() <= TOKEN_BYTES_MAX);
+    let token = short.ok_or(Reason::CredentialMalformed)?;
     let key = sha256(&[expected.tenant.as_str().as_bytes(), &[0], token]);
     if let Some(verified) = cache.lookup(&key)
         && let Some((name, issuer)) = issuers(&verified.iss)
@@ -112,7 +110,9 @@ pub fn verify<'s>(
 
 /// Whether an earlier verification would come out the same now, times and audience aside.
 fn holds(verified: &Verified, tenant: &Name, name: &Name, issuer: &Issuer) -> bool {
-    verified.tenant == *tenant && verified.issuer == *name && verified.depends_on == issuer.digest
+    verified.tenant == *tenant
+        && verified.issuer.as_ref() == Some(name)
+        && verified.depends_on == issuer.digest
 }
 
 /// The issuer whose keys count: the one of exactly this `iss`. Where there is none, the trust domain of
@@ -161,8 +161,7 @@ fn assemble(
     fingerprint: [u8; 16],
 ) -> Verified {
     Verified {
-        issuer: name,
-        tenant: tenant.clone(),
+        issuer: Some(name),
         iss: Arc::clone(&issuer.iss),
         subject: profiled.subject.unwrap_or(claims.subject),
         actors: claims.actors,
@@ -177,6 +176,7 @@ fn assemble(
         signing_input_digest: sha256(&[jws.signing_input()]),
         fingerprint,
         depends_on: issuer.digest,
+        ..Verified::bare(Kind::Jwt, tenant)
     }
 }
 

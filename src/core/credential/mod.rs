@@ -5,6 +5,7 @@
 //! configuration and the key, never from the token (RFC 8725 §3.1).
 
 mod algorithm;
+mod api_key;
 mod claims;
 mod digest;
 mod json;
@@ -18,9 +19,10 @@ mod spiffe;
 mod verified;
 
 pub use algorithm::Algorithm;
+pub use api_key::{API_KEY_PREFIX, MintedKey, api_key_fingerprint, api_key_id, verify_api_key};
 pub use jws::{Jws, JwsError};
 pub use jwt::{Expected, TokenCache, Verification, signer, verify};
 pub use keys::{KeySet, KeyUse, RefusedKey, VerifyKey};
 pub use presented::{Presented, TOKEN_BYTES_MAX};
 pub use spiffe::SpiffeId;
-pub use verified::{Actor, FingerprintKey, Verified};
+pub use verified::{Actor, FingerprintKey, Kind, Verified};

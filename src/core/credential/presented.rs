@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::verified::Kind;
+
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
@@ -11,7 +13,7 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 ///
 /// ```compile_fail,E0616
 /// fn peek(presented: portreeve::core::credential::Presented) {
-///     let _ = presented.token;
+///     let _ = presented.0;
 /// }
 /// ```
 ///
@@ -20,19 +22,46 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 ///     let _ = presented.subject();
 /// }
 /// ```
-pub struct Presented {
-    token: Zeroizing<Vec<u8>>,
+pub struct Presented(Material);
+
+enum Material {
+    Token(Zeroizing<Vec<u8>>),
+    ApiKey(Zeroizing<Vec<u8>>),
 }
 
 impl Presented {
     /// Takes a bearer token (RFC 6750 §2.1), the scheme already removed.
     pub fn bearer(token: &[u8]) -> Self {
-        Self { token: Zeroizing::new(token.to_vec()) }
+        Self(Material::Token(Zeroizing::new(token.to_vec())))
     }
 
-    /// The bytes, for verification and nothing else.
-    pub(super) fn token(&self) -> &[u8] {
-        &self.token
+    /// Takes an API key.
+    pub fn key(key: &[u8]) -> Self {
+        Self(Material::ApiKey(Zeroizing::new(key.to_vec())))
+    }
+
+    /// What kind it is, by how it was presented.
+    pub const fn kind(&self) -> Kind {
+        match self.0 {
+            Material::Token(_) => Kind::Jwt,
+            Material::ApiKey(_) => Kind::ApiKey,
+        }
+    }
+
+    /// The bytes of a token, for verification and nothing else.
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Material::Token(token) => Some(token),
+            Material::ApiKey(_) => None,
+        }
+    }
+
+    /// The bytes of an API key, for verification and nothing else.
+    pub(super) fn api_key(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Material::ApiKey(key) => Some(key),
+            Material::Token(_) => None,
+        }
     }
 }
 
@@ -49,5 +78,6 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         assert_eq!(format!("{:?}", Presented::bearer(b"s3cret")), "Presented(redacted)");
+        assert_eq!(format!("{:?}", Presented::key(b"s3cret")), "Presented(redacted)");
     }
 }

@@ -8,7 +8,26 @@ use zeroize::ZeroizeOnDrop;
 use crate::core::id::Name;
 use crate::core::time::Timestamp;
 
-/// What a verified credential says. Made only by [`super::verify`].
+/// A kind of credential, as it is presented.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// A JSON Web Token.
+    Jwt,
+    /// An API key.
+    ApiKey,
+}
+
+impl Kind {
+    /// The kind's name in evidence and policies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api-key",
+        }
+    }
+}
+
+/// What a verified credential says. Made only in this module's room.
 ///
 /// ```compile_fail,E0451
 /// use portreeve::core::credential::Verified;
@@ -18,7 +37,9 @@ use crate::core::time::Timestamp;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    pub(super) issuer: Name,
+    pub(super) kind: Kind,
+    pub(super) issuer: Option<Name>,
+    pub(super) identity: Option<Name>,
     pub(super) tenant: Name,
     pub(super) iss: Arc<str>,
     pub(super) subject: Arc<str>,
@@ -46,12 +67,47 @@ pub struct Actor {
 }
 
 impl Verified {
-    /// The issuer record's name.
-    pub const fn issuer(&self) -> &Name {
-        &self.issuer
+    /// One that says nothing yet.
+    pub(super) fn bare(kind: Kind, tenant: &Name) -> Self {
+        let (none, never) = (Arc::<str>::default(), Timestamp::from_micros(i64::MAX));
+        Self {
+            kind,
+            issuer: None,
+            identity: None,
+            tenant: tenant.clone(),
+            iss: Arc::clone(&none),
+            subject: Arc::clone(&none),
+            actors: Vec::new(),
+            audiences: Vec::new(),
+            token_id: None,
+            instance: None,
+            key_id: none,
+            key_thumbprint: [0; 32],
+            issued_at: None,
+            not_before: None,
+            expires_at: never,
+            signing_input_digest: [0; 32],
+            fingerprint: [0; 16],
+            depends_on: [0; 32],
+        }
     }
 
-    /// The exact `iss`.
+    /// What kind of credential it is.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The issuer record's name; `None`: the hub itself knows the credential.
+    pub const fn issuer(&self) -> Option<&Name> {
+        self.issuer.as_ref()
+    }
+
+    /// The identity that the credential's own record names, where no issuer asserts a subject.
+    pub const fn identity(&self) -> Option<&Name> {
+        self.identity.as_ref()
+    }
+
+    /// The exact `iss`; empty without an issuer.
     pub const fn iss(&self) -> &Arc<str> {
         &self.iss
     }
@@ -71,7 +127,7 @@ impl Verified {
         &self.tenant
     }
 
-    /// Whom it is meant for; at least one.
+    /// Whom a token is meant for; at least one.
     pub fn audiences(&self) -> &[Arc<str>] {
         &self.audiences
     }
@@ -91,7 +147,7 @@ impl Verified {
         &self.key_id
     }
 
-    /// RFC 7638 thumbprint (SHA-256) of the key that verified it.
+    /// RFC 7638 thumbprint (SHA-256) of the key that verified it, or the fingerprint of its own record.
     pub const fn key_thumbprint(&self) -> &[u8; 32] {
         &self.key_thumbprint
     }
@@ -101,12 +157,12 @@ impl Verified {
         self.issued_at
     }
 
-    /// The first instant at which it no longer holds, leeway aside.
-    pub const fn expires_at(&self) -> Timestamp {
-        self.expires_at
+    /// The first instant at which it no longer holds, leeway aside; `None`: there is none.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        Some(self.expires_at).filter(|end| end.as_micros() < i64::MAX)
     }
 
-    /// SHA-256 of what was signed: the token's name for revocation, whatever was done to its signature.
+    /// SHA-256 of what was signed, or of the whole API key: the token's name for revocation, whatever was done to its signature.
     pub const fn signing_input_digest(&self) -> &[u8; 32] {
         &self.signing_input_digest
     }

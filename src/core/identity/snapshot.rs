@@ -11,8 +11,8 @@ use crate::core::identity::digest::{StateDigest, Sum};
 use crate::core::identity::links::Links;
 use crate::core::identity::packed::{CredentialView, IdentityView, Row, Texts, View, read};
 use crate::core::identity::record::{
-    Batch, Change, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet, Record,
-    RecordKind, Resource, Revocation, RevocationTarget,
+    Batch, Change, CredentialKind, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet,
+    Record, RecordKind, Resource, Revocation, RevocationTarget,
 };
 use crate::core::identity::rows::Rows;
 use crate::core::identity::table::Table;
@@ -349,6 +349,17 @@ impl Snapshot {
             .filter(move |row| row.as_ref().map_or(true, is_it))
     }
 
+    /// The credential of a kind with this fingerprint; `None`, too, when its record cannot be read.
+    pub fn credential_of(
+        &self,
+        tenant: &Name,
+        kind: CredentialKind,
+        fingerprint: &[u8; 32],
+    ) -> Option<CredentialView<'_>> {
+        let found = self.credentials_with(tenant, fingerprint).filter_map(Result::ok);
+        found.filter_map(|row| row.value).find(|value| value.kind == kind)
+    }
+
     fn row<'a, V: View<'a>>(
         &'a self,
         rows: &'a Rows,
@@ -379,12 +390,12 @@ impl Snapshot {
     pub(super) fn kills_of_token(
         &self,
         tenant: &Name,
-        issuer: &Name,
+        issuer: Option<&Name>,
         jti: Option<&str>,
         digest: &[u8; 32],
     ) -> impl Iterator<Item = &Arc<Held<Revocation>>> {
         let tenant = tenant.as_str().as_bytes();
-        let by_id: &[_] = jti.map_or(&[], |jti| {
+        let by_id: &[_] = issuer.zip(jti).map_or(&[], |(issuer, jti)| {
             let parts = [tenant, issuer.as_str().as_bytes(), jti.as_bytes()];
             self.kills_at(self.keyer.key(Space::KilledToken, &parts))
         });

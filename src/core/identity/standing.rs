@@ -107,7 +107,11 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::IdentityUnknown`] when any of them is bound to no identity of the tenant.
     pub fn resolve<'a>(&'a self, tenant: &Name, verified: &Verified) -> Result<Principal<'a>, Reason> {
-        let caller = self.resolve_one(tenant, verified.issuer(), verified.subject())?;
+        let caller = match (verified.identity(), verified.issuer()) {
+            (Some(name), _) => resolved(self.identity(tenant, name)),
+            (None, Some(issuer)) => self.resolve_one(tenant, issuer, verified.subject()),
+            (None, None) => Err(Reason::IdentityUnknown),
+        }?;
         let actor = |iss: &str, subject: &str| {
             let issuer = self.issuer_of(tenant, iss).ok_or(Reason::IdentityUnknown)?;
             self.resolve_one(tenant, &issuer.name, subject)
@@ -117,10 +121,7 @@ impl Snapshot {
     }
 
     fn resolve_one(&self, tenant: &Name, issuer: &Name, subject: &str) -> Result<Resolved<'_>, Reason> {
-        let row = self.identity_of(tenant, issuer, subject).ok_or(Reason::IdentityUnknown)?;
-        let identity = row.value.ok_or(Reason::IdentityUnknown)?;
-        let name = Name::parse(row.name).map_err(|_| Reason::IdentityUnknown)?;
-        Ok(Resolved { name, generation: row.generation, revision: row.revision, identity })
+        resolved(self.identity_of(tenant, issuer, subject))
     }
 
     /// Whether the credential and every identity behind it stand at `now`.
@@ -217,6 +218,13 @@ impl Snapshot {
             _ => Ok(()),
         }
     }
+}
+
+fn resolved<'a>(row: Option<Row<'a, IdentityView<'a>>>) -> Result<Resolved<'a>, Reason> {
+    let row = row.ok_or(Reason::IdentityUnknown)?;
+    let identity = row.value.ok_or(Reason::IdentityUnknown)?;
+    let name = Name::parse(row.name).map_err(|_| Reason::IdentityUnknown)?;
+    Ok(Resolved { name, generation: row.generation, revision: row.revision, identity })
 }
 
 fn stands(status: IdentityStatus) -> Result<(), Reason> {

@@ -394,11 +394,14 @@ fn context(question: &Question<'_>, reads: Reads) -> Result<Context, String> {
 }
 
 fn credential(verified: &Verified, now: Timestamp) -> Result<RestrictedExpression, String> {
-    let mut fields =
-        vec![("kind".to_owned(), string("jwt")), ("issuer".to_owned(), string(verified.issuer().as_str()))];
+    let mut fields = vec![
+        ("kind".to_owned(), string(verified.kind().as_str())),
+        ("issuer".to_owned(), string(verified.issuer().map_or("", Name::as_str))),
+    ];
     if let Some(issued) = verified.issued_at() {
         fields.push(("ageSeconds".to_owned(), seconds(now.since(issued))));
-        fields.push(("lifetimeSeconds".to_owned(), seconds(verified.expires_at().since(issued))));
+        let lifetime = verified.expires_at().map(|end| seconds(end.since(issued)));
+        fields.extend(lifetime.map(|lifetime| ("lifetimeSeconds".to_owned(), lifetime)));
     }
     RestrictedExpression::new_record(fields).map_err(|e| e.to_string())
 }

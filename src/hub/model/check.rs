@@ -1,11 +1,14 @@
 //! What only the tenant's other records can judge: references, uniqueness, policies as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Faults, TenantImage, exception};
 use crate::core::id::Name;
-use crate::core::identity::{Credential, Exception, Identity, Issuer, Record, RecordKind};
+use crate::core::identity::{
+    Credential, CredentialKind, CredentialStatus, Exception, Identity, Issuer, Record, RecordKind,
+    RevocationTarget,
+};
 use crate::core::policy::TenantPolicy;
 use crate::core::time::Timestamp;
 
@@ -41,6 +44,7 @@ pub fn check(image: &TenantImage, edits: &[Proposed], now: Timestamp) -> Result<
             }
             Some(Record::Credential(credential)) => {
                 check_credential(&after, &mut claims, &edit.name, credential, &mut own);
+                check_overlap(&after, &edit.name, credential, now, &mut own);
             }
             Some(Record::Exception(value)) => {
                 exception::check_span(value, now, &mut own);
@@ -71,6 +75,30 @@ impl<'a> After<'a> {
             Some(record) => record.is_some(),
             None => self.image.live(kind, name).is_some(),
         }
+    }
+
+    /// A credential as it would be.
+    fn credential(&self, name: &Name) -> Option<&'a Credential> {
+        let record = match self.edited.get(&(RecordKind::Credential, name)) {
+            Some(record) => *record,
+            None => self.image.live(RecordKind::Credential, name),
+        };
+        match record {
+            Some(Record::Credential(credential)) => Some(credential),
+            _ => None,
+        }
+    }
+
+    /// Every API key that would be an identity's, once each.
+    fn api_keys<'s>(&'s self, identity: &'s Name) -> BTreeSet<&'s Name> {
+        let edited = self.edited.keys().filter(|(kind, _)| *kind == RecordKind::Credential);
+        let names = edited.map(|(_, name)| *name).chain(self.image.api_keys(identity));
+        let is_its = |name: &&Name| {
+            let credential = self.credential(name);
+            credential
+                .is_some_and(|c| c.kind == CredentialKind::ApiKey && c.identity.as_ref() == Some(identity))
+        };
+        names.filter(is_its).collect()
     }
 
     /// Who holds something and keeps it: an edited record claims anew what it still holds.
@@ -142,6 +170,42 @@ fn check_credential(
         faults.push("fingerprint", format_args!("is that of credential `{other}`"));
     }
 }
+
+/// While keys are rotated two of them may be live, and no more.
+fn check_overlap(
+    after: &After<'_>,
+    name: &Name,
+    credential: &Credential,
+    now: Timestamp,
+    faults: &mut Faults,
+) {
+    let live = |name: &Name, credential: &Credential| {
+        let killed = RevocationTarget::Credential(name.clone());
+        credential.status == CredentialStatus::Active
+            && credential.expires.is_none_or(|end| now < end)
+            && after.image.revocations_like(&killed).next().is_none()
+    };
+    let (CredentialKind::ApiKey, Some(identity)) = (credential.kind, &credential.identity) else { return };
+    if !live(name, credential) {
+        return;
+    }
+    let keys = after.api_keys(identity);
+    let others: Vec<_> = keys
+        .into_iter()
+        .filter(|other| *other != name && after.credential(other).is_some_and(|c| live(other, c)))
+        .map(|other| format!("`{other}`"))
+        .collect();
+    if others.len() >= LIVE_KEYS_MAX {
+        let others = others.join(", ");
+        let message = format_args!(
+            "identity `{identity}` has {others} already, and {LIVE_KEYS_MAX} API keys may live at once: revoke or end one"
+        );
+        faults.push("identity", message);
+    }
+}
+
+/// Most API keys of an identity that may be live at once.
+const LIVE_KEYS_MAX: usize = 2;
 
 fn check_exception(after: &After<'_>, exception: &Exception, faults: &mut Faults) {
     let lists = [

@@ -9,19 +9,27 @@ use utoipa::ToSchema;
 
 use super::time::Time;
 use super::{Faults, Read, text};
+use crate::core::credential::{api_key_fingerprint, api_key_id};
 use crate::core::identity::{Credential, CredentialKind, CredentialStatus, Record};
 
 /// A credential as the hub knows it: never the secret.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a credential's spec")]
 pub struct CredentialSpec {
-    /// What kind: `signing-key`, whose fingerprint is its RFC 7638 thumbprint.
+    /// What kind: `signing-key` with its `fingerprint`, or `api-key` with `key_id`, `digest` and `identity`.
     pub kind: CredentialKindSpec,
     /// The one identity it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// 32 bytes in base64url without padding. Fixed once written.
-    pub fingerprint: String,
+    /// A signing key's RFC 7638 thumbprint, 32 bytes in base64url without padding. Fixed once written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// An API key's id, 16 hex digits. Fixed once written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// SHA-256 of the whole API key, base64url without padding. Fixed once written; the key itself stays away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued: Option<Time>,
@@ -45,6 +53,8 @@ pub struct CredentialSpec {
 pub enum CredentialKindSpec {
     /// An issuer's signing key.
     SigningKey,
+    /// An API key.
+    ApiKey,
 }
 
 /// Whether a credential may be used.
@@ -64,12 +74,19 @@ impl CredentialSpec {
             Some(name) => Some(text::name(name, "identity", faults)?),
             None => None,
         };
+        let kind = match self.kind {
+            CredentialKindSpec::SigningKey => CredentialKind::SigningKey,
+            CredentialKindSpec::ApiKey => CredentialKind::ApiKey,
+        };
+        if kind == CredentialKind::ApiKey && identity.is_none() {
+            faults.push("identity", "is missing: an API key is one identity's");
+        }
+        let (fingerprint, secret_digest) = self.known_by(kind, faults);
         let credential = Credential {
-            kind: match self.kind {
-                CredentialKindSpec::SigningKey => CredentialKind::SigningKey,
-            },
+            kind,
             identity,
-            fingerprint: digest(&self.fingerprint, "fingerprint", faults)?,
+            fingerprint: fingerprint?,
+            digest: secret_digest,
             issued: self.issued.map(|time| time.0),
             rotate_by: self.rotate_by.map(|time| time.0),
             expires: self.expires.map(|time| time.0),
@@ -80,6 +97,39 @@ impl CredentialSpec {
             source: text::optional(self.source.as_ref(), "source", faults),
         };
         Some(Read::plain(Record::Credential(Arc::new(credential))))
+    }
+
+    /// The fingerprint, and the digest of a secret; each kind has its own members and no others.
+    fn known_by(&self, kind: CredentialKind, faults: &mut Faults) -> (Option<[u8; 32]>, Option<[u8; 32]>) {
+        let given = [
+            ("fingerprint", self.fingerprint.as_ref()),
+            ("key_id", self.key_id.as_ref()),
+            ("digest", self.digest.as_ref()),
+        ];
+        let own: &[&str] = match kind {
+            CredentialKind::SigningKey => &["fingerprint"],
+            CredentialKind::ApiKey => &["key_id", "digest"],
+        };
+        let name = kind.as_str();
+        for (member, value) in given {
+            if own.contains(&member) && value.is_none() {
+                faults.push(member, format_args!("is missing: a `{name}` has one"));
+            } else if !own.contains(&member) && value.is_some() {
+                faults.push(member, format_args!("is not for a `{name}`: expected {}", own.join(" and ")));
+            }
+        }
+        match kind {
+            CredentialKind::SigningKey => {
+                (self.fingerprint.as_ref().and_then(|text| digest(text, "fingerprint", faults)), None)
+            }
+            CredentialKind::ApiKey => {
+                let fingerprint = self.key_id.as_ref().and_then(|id| api_key_fingerprint(id));
+                if fingerprint.is_none() && self.key_id.is_some() {
+                    faults.push("key_id", "expected 16 hex digits in lower case");
+                }
+                (fingerprint, self.digest.as_ref().and_then(|text| digest(text, "digest", faults)))
+            }
+        }
     }
 }
 
@@ -102,9 +152,12 @@ impl From<&Credential> for CredentialSpec {
         Self {
             kind: match v.kind {
                 CredentialKind::SigningKey => CredentialKindSpec::SigningKey,
+                CredentialKind::ApiKey => CredentialKindSpec::ApiKey,
             },
             identity: v.identity.as_ref().map(ToString::to_string),
-            fingerprint: show_digest(&v.fingerprint),
+            fingerprint: (v.kind == CredentialKind::SigningKey).then(|| show_digest(&v.fingerprint)),
+            key_id: if v.kind == CredentialKind::ApiKey { api_key_id(&v.fingerprint) } else { None },
+            digest: v.digest.as_ref().map(show_digest),
             issued: v.issued.map(Time),
             rotate_by: v.rotate_by.map(Time),
             expires: v.expires.map(Time),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::{Read, TenantImage};
 use crate::core::id::Name;
 use crate::core::identity::{
-    Binding, Change, Credential, CredentialStatus, Identity, IdentityStatus, Record, RecordKind, Revocation,
-    RevocationTarget,
+    Binding, Change, Credential, CredentialKind, CredentialStatus, Identity, IdentityStatus, Record,
+    RecordKind, Revocation, RevocationTarget,
 };
 use crate::core::time::Timestamp;
 
@@ -117,8 +117,20 @@ fn stopped(image: &TenantImage, name: &Name, held: &Identity, next: &Identity) -
 
 fn settle_credential(held: &Credential, next: Arc<Credential>) -> Result<Record, Refused> {
     let refuse = |path, message: &str| Err(Refused { path, message: message.to_owned() });
+    let fixed = "is fixed once written: write a new credential under another name";
+    if held.kind != next.kind {
+        return refuse("kind", fixed);
+    }
+    if held.kind == CredentialKind::ApiKey {
+        if (held.fingerprint, held.digest) != (next.fingerprint, next.digest) {
+            return refuse("digest", fixed);
+        }
+        if held.identity != next.identity {
+            return refuse("identity", "an API key stays with its identity: make the other one its own");
+        }
+    }
     if held.fingerprint != next.fingerprint {
-        return refuse("fingerprint", "is fixed once written: write a new credential under another name");
+        return refuse("fingerprint", fixed);
     }
     if held.status == CredentialStatus::Revoked && next.status != CredentialStatus::Revoked {
         return refuse("status", "a revoked credential stays revoked: write the new one under another name");

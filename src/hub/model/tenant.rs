@@ -1,11 +1,11 @@
 //! One tenant's records as the authority sees them while it judges an edit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::core::id::Name;
 use crate::core::identity::{
-    Change, Identity, IdentityStatus, PolicySet, Record, RecordKind, RevocationTarget,
+    Change, CredentialKind, Identity, IdentityStatus, PolicySet, Record, RecordKind, RevocationTarget,
 };
 use crate::core::time::Timestamp;
 use crate::hub::store::CellImage;
@@ -19,6 +19,7 @@ pub struct TenantImage {
     subjects: HashMap<(Name, Arc<str>), Name>,
     issuers: HashMap<Arc<str>, Name>,
     fingerprints: HashMap<[u8; 32], Name>,
+    api_keys: HashMap<Name, BTreeSet<Name>>,
     kills: HashMap<Killed, Vec<Name>>,
 }
 
@@ -53,6 +54,7 @@ impl TenantImage {
             subjects: HashMap::new(),
             issuers: HashMap::new(),
             fingerprints: HashMap::new(),
+            api_keys: HashMap::new(),
             kills: HashMap::new(),
         }
     }
@@ -133,6 +135,11 @@ impl TenantImage {
         self.fingerprints.get(fingerprint)
     }
 
+    /// The API keys of an identity, live or not.
+    pub fn api_keys(&self, identity: &Name) -> impl Iterator<Item = &Name> {
+        self.api_keys.get(identity).into_iter().flatten()
+    }
+
     /// Revocations of the same thing as `target`, with what they take away exactly.
     pub fn revocations_like<'a>(
         &'a self,
@@ -192,6 +199,9 @@ impl TenantImage {
             Some(Record::Issuer(issuer)) => drop_if(&mut self.issuers, &issuer.iss, name),
             Some(Record::Credential(credential)) => {
                 drop_if(&mut self.fingerprints, &credential.fingerprint, name);
+                if let Some(keys) = credential.identity.as_ref().and_then(|id| self.api_keys.get_mut(id)) {
+                    keys.remove(name);
+                }
             }
             Some(Record::Revocation(revocation)) => {
                 if let Some(names) = self.kills.get_mut(&Killed::from(&revocation.target)) {
@@ -215,6 +225,9 @@ impl TenantImage {
             }
             Some(Record::Credential(credential)) => {
                 self.fingerprints.insert(credential.fingerprint, name());
+                if let (CredentialKind::ApiKey, Some(identity)) = (credential.kind, &credential.identity) {
+                    self.api_keys.entry(identity.clone()).or_default().insert(name());
+                }
             }
             Some(Record::Revocation(revocation)) => {
                 self.kills.entry(Killed::from(&revocation.target)).or_default().push(name());

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
-use http::header::{self, HeaderName};
+use http::header::HeaderName;
 use tonic::Code;
 
 use crate::core::evidence::{Denied, Released};
-use crate::pep::forward::{ForwardSettings, introduction};
+use crate::pep::ext_authz::ExtAuthzSettings;
+use crate::pep::forward::introduction;
 use crate::pep::headers;
 use crate::pep::respond::Refusal;
 use crate::wire::ext_authz::base::header_value_option::HeaderAppendAction;
@@ -28,18 +29,18 @@ impl Answer {
     /// lists; `target` replaces a target that is not in the form that was judged.
     pub(super) fn allow<'a>(
         released: Released,
-        settings: ForwardSettings,
+        settings: &ExtAuthzSettings,
         barred: impl Iterator<Item = &'a HeaderName>,
         target: Option<String>,
     ) -> Self {
         let (verdict, id) = (released.verdict(), released.id());
         let introduced: Vec<_> = introduction(verdict, id).collect();
-        let told: &[_] = if settings.identity_headers { &introduced } else { &[] };
+        let told: &[_] = if settings.forward.identity_headers { &introduced } else { &[] };
         let is_set = |name: &HeaderName| told.iter().any(|(set, _)| set == name);
         let mut removed: Vec<String> =
             headers::OWN.iter().chain(barred).filter(|name| !is_set(name)).map(ToString::to_string).collect();
-        if !settings.pass_credential {
-            removed.push(header::AUTHORIZATION.to_string());
+        if !settings.forward.pass_credential {
+            removed.extend(settings.carriers.names().map(ToString::to_string));
         }
         removed.sort_unstable();
         removed.dedup();

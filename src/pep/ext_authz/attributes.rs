@@ -9,8 +9,9 @@ use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::id::Name;
 use crate::core::policy::{CanonicalPath, Exchange, Reason, ServiceRef};
 use crate::pep::ext_authz::ExtAuthzSettings;
-use crate::pep::extract::{self, Comma, MethodNames};
+use crate::pep::extract::{self, MethodNames};
 use crate::pep::headers::{self, Standing};
+use crate::pep::presentation::Comma;
 use crate::wire::ext_authz::attribute_context::HttpRequest;
 use crate::wire::ext_authz::base::address::Address;
 use crate::wire::ext_authz::{AttributeContext, CheckRequest};
@@ -54,9 +55,9 @@ impl Asked {
             return Err(Reason::RequestAmbiguous);
         }
         self.check_host(headers)?;
-        headers::screen_request(&mut headers.clone())?;
+        headers::screen_request(&mut headers.clone(), settings.carriers.api_key())?;
         let (path, _) = extract::split_target(&self.http.path)?;
-        let presentation = extract::presentation(headers, Comma::Duplicate)?;
+        let presentation = settings.carriers.find(headers, Comma::Duplicate)?;
         Ok(Exchange {
             listener: Arc::clone(&facts.listener),
             door: facts.door,

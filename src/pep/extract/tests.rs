@@ -3,7 +3,7 @@
 use http::{HeaderName, Request};
 
 use super::*;
-use crate::core::policy::PathPattern;
+use crate::core::policy::{PathPattern, Presentation};
 use crate::pep::routes::Route;
 use crate::pep::testing;
 
@@ -31,7 +31,8 @@ fn ask(method: &str, target: &str, http2: bool, lines: &[(&str, &str)]) -> Resul
     let (mut parts, ()) = request.into_parts();
     let mut facts = testing::facts();
     facts.method = Arc::from(method);
-    admit(&mut parts, &facts, &routes(), 64 * 1024)
+    let carriers = Carriers::new(true, Some("x-api-key")).unwrap();
+    admit(&mut parts, &facts, &routes(), &carriers, 64 * 1024)
 }
 
 /// Header lines.
@@ -126,6 +127,11 @@ fn credentials() {
         (one(""), Ok("malformed")),
         (vec![("authorization", "Bearer a"), ("authorization", "Bearer a")], Err(Reason::RequestCredentials)),
         (vec![("author_ization", "Bearer a")], Err(Reason::RequestAmbiguous)),
+        (vec![("x-api-key", "k")], Ok("one")),
+        (vec![("x-api-key", "k"), ("x-api-key", "k")], Err(Reason::RequestCredentials)),
+        (vec![("x-api-key", "k"), ("authorization", "Bearer a")], Err(Reason::RequestCredentials)),
+        (vec![("x-api-key", "k"), ("authorization", "")], Err(Reason::RequestCredentials)),
+        (vec![("x_api_key", "k")], Err(Reason::RequestAmbiguous)),
     ];
     for (mut lines, expected) in rows {
         lines.push(HOST);

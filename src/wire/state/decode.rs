@@ -90,6 +90,7 @@ fn binding(v: proto::Binding) -> Result<core::Binding, WireError> {
 pub(super) fn credential(v: proto::Credential) -> Result<core::Credential, WireError> {
     let kind = match proto::CredentialKind::try_from(v.kind) {
         Ok(proto::CredentialKind::SigningKey) => core::CredentialKind::SigningKey,
+        Ok(proto::CredentialKind::ApiKey) => core::CredentialKind::ApiKey,
         _ => return Err(unknown("kind", v.kind)),
     };
     let status = match proto::CredentialStatus::try_from(v.status) {
@@ -101,6 +102,7 @@ pub(super) fn credential(v: proto::Credential) -> Result<core::Credential, WireE
         kind,
         identity: text(v.identity).map(|name| Name::parse(&name)).transpose()?,
         fingerprint: hash32("fingerprint", &v.fingerprint)?,
+        digest: (!v.digest.is_empty()).then(|| hash32("digest", &v.digest)).transpose()?,
         issued: time(v.issued_us),
         rotate_by: time(v.rotate_by_us),
         expires: time(v.expires_us),

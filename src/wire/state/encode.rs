@@ -69,9 +69,11 @@ pub(super) fn credential(v: &core::Credential) -> proto::Credential {
     proto::Credential {
         kind: match v.kind {
             core::CredentialKind::SigningKey => proto::CredentialKind::SigningKey,
+            core::CredentialKind::ApiKey => proto::CredentialKind::ApiKey,
         } as i32,
         identity: v.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
         fingerprint: Bytes::copy_from_slice(&v.fingerprint),
+        digest: v.digest.map(|digest| Bytes::copy_from_slice(&digest)).unwrap_or_default(),
         issued_us: micros(v.issued),
         rotate_by_us: micros(v.rotate_by),
         expires_us: micros(v.expires),

@@ -35,9 +35,10 @@ fn records() -> Vec<Record> {
         not_before: at(5),
     };
     let credential = core::Credential {
-        kind: core::CredentialKind::SigningKey,
+        kind: core::CredentialKind::ApiKey,
         identity: Some(name("ledger")),
         fingerprint: [7; 32],
+        digest: Some([8; 32]),
         issued: at(1),
         rotate_by: at(2),
         expires: at(3),

@@ -1,3 +1,5 @@
 //! A row per clause: section, input, expected reason.
 
+mod api_key;
+mod api_key_timing;
 mod jwt;

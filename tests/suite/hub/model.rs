@@ -120,7 +120,14 @@ fn faults_name_their_path_and_what_was_expected() {
         (Exception, "/reason", json!(" "), "spec.reason", "is empty"),
         (Exception, "/owner", json!({}), "spec.owner", "names nobody"),
         (Exception, "/approver", json!({ "contact": "x" }), "spec.approver", "names nobody"),
-        (Credential, "/kind", json!("password"), "spec.kind", "expected `signing-key`"),
+        (Credential, "/kind", json!("password"), "spec.kind", "expected `signing-key` or `api-key`"),
+        (Credential, "/kind", json!("api-key"), "spec.key_id", "is missing"),
+        (Credential, "/kind", json!("api-key"), "spec.digest", "is missing"),
+        (Credential, "/kind", json!("api-key"), "spec.identity", "is one identity's"),
+        (Credential, "/kind", json!("api-key"), "spec.fingerprint", "is not for a `api-key`"),
+        (Credential, "/key_id", json!("0123456789abcdef"), "spec.key_id", "is not for a `signing-key`"),
+        (Credential, "/digest", json!("x"), "spec.digest", "is not for a `signing-key`"),
+        (Credential, "/fingerprint", json!(null), "spec.fingerprint", "is missing"),
         (Credential, "/fingerprint", json!("AQEB"), "spec.fingerprint", "32 bytes in base64url"),
         (Credential, "/identity", json!("X"), "spec.identity", "malformed name"),
         (Credential, "/status", json!("asleep"), "spec.status", "expected `active` or `revoked`"),
@@ -171,7 +178,6 @@ fn what_must_be_there_is_missed_by_name() {
         (RecordKind::Exception, "approver"),
         (RecordKind::Identity, "type"),
         (RecordKind::Issuer, "max_lifetime"),
-        (RecordKind::Credential, "fingerprint"),
         (RecordKind::PolicySet, "cedar"),
     ];
     for (kind, member) in rows {

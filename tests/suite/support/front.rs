@@ -10,8 +10,8 @@ use portreeve::core::evidence::EvidenceLog;
 use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
 use portreeve::core::time::Clock;
 use portreeve::pep::{
-    Bound, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front, Limits, ListenerSettings,
-    ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings, VerifiedTokens,
+    Bound, Carriers, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front, Limits,
+    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings, VerifiedTokens,
 };
 use portreeve::pipeline::Pipeline;
 use portreeve::telemetry::metrics::Metrics;
@@ -99,6 +99,7 @@ impl Gate {
             listener: "inbound".into(),
             routes: routes(),
             upstreams: BTreeMap::from([("app".into(), app)]),
+            carriers: Carriers::default(),
             forward: ForwardSettings::default(),
             head_bytes_max: 64 * 1024,
         };
@@ -135,12 +136,22 @@ impl Gate {
 
 /// An ext_authz door for the resource `orders`.
 pub(crate) fn ext_authz(world: &World, forward: ForwardSettings) -> (Running, ExtAuthzDoor) {
+    ext_authz_of(world, Carriers::default(), forward)
+}
+
+/// The same with other carriers.
+pub(crate) fn ext_authz_of(
+    world: &World,
+    carriers: Carriers,
+    forward: ForwardSettings,
+) -> (Running, ExtAuthzDoor) {
     let metrics = Metrics::new();
     let settings = ExtAuthzSettings {
         listener: "envoy".into(),
         service_key: "service".into(),
         default_tenant: Some(name(TENANT)),
         rules: Arc::new(RouteRules { upstream: "".into(), ..rules() }),
+        carriers,
         forward,
     };
     let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);

@@ -18,6 +18,8 @@ pub struct CredentialView<'a> {
     pub identity: Option<&'a str>,
     /// What it is recognised by.
     pub fingerprint: &'a [u8; 32],
+    /// SHA-256 of a secret that is presented whole.
+    pub digest: Option<&'a [u8; 32]>,
     /// When it was made.
     pub issued: Option<Timestamp>,
     /// When it is to be replaced.
@@ -37,6 +39,7 @@ impl CredentialView<'_> {
             kind: self.kind,
             identity: self.identity.map(Name::parse).transpose().ok()?,
             fingerprint: *self.fingerprint,
+            digest: self.digest.copied(),
             issued: self.issued,
             rotate_by: self.rotate_by,
             expires: self.expires,
@@ -61,20 +64,24 @@ const ISSUED: u64 = 2;
 const ROTATE_BY: u64 = 4;
 const EXPIRES: u64 = 8;
 const SOURCE: u64 = 16;
+const DIGEST: u64 = 32;
 
 fn write(value: &Credential, sink: &mut Sink<'_>) {
-    let Credential { kind, identity, fingerprint, issued, rotate_by, expires, status, source } = value;
+    let Credential { kind, identity, fingerprint, digest, issued, rotate_by, expires, status, source } =
+        value;
     let bit = |present: bool, bit: u64| if present { bit } else { 0 };
     sink.number(
         bit(identity.is_some(), IDENTITY)
             | bit(issued.is_some(), ISSUED)
             | bit(rotate_by.is_some(), ROTATE_BY)
             | bit(expires.is_some(), EXPIRES)
-            | bit(source.is_some(), SOURCE),
+            | bit(source.is_some(), SOURCE)
+            | bit(digest.is_some(), DIGEST),
     );
     sink.number(place_in(&CredentialKind::ALL, kind));
     sink.number(place_in(&CredentialStatus::ALL, status));
     sink.raw(fingerprint);
+    digest.iter().for_each(|digest| sink.raw(digest));
     identity.iter().for_each(|identity| sink.literal_or_name(identity.as_str()));
     [issued, rotate_by, expires].into_iter().flatten().for_each(|at| sink.time(*at));
     source.iter().for_each(|source| sink.shared(source));
@@ -88,6 +95,7 @@ impl<'a> View<'a> for CredentialView<'a> {
             kind: at_place(&CredentialKind::ALL, source.number()?)?,
             status: at_place(&CredentialStatus::ALL, source.number()?)?,
             fingerprint: source.raw(32)?.first_chunk()?,
+            digest: source.option(has(DIGEST), |source| source.raw(32)?.first_chunk())?,
             identity: source.option(has(IDENTITY), Source::text)?,
             issued: source.option(has(ISSUED), Source::time)?,
             rotate_by: source.option(has(ROTATE_BY), Source::time)?,

@@ -10,16 +10,19 @@ use crate::core::time::Timestamp;
 pub enum CredentialKind {
     /// An issuer's signing key; the fingerprint is its RFC 7638 thumbprint.
     SigningKey,
+    /// An API key; the fingerprint is its id, the digest is of the whole key.
+    ApiKey,
 }
 
 impl CredentialKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::SigningKey];
+    pub const ALL: [Self; 2] = [Self::SigningKey, Self::ApiKey];
 
     /// The kind's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SigningKey => "signing-key",
+            Self::ApiKey => "api-key",
         }
     }
 
@@ -60,6 +63,8 @@ pub struct Credential {
     pub identity: Option<Name>,
     /// What it is recognised by.
     pub fingerprint: [u8; 32],
+    /// SHA-256 of a secret that is presented whole.
+    pub digest: Option<[u8; 32]>,
     /// When it was made.
     pub issued: Option<Timestamp>,
     /// When it is to be replaced.

@@ -145,7 +145,7 @@ impl Written for IdentityView<'_> {
 
 impl Written for CredentialView<'_> {
     fn write(&self, fields: &mut Fields) {
-        let Self { kind, identity, fingerprint, issued, rotate_by, expires, status, source } = *self;
+        let Self { kind, identity, fingerprint, digest, issued, rotate_by, expires, status, source } = *self;
         fields.text(kind.as_str());
         fields.option(identity, Fields::text);
         fields.bytes(fingerprint);
@@ -154,6 +154,10 @@ impl Written for CredentialView<'_> {
         fields.option(expires, Fields::time);
         fields.text(status.as_str());
         fields.option(source, Fields::text);
+        // Nothing where there is none: records of before it was there keep their digest.
+        if let Some(digest) = digest {
+            fields.bytes(digest);
+        }
     }
 }
 

@@ -85,7 +85,7 @@ fn a_changed_issuer_is_asked_anew() {
     assert_eq!(*anew.verified.depends_on(), wider.digest);
     let renamed = case.ask("elsewhere", Some(&wider), NOW).unwrap();
     assert!(!renamed.cached);
-    assert_eq!(renamed.verified.issuer().as_str(), "elsewhere");
+    assert_eq!(renamed.verified.issuer().unwrap().as_str(), "elsewhere");
 }
 
 #[test]

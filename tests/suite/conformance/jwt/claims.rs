@@ -140,6 +140,6 @@ fn what_a_verified_token_says() {
     assert_eq!(verified.token_id().map(|id| &**id), Some("t-1"));
     assert_eq!(&**verified.key_id(), "ES256");
     assert_eq!(verified.issued_at(), Some(Timestamp::from_seconds(NOW - 10)));
-    assert_eq!(verified.expires_at(), Timestamp::from_seconds(NOW + 300));
+    assert_eq!(verified.expires_at(), Some(Timestamp::from_seconds(NOW + 300)));
     assert_eq!(verified.tenant().as_str(), "acme");
 }
