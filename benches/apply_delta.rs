@@ -23,6 +23,7 @@ fn change(n: usize, revision: u64) -> Change {
         generation: 1,
         revision,
         record: Some(Record::Identity(Arc::new(identity(&subject)))),
+        dropped: false,
     }
 }
 

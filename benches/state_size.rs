@@ -299,7 +299,7 @@ fn credential(n: usize, revision: u64) -> Change {
 }
 
 fn change(kind: RecordKind, name: Name, revision: u64, record: Record) -> Change {
-    Change { kind, name, generation: 1, revision, record: Some(record) }
+    Change { kind, name, generation: 1, revision, record: Some(record), dropped: false }
 }
 
 fn called(n: usize) -> String {

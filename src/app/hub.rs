@@ -13,8 +13,8 @@ use crate::config::{Database, HubConfig, StateSecurity, Store};
 use crate::core::time::Clock;
 use crate::hub::store::PostgresSettings;
 use crate::hub::{
-    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, Scope, StoreSettings, StreamSecurity,
-    StreamSettings, TlsFiles,
+    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, RetentionSettings, Scope, StoreSettings,
+    StreamSecurity, StreamSettings, TlsFiles,
 };
 
 /// Whether the hub serves health and metrics itself.
@@ -91,6 +91,7 @@ pub(super) fn settings(config: &HubConfig) -> HubSettings {
             percent: config.guard.percent,
             window: config.guard.window,
         },
+        retention: RetentionSettings { log: config.retention.log, ..RetentionSettings::default() },
         witness: config.witness.clone(),
         streams: StreamSettings::default(),
         access: access(&config.state),

@@ -8,6 +8,7 @@ mod commit;
 mod pass;
 mod removal;
 mod request;
+mod retention;
 mod turn;
 mod view;
 
@@ -33,6 +34,7 @@ use crate::wire::state::{decode_record, encode_record};
 
 pub(crate) use pass::Pass;
 pub(crate) use request::{Document, Refusal, Revoke};
+pub(crate) use retention::DROPS_MAX;
 pub(crate) use view::{Applied, AppliedChange, AppliedTenant, ChangeAction, RecordView, Revoked};
 
 /// Takes changes.
@@ -251,6 +253,7 @@ impl Authority {
             name: EditName::ByRevision,
             record: Some(record),
             reinstates: false,
+            drops: false,
         };
         let committed = self.commit(images, tenant, vec![edit], pass)?;
         let name = committed.changes.first().map(|change| change.name.clone());
@@ -277,7 +280,10 @@ impl Authority {
     fn image<'i>(&self, images: &'i mut Images, tenant: &Name) -> Result<&'i TenantImage, Refusal> {
         if !images.contains_key(tenant) {
             let image = match self.feed.store().snapshot(tenant)? {
-                Some(cell) => TenantImage::load(&cell).map_err(Refusal::Unreadable)?,
+                Some(cell) => {
+                    let dropped = self.feed.store().dropped(tenant)?;
+                    TenantImage::load(&cell, &dropped).map_err(Refusal::Unreadable)?
+                }
                 None => TenantImage::empty(),
             };
             images.insert(tenant.clone(), image);

@@ -37,11 +37,12 @@ pub fn copy(from: &HubSettings, to: &HubSettings, clock: Arc<dyn Clock>) -> Resu
     };
     refuse_absent(file)?;
     let _lock = lock_beside_store(from)?;
+    let now = clock.now().wall;
     let store = SqliteStore::open(file, clock)?;
     // The cluster's key stays what it is: it is known to the store before that is left.
     ClusterKey::of(&store, &from.data_dir)?.admit(&store, &from.data_dir)?;
     let dump = store.dump()?;
-    let minted = PostgresStore::fill(database, &dump)?;
+    let minted = PostgresStore::fill(database, &dump, now)?;
     let records = dump.cells.iter().map(|cell| cell.records.len()).sum();
     Ok(Copied { from: store.describe(), to: database.describe(), records, minted })
 }

@@ -175,7 +175,14 @@ impl Feed {
         let mut newest = None;
         while at < to {
             let max = usize::try_from(to - at).unwrap_or(READ_MAX).min(READ_MAX);
-            let more = self.store.tail(at, max)?;
+            let more = match self.store.tail(at, max) {
+                Err(StoreError::Compacted { .. }) => {
+                    newest = Some(self.begin_anew(&mut mirror, now)?);
+                    at = mirror.head();
+                    continue;
+                }
+                more => more?,
+            };
             if more.is_empty() {
                 break;
             }
@@ -198,6 +205,18 @@ impl Feed {
             moved
         });
         Ok(())
+    }
+
+    /// Reads everything, where the log was trimmed beyond what this hub had of it: its machine slept for
+    /// long. Gives a head that was proven after, and so proves all that was read.
+    fn begin_anew(&self, mirror: &mut Mirror, now: Now) -> Result<Head, StoreError> {
+        tracing::warn!(head = mirror.head(), "the log was trimmed beyond this hub's place: all is read anew");
+        let read = Mirror::load(&*self.store, mirror.key())?;
+        let head = self.store.heartbeat()?;
+        // What each commit missed was acknowledged by, is not known: by now.
+        *self.ring.write() = Ring { head: read.head(), opened: now, ..Ring::default() };
+        *mirror = read;
+        Ok(head)
     }
 
     /// Commits after `from`, in order, at least one unless there is none.

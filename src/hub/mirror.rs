@@ -15,6 +15,8 @@ use crate::wire::state_proto as proto;
 /// The state after the last commit taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Mirror {
+    /// What its tables are keyed by.
+    key: u128,
     epoch: Epoch,
     state: Snapshot,
     /// The revision of each cell's last commit that denied something.
@@ -37,7 +39,7 @@ impl Mirror {
     pub(crate) fn load(store: &dyn StateStore, key: u128) -> Result<Self, StoreError> {
         let epoch = store.identity().epoch;
         let mut mirror =
-            Self { epoch, state: Snapshot::empty(Keyer::new(key)), kills: HashMap::new(), head: 0 };
+            Self { key, epoch, state: Snapshot::empty(Keyer::new(key)), kills: HashMap::new(), head: 0 };
         let (head, cells) = store.cells()?;
         mirror.head = head.revision;
         for cell in cells {
@@ -67,6 +69,11 @@ impl Mirror {
             mirror.state = rebuild.finish().map_err(refused)?;
         }
         Ok(mirror)
+    }
+
+    /// What its tables are keyed by.
+    pub(crate) const fn key(&self) -> u128 {
+        self.key
     }
 
     /// The state.

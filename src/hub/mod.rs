@@ -17,6 +17,7 @@
 //! | `keys` | what the hub signs with |
 //! | `witness` | the highest head it has named, outside the store |
 //! | `restore` | a new epoch over a store that was put back |
+//! | `retention` | the log behind a window, and records that deny nothing any more, let go of |
 //! | `roster` | who holds state under a lease; receipts |
 //! | `receipts` | acknowledgements that complete a revocation, kept |
 //! | `stream` | the gRPC service |
@@ -41,6 +42,7 @@ pub mod model;
 mod peer;
 mod receipts;
 pub mod restore;
+mod retention;
 mod roster;
 mod service;
 mod settings;
@@ -51,6 +53,7 @@ mod witness;
 
 pub use admission::Scope;
 pub use guard::GuardLimits;
+pub use retention::RetentionSettings;
 pub use service::{BoundHub, Hub, HubFigures};
 pub use settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity, TlsFiles};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};

@@ -156,6 +156,13 @@ impl Roster {
         self.members.lock().values().filter(|member| member.is_connected()).count()
     }
 
+    /// The longest finite `deny_after` of any member, wherever its stream is.
+    pub(crate) fn longest_deny_after(&self) -> Duration {
+        let here = self.members.lock().values().filter_map(Member::deny_after_max).max();
+        let there = self.peers.lock().longest_deny_after();
+        here.max(there).unwrap_or_default()
+    }
+
     /// Sums over all members, given up to where each cell's revocations go.
     pub(crate) fn figures(&self, kills: &HashMap<Name, u64>) -> FleetFigures {
         let now = self.clock.now().boot;

@@ -26,6 +26,7 @@ use super::follow;
 use super::keys::ClusterKey;
 use super::peer::Carried;
 use super::receipts::{Keeper, Receipts};
+use super::retention;
 use super::roster::Roster;
 use super::settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity};
 use super::store::{DirectoryLock, PostgresStore, SqliteStore, StateStore};
@@ -194,11 +195,13 @@ impl Hub {
             self.streams.drained().await;
             Ok(())
         };
+        let retaining = retention::run(&self.context, &self.settings.retention);
         let either = async {
             let ended = tokio::select! {
                 biased;
                 ended = serving => ended,
                 ended = stop => ended,
+                () = retaining => Ok(()),
             };
             saved.cancel();
             ended
@@ -260,6 +263,7 @@ impl BoundHub {
         let requests = serve_api(&hub, api);
         let sweeping = sweep(&hub);
         let following = follow::run(&hub.context);
+        let retaining = retention::run(&hub.context, &hub.settings.retention);
         let both = async {
             let ended = tokio::try_join!(streams, requests);
             hub.shutdown.cancel();
@@ -280,6 +284,7 @@ impl BoundHub {
             () = stop => Ok(()),
             () = sweeping => Ok(()),
             () = following => Ok(()),
+            () = retaining => Ok(()),
         }
     }
 }

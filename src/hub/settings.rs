@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admission::Scope;
 use super::guard::GuardLimits;
+use super::retention::RetentionSettings;
 use super::store::{PostgresSettings, StoreError, StoreFault};
 use super::stream::StreamSettings;
 use crate::mtls::FileError;
@@ -27,6 +28,8 @@ pub struct HubSettings {
     pub admins: Vec<(String, PathBuf)>,
     /// From how many identities on a revocation is held.
     pub guard: GuardLimits,
+    /// How long the log, and what denies nothing any more, is kept.
+    pub retention: RetentionSettings,
     /// The highest head named, in a file outside the store; on another volume by preference.
     pub witness: PathBuf,
     /// How streams behave.

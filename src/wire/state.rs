@@ -106,6 +106,7 @@ pub fn kind_from_wire(kind: i32) -> Option<RecordKind> {
 /// Encodes one change.
 pub fn encode_change(change: &Change) -> proto::Change {
     let operation = match change.record {
+        _ if change.dropped => proto::Operation::Drop,
         Some(_) => proto::Operation::Put,
         None => proto::Operation::Tombstone,
     };
@@ -135,7 +136,7 @@ pub fn decode_change(change: &proto::Change) -> Result<Change, WireError> {
         Ok(proto::Operation::Put) => {
             Some(decode_record(kind, &change.record).map_err(|error| error.within(&place))?)
         }
-        Ok(proto::Operation::Tombstone) => None,
+        Ok(proto::Operation::Tombstone | proto::Operation::Drop) => None,
         _ => {
             return Err(WireError::new(
                 place,
@@ -143,7 +144,8 @@ pub fn decode_change(change: &proto::Change) -> Result<Change, WireError> {
             ));
         }
     };
-    Ok(Change { kind, name, generation: change.generation, revision: change.revision, record })
+    let dropped = change.operation == proto::Operation::Drop as i32;
+    Ok(Change { kind, name, generation: change.generation, revision: change.revision, record, dropped })
 }
 
 /// Encodes the body of a delta.

@@ -10,6 +10,7 @@ mod lanes;
 mod model;
 mod replicas;
 mod restore;
+mod retention;
 mod revoked;
 mod scope;
 mod store;

@@ -500,6 +500,7 @@ fn a_batch_names_each_record_once() {
         generation: 1,
         revision: 2,
         record: subject.map(|subject| Record::Identity(Arc::new(identity(subject)))),
+        dropped: false,
     };
     let batch = |from: u64, changes: Vec<Change>| Batch {
         cell: cell.clone(),

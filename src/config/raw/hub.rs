@@ -23,6 +23,9 @@ pub(in crate::config) struct HubFile {
     /// Bounds on what may be revoked at once.
     #[serde(default)]
     pub(in crate::config) revocation: Revocation,
+    /// How long what is over is kept.
+    #[serde(default)]
+    pub(in crate::config) retention: Retention,
     /// Health and metrics.
     #[serde(default)]
     pub(in crate::config) metrics: Metrics,
@@ -152,6 +155,22 @@ pub(in crate::config) struct Guard {
     pub(in crate::config) percent: u64,
     /// How far back what was denied counts; 1s to 1h.
     pub(in crate::config) window: DurationText,
+}
+
+/// How long what is over is kept.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Retention {
+    /// Changes stay in the log for so long, 1h to 3650d: an enforcement point that was away for less is sent
+    /// what it missed, any other the differences. Revocations of tokens that have ended, and what is left of
+    /// removed records, go only after this, too.
+    pub(in crate::config) log: DurationText,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { log: "7d".into() }
+    }
 }
 
 impl Default for Guard {

@@ -27,6 +27,8 @@ pub struct HubConfig {
     pub api: Api,
     /// From how many identities on a revocation waits for a second approval.
     pub guard: Guard,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Where health and metrics are served.
     pub metrics: SocketAddr,
     /// Diagnostics.
@@ -99,6 +101,13 @@ pub struct Guard {
     pub window: Duration,
 }
 
+/// How long what is over is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// How long changes stay in the log; 1 hour to 3650 days.
+    pub log: Duration,
+}
+
 const NO_TLS: &str = "it speaks no TLS, and an admin token must not cross a network in clear";
 
 pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -> Option<HubConfig> {
@@ -113,6 +122,7 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
     let token_file = check.path_below(&api_key.field("admin_token_file"), &raw.api.admin_token_file, &below);
     let admins = admins(check, &raw.api, &below);
     let guard = guard(check, &raw.revocation.guard);
+    let retention = retention(check, &raw.retention);
     let metrics = shared::metrics(check, &raw.metrics);
     Some(HubConfig {
         store: store?,
@@ -121,6 +131,7 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
         state: state?,
         api: Api { address: address?, admin_token_file: token_file?, admins: admins? },
         guard: guard?,
+        retention: retention?,
         metrics: metrics?,
         log: shared::log(&raw.log),
     })
@@ -200,6 +211,12 @@ fn guard(check: &mut Check<'_>, raw: &raw::Guard) -> Option<Guard> {
     let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
     let window = check.duration(&key.field("window"), &raw.window, &bounds);
     Some(Guard { count: count?, percent: percent?, window: window? })
+}
+
+fn retention(check: &mut Check<'_>, raw: &raw::Retention) -> Option<Retention> {
+    let bounds = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
+    let log = check.duration(&Key::root().field("retention").field("log"), &raw.log, &bounds);
+    Some(Retention { log: log? })
 }
 
 fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {

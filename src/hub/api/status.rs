@@ -22,6 +22,8 @@ pub(crate) struct Status {
     epoch: String,
     /// The head.
     revision: u64,
+    /// The oldest revision that the change log holds; one past the head when it holds none.
+    log_begins: u64,
     /// The store.
     store: String,
     /// Members of the roster with a live stream.
@@ -117,6 +119,7 @@ fn read(context: &Context) -> Result<Status, Refusal> {
         cluster_id: store.identity().cluster_id.iter().map(|byte| format!("{byte:02x}")).collect(),
         epoch: head.epoch.to_string(),
         revision: head.revision,
+        log_begins: store.oldest()?,
         store: store.describe(),
         members_connected: context.roster.connected(),
         serving: !context.streams.is_condemned(),

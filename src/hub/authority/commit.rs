@@ -47,7 +47,7 @@ impl Authority {
         Ok(exceeds(&self.limits, &**self.feed.store(), (tenant, image), edits, (now, &weighed))?)
     }
 
-    fn commit_part(
+    pub(super) fn commit_part(
         &self,
         images: &mut Images,
         tenant: &Name,

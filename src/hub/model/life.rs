@@ -296,4 +296,4 @@ fn excepted<'a>(image: &'a TenantImage, resource: &Name) -> Option<&'a Name> {
 }
 
 /// Most that an enforcement point forgives an issuer's clock.
-const LEEWAY_MAX: Duration = Duration::from_secs(600);
+pub const LEEWAY_MAX: Duration = Duration::from_secs(600);

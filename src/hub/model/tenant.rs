@@ -8,7 +8,7 @@ use crate::core::identity::{
     Change, CredentialKind, Identity, IdentityStatus, PolicySet, Record, RecordKind, RevocationTarget,
 };
 use crate::core::time::Timestamp;
-use crate::hub::store::CellImage;
+use crate::hub::store::{CellImage, StoredRecord};
 use crate::wire::state::WireError;
 
 /// Every record of a tenant, with the indexes that uniqueness is judged by.
@@ -59,12 +59,13 @@ impl TenantImage {
         }
     }
 
-    /// Reads a stored cell.
+    /// Reads a stored cell, and the names that were let go of.
     ///
     /// # Errors
     /// [`WireError`] for a record this build cannot read.
-    pub fn load(cell: &CellImage) -> Result<Self, WireError> {
-        let changes = cell.records.iter().map(|r| r.change()).collect::<Result<Vec<_>, _>>()?;
+    pub fn load(cell: &CellImage, dropped: &[StoredRecord]) -> Result<Self, WireError> {
+        let all = cell.records.iter().chain(dropped);
+        let changes = all.map(StoredRecord::change).collect::<Result<Vec<_>, _>>()?;
         let mut image = Self::empty();
         image.take(&changes, cell.position.revision);
         Ok(image)
@@ -82,12 +83,17 @@ impl TenantImage {
         }
         for change in changes {
             self.claim(change);
-            self.records.insert((change.kind, change.name.clone()), change.clone());
+            let key = (change.kind, change.name.clone());
+            match change.kind {
+                // Its name is a revision, which does not come again.
+                RecordKind::Revocation if change.dropped => self.records.remove(&key),
+                _ => self.records.insert(key, change.clone()),
+            };
         }
         self.revision = revision;
     }
 
-    /// A record by name, tombstones included.
+    /// A record by name, tombstones included, also those that were let go of.
     pub fn get(&self, kind: RecordKind, name: &Name) -> Option<&Change> {
         self.records.get(&(kind, name.clone()))
     }

@@ -122,6 +122,11 @@ impl Peers {
         })
     }
 
+    /// The longest finite `deny_after` of any member told of.
+    pub(super) fn longest_deny_after(&self) -> Option<Duration> {
+        self.members().filter_map(|(_, told, _)| told.member.deny_after_max).max()
+    }
+
     /// Hubs that are gone, and whose members' leases have been over for `longer`.
     pub(super) fn gone(&self, now: BootInstant, longer: Duration) -> Vec<[u8; 16]> {
         let over = self.each.iter().filter(|(_, view)| {

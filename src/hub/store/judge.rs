@@ -89,6 +89,9 @@ impl Judge<'_> {
 
     fn change(&self, tenant: &Name, revision: u64, edit: &Edit) -> Result<Change, StoreError> {
         let name = name_of(edit, revision, tenant)?;
+        if edit.drops {
+            return self.drop(tenant, revision, edit.kind, name);
+        }
         let generation = match (self.held)(edit.kind, &name)? {
             Some(StoredRecord { body: None, .. }) => {
                 return Err(Conflict { kind: edit.kind, name, why: ConflictKind::Removed }.into());
@@ -103,7 +106,24 @@ impl Judge<'_> {
                 held.generation.saturating_add(u32::from(transition))
             }
         };
-        Ok(Change { kind: edit.kind, name, generation, revision, record: edit.record.clone() })
+        let record = edit.record.clone();
+        Ok(Change { kind: edit.kind, name, generation, revision, record, dropped: false })
+    }
+
+    /// Lets go of what is there: a tombstone, or a revocation.
+    fn drop(&self, tenant: &Name, revision: u64, kind: RecordKind, name: Name) -> Result<Change, StoreError> {
+        match (self.held)(kind, &name)? {
+            Some(held) if held.dropped => Err(Conflict { kind, name, why: ConflictKind::Removed }.into()),
+            Some(held) if held.body.is_none() || kind == RecordKind::Revocation => {
+                let generation = held.generation;
+                Ok(Change { kind, name, generation, revision, record: None, dropped: true })
+            }
+            None => Err(Conflict { kind, name, why: ConflictKind::Missing }.into()),
+            Some(_) => {
+                let why = format!("{} `{name}` is live, and cannot be let go of", kind.as_str());
+                Err(StoreError::Malformed { tenant: tenant.clone(), why })
+            }
+        }
     }
 
     fn is_transition(

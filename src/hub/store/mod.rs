@@ -36,8 +36,7 @@ pub use sqlite::SqliteStore;
 use crate::core::id::{Epoch, Name, Position};
 use crate::core::identity::{Change, Record, RecordKind};
 use crate::core::time::Timestamp;
-use crate::wire::state::{WireError, decode_record, kind_to_wire};
-use crate::wire::state_proto as proto;
+use crate::wire::state::{WireError, decode_record};
 
 /// Largest encoded record, in bytes: one chunk of a snapshot holds at least one.
 pub const RECORD_BYTES_MAX: usize = 512 * 1024;
@@ -67,12 +66,19 @@ pub struct Edit {
     pub record: Option<Record>,
     /// Whether it begins a new generation even where the status stays: a reinstatement.
     pub reinstates: bool,
+    /// Whether it lets go of a tombstone or a revocation; there is no new value then.
+    pub drops: bool,
 }
 
 impl Edit {
     /// An edit of a record whose name is known.
     pub const fn new(kind: RecordKind, name: Name, record: Option<Record>) -> Self {
-        Self { kind, name: EditName::Given(name), record, reinstates: false }
+        Self { kind, name: EditName::Given(name), record, reinstates: false, drops: false }
+    }
+
+    /// An edit that lets go of a tombstone or a revocation.
+    pub const fn drop(kind: RecordKind, name: Name) -> Self {
+        Self { kind, name: EditName::Given(name), record: None, reinstates: false, drops: true }
     }
 }
 
@@ -163,6 +169,8 @@ pub struct StoredRecord {
     pub revision: u64,
     /// Its encoded value; `None`: a tombstone.
     pub body: Option<Bytes>,
+    /// Whether it was let go of: only its name is kept, which is never used again.
+    pub dropped: bool,
 }
 
 impl StoredRecord {
@@ -178,24 +186,8 @@ impl StoredRecord {
             generation: self.generation,
             revision: self.revision,
             record,
+            dropped: self.dropped,
         })
-    }
-
-    /// The same on the wire, without decoding the value.
-    pub fn to_wire(&self) -> proto::Change {
-        let operation = match self.body {
-            Some(_) => proto::Operation::Put,
-            None => proto::Operation::Tombstone,
-        };
-        proto::Change {
-            kind: kind_to_wire(self.kind) as i32,
-            name: self.name.to_string(),
-            generation: self.generation,
-            revision: self.revision,
-            operation: operation as i32,
-            record: self.body.clone().unwrap_or_default(),
-            ..Default::default()
-        }
     }
 }
 
@@ -263,7 +255,7 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     ///
     /// Each record's generation begins at 1 and rises by one when the change is a transition
     /// of an identity's life (its status differs from the one before, or the edit reinstates
-    /// it), else it stays.
+    /// it), else it stays. Of a record that is let go of only the name is kept, of a revocation nothing.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an expectation does not hold or a name was used before;
@@ -308,7 +300,8 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// A fault of the store.
     fn snapshot(&self, tenant: &Name) -> Result<Option<CellImage>, StoreError>;
 
-    /// One record, tombstones included; `None` when the name was never used.
+    /// One record, tombstones included, also those let go of; `None` when the name was never used, or by a
+    /// revocation that was let go of.
     ///
     /// # Errors
     /// A fault of the store.
@@ -417,6 +410,19 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// A fault of the store.
     fn oldest(&self) -> Result<u64, StoreError>;
+
+    /// Tombstones and revocations of a tenant that were last changed before a time, and that no commit
+    /// in the log speaks of any more; by kind and name.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn settled(&self, tenant: &Name, before: Timestamp) -> Result<Vec<StoredRecord>, StoreError>;
+
+    /// Names of a tenant that were let go of, as tombstones.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    fn dropped(&self, tenant: &Name) -> Result<Vec<StoredRecord>, StoreError>;
 
     /// Lets the log before revision `before` go; the newest commit at the head may go too.
     ///

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::core::id::{Epoch, Name, Position};
 use crate::core::identity::RecordKind;
-use crate::core::time::Clock;
+use crate::core::time::{Clock, Timestamp};
 use fault::{PlaceFaults, SqlError};
 use session::{Dial, Given, Hints, Pool, Pooled, Session};
 pub use settings::PostgresSettings;
@@ -365,6 +365,14 @@ impl StateStore for PostgresStore {
 
     fn oldest(&self) -> Result<u64, StoreError> {
         Ok(self.engine.read(read::meta)?.oldest)
+    }
+
+    fn settled(&self, tenant: &Name, before: Timestamp) -> Result<Vec<StoredRecord>, StoreError> {
+        self.engine.read(|engine, session| read::settled(engine, session, tenant, before))
+    }
+
+    fn dropped(&self, tenant: &Name) -> Result<Vec<StoredRecord>, StoreError> {
+        self.engine.read(|engine, session| read::dropped(engine, session, tenant))
     }
 
     fn trim(&self, before: u64) -> Result<(), StoreError> {

@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `meta` | one row: cluster id (16 bytes), epoch (16), head revision and global hash, where the log begins, version of the last item, the epoch before and where it was left |
 //! | `cell` | tenant, revision of its last commit, history hash there |
-//! | `record` | tenant, kind (number on the wire), name, generation, revision, body; `NULL` body: tombstone |
+//! | `record` | tenant, kind (number on the wire), name, generation, revision, body, time of its last change; `NULL` body: tombstone |
+//! | `dropped` | tenant, kind, name, generation, revision of what was let go of: its name is never used again |
 //! | `change` | revision, tenant, revision of the cell before, body, history and global hash, times in microseconds |
 //! | `member` | the roster: enforcement point, incarnation, longest `deny_after`, waived routes |
 //! | `item` | small things beside the records, with the version each was written at |
@@ -239,6 +240,14 @@ impl StateStore for SqliteStore {
 
     fn oldest(&self) -> Result<u64, StoreError> {
         self.read(|c, file| Ok::<_, StoreFault>(read::meta(c, file)?.oldest))
+    }
+
+    fn settled(&self, tenant: &Name, before: Timestamp) -> Result<Vec<StoredRecord>, StoreError> {
+        self.read(|c, file| read::settled(c, file, tenant, before))
+    }
+
+    fn dropped(&self, tenant: &Name) -> Result<Vec<StoredRecord>, StoreError> {
+        self.read(|c, file| read::dropped(c, file, tenant))
     }
 
     fn trim(&self, before: u64) -> Result<(), StoreError> {

@@ -274,7 +274,7 @@ impl Facts {
         }
         match self.past {
             Past::Other => Step::Forked(format!("another history was seen at revision {}", held.revision)),
-            Past::Compacted => Step::Repair("the change log no longer reaches back so far"),
+            Past::Compacted => Step::Repair(TRIMMED),
             Past::Same if self.differs => {
                 Step::Repair("the table differs from the hub's at the same revision")
             }
@@ -331,6 +331,9 @@ pub(super) fn shown_buckets(shown: &[Bytes]) -> Result<Option<Vec<[u8; 32]>>, St
     }
     Ok(Some(digests))
 }
+
+/// Why a cell is repaired that could not be followed.
+pub(super) const TRIMMED: &str = "the change log no longer reaches back so far";
 
 #[cfg(test)]
 mod tests {

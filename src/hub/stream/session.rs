@@ -20,13 +20,14 @@ use reader::Reader;
 
 use super::{CONDEMNED, Shared, hello, plan};
 use crate::core::id::Name;
+use crate::core::identity::CellState;
 use crate::core::time::BootInstant;
 use crate::hub::admission::Admission;
 use crate::hub::blocking;
 use crate::hub::feed::Entry;
 use crate::hub::peer::Peer;
 use crate::hub::roster::{JoinError, MemberKey, Membership, Scoped};
-use crate::hub::store::CellPosition;
+use crate::hub::store::{CellPosition, StoreError};
 use crate::wire::state_proto as proto;
 use crate::wire::state_proto::hub_message::Message as Down;
 
@@ -222,7 +223,13 @@ impl Writer<'_> {
     /// Queues every delta up to `head`.
     async fn deliver(&mut self, head: u64) -> Result<(), Status> {
         while self.cursor < head {
-            let batch = self.shared.feed.read(self.cursor).await.map_err(|e| unavailable(&e))?;
+            let batch = match self.shared.feed.read(self.cursor).await {
+                Err(StoreError::Compacted { .. }) => {
+                    self.leap().await?;
+                    continue;
+                }
+                batch => batch.map_err(|e| unavailable(&e))?,
+            };
             if batch.is_empty() {
                 return Err(Status::unavailable("the hub's change log ends before its head"));
             }
@@ -232,6 +239,31 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Goes on where the mirror stands, past commits that the log no longer holds: whatever they changed
+    /// comes as a repair.
+    async fn leap(&mut self) -> Result<(), Status> {
+        let mirror = self.shared.feed.mirrored();
+        for held in mirror.state().cells() {
+            let is_there = self.cells.get(&held.cell).is_some_and(|at| at.revision >= held.revision);
+            if is_there || !self.admission.scope.holds(&held.cell) {
+                continue;
+            }
+            self.stand_at(held);
+            self.send(Down::Plan(plan::repair(&held.cell, plan::TRIMMED))).await?;
+        }
+        self.cursor = self.cursor.max(mirror.head());
+        Ok(())
+    }
+
+    /// Notes that a cell is sent as the mirror has it.
+    fn stand_at(&mut self, held: &CellState) {
+        let (revision, history_hash) = (held.revision, held.history_hash);
+        let position = CellPosition { tenant: held.cell.clone(), revision, history_hash };
+        // Noted first: an acknowledgement may come back before this task runs again.
+        self.sent.lock().insert(held.cell.clone(), position.clone());
+        self.cells.insert(held.cell.clone(), position);
     }
 
     async fn pass_on(&mut self, entry: &Entry) -> Result<(), Status> {
@@ -378,13 +410,7 @@ impl Writer<'_> {
             if before.scope.holds(&held.cell) || !self.admission.scope.holds(&held.cell) {
                 continue;
             }
-            let position = CellPosition {
-                tenant: held.cell.clone(),
-                revision: held.revision,
-                history_hash: held.history_hash,
-            };
-            self.sent.lock().insert(held.cell.clone(), position.clone());
-            self.cells.insert(held.cell.clone(), position);
+            self.stand_at(held);
             let plan = plan::repair(&held.cell, "the tenant came into the scope");
             self.send(Down::Plan(proto::CellPlan { scope_version: version, ..plan })).await?;
         }

@@ -40,6 +40,7 @@ fn delta(from: u64, to: u64, before: &[u8; 32], status: IdentityStatus) -> (prot
         generation: u32::try_from(to).unwrap(),
         revision: to,
         record: Some(identity(status)),
+        dropped: false,
     };
     let body = wire::encode_body(&[change]);
     let delta = proto::Delta {
@@ -78,6 +79,7 @@ fn revocation(revision: u64, previous: u64) -> (proto::Signed, KillBatch) {
             requested_by: "test".into(),
             at: Timestamp::default(),
         }))),
+        dropped: false,
     };
     let urgent = proto::Urgent {
         cell: "demo".into(),

@@ -98,8 +98,14 @@ fn records() -> Vec<Record> {
 #[test]
 fn every_kind_of_record_survives_the_wire() {
     for (revision, record) in (1..).zip(records()) {
-        let change =
-            Change { kind: record.kind(), name: name("x"), generation: 2, revision, record: Some(record) };
+        let change = Change {
+            kind: record.kind(),
+            name: name("x"),
+            generation: 2,
+            revision,
+            record: Some(record),
+            dropped: false,
+        };
         assert_eq!(decode_change(&encode_change(&change)), Ok(change));
     }
 }
@@ -112,6 +118,7 @@ fn what_is_unknown_is_refused_by_name() {
         generation: 1,
         revision: 1,
         record: None,
+        dropped: false,
     });
     assert!(decode_change(&good).is_ok());
     let kind = proto::Change { kind: 99, ..good.clone() };

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubError, HubSettings, Scope, StoreSettings, StreamSecurity,
-    StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubError, HubSettings, RetentionSettings, Scope, StoreSettings,
+    StreamSecurity, StreamSettings,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +50,7 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
         admin_token_file: directory.join("admin.token"),
         admins: vec![("second".to_owned(), directory.join("second.token"))],
         guard: GuardLimits::default(),
+        retention: RetentionSettings::default(),
         witness: directory.join("hub.witness"),
         streams: StreamSettings::default(),
         access: in_clear(),

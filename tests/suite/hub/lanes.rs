@@ -272,6 +272,7 @@ fn a_revocation_ahead_of_the_order_stays_when_the_order_does_not_bring_it() {
             requested_by: "admin".into(),
             at: Timestamp::from_seconds(1),
         }))),
+        dropped: false,
     };
     let batch = |from_revision, to_revision, changes| Batch {
         cell: cell.clone(),

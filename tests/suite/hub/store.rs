@@ -59,14 +59,14 @@ fn a_newer_store_is_refused() {
     let file = directory.path().join("hub.db");
     filled(&file);
     let raw = rusqlite::Connection::open(&file).unwrap();
-    raw.pragma_update(None, "user_version", 3).unwrap();
+    raw.pragma_update(None, "user_version", 4).unwrap();
     drop(raw);
     let (kind, text) = refused(&file);
     assert_eq!(kind, FaultKind::Newer);
-    assert!(text.contains("version 3, this build knows 2"), "{text}");
+    assert!(text.contains("version 4, this build knows 3"), "{text}");
 }
 
-/// What version 2 added is taken away again.
+/// What versions 2 and 3 added is taken away again.
 const BACK_TO_VERSION_1: &str = "
     ALTER TABLE meta DROP COLUMN global_hash;
     ALTER TABLE meta DROP COLUMN oldest;
@@ -74,6 +74,9 @@ const BACK_TO_VERSION_1: &str = "
     ALTER TABLE meta DROP COLUMN parent_epoch;
     ALTER TABLE meta DROP COLUMN parent_revision;
     ALTER TABLE change DROP COLUMN global_hash;
+    DROP TABLE dropped;
+    DROP INDEX record_settled;
+    ALTER TABLE record DROP COLUMN at_us;
     DROP TABLE item;
     DROP TABLE receipt;
     PRAGMA user_version = 1;";

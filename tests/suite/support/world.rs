@@ -179,6 +179,7 @@ impl World {
             generation,
             revision: from + 1,
             record: Some(record),
+            dropped: false,
         };
         let batch = Batch {
             cell,

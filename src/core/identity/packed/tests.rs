@@ -121,7 +121,7 @@ fn a_tombstone_comes_back() {
 
 fn digest(name_text: &str, record: Option<Record>) -> StateDigest {
     let kind = record.as_ref().map_or(crate::core::identity::RecordKind::Identity, Record::kind);
-    let change = Change { kind, name: name(name_text), generation: 1, revision: 1, record };
+    let change = Change { kind, name: name(name_text), generation: 1, revision: 1, record, dropped: false };
     let batch = Batch {
         cell: name("demo"),
         epoch: Epoch::from_bytes([1; 16]),

@@ -123,6 +123,8 @@ pub struct Change {
     pub revision: u64,
     /// The value; `None`: a tombstone.
     pub record: Option<Record>,
+    /// Whether not even a tombstone is left: nothing of it could come back any more. There is no value then.
+    pub dropped: bool,
 }
 
 impl Change {

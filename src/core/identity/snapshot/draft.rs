@@ -81,7 +81,8 @@ impl Draft {
             if !named.insert(key) {
                 return Err(self.refused(change, "it is changed twice in one batch"));
             }
-            self.gather(&mut edits, change.kind, &change.name, Some(change), key);
+            let left = (!change.dropped).then_some(change);
+            self.gather(&mut edits, change.kind, &change.name, left, key);
         }
         self.make(edits);
         Ok(())
@@ -149,6 +150,9 @@ impl Draft {
             return Err(self.refused(change, "the record is newer than its batch"));
         }
         let held = || self.before.generation(&self.cell, change.kind, &change.name);
+        if change.dropped && (change.record.is_some() || held().is_none()) {
+            return Err(self.refused(change, "it is let go of, and is not there or has a value"));
+        }
         if !self.may_fall && held().is_some_and(|held| change.generation < held) {
             return Err(self.refused(change, "the generation would fall"));
         }

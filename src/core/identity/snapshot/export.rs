@@ -206,7 +206,7 @@ fn of<'a, T>(cell: &Name, table: &'a Table<Arc<Held<T>>>) -> impl Iterator<Item 
 
 fn row_change<V>(kind: RecordKind, row: &Row<'_, V>, record: Option<Record>) -> Option<Change> {
     let name = Name::parse(row.name).ok()?;
-    Some(Change { kind, name, generation: row.generation, revision: row.revision, record })
+    Some(Change { kind, name, generation: row.generation, revision: row.revision, record, dropped: false })
 }
 
 fn as_change<T>(kind: RecordKind, held: &Held<T>, wrap: fn(Arc<T>) -> Record) -> Change {
@@ -216,5 +216,6 @@ fn as_change<T>(kind: RecordKind, held: &Held<T>, wrap: fn(Arc<T>) -> Record) ->
         generation: held.generation,
         revision: held.revision,
         record: held.value.clone().map(wrap),
+        dropped: false,
     }
 }

@@ -85,6 +85,7 @@ impl Hub {
             generation,
             revision,
             record: Some(identity(status, subject, None)),
+            dropped: false,
         };
         let change = match act {
             Act::Put => put(IdentityStatus::Active, *generation, who.as_str()),
@@ -104,6 +105,7 @@ impl Hub {
                 generation: 1,
                 revision,
                 record: Some(revocation(&who, *generation)),
+                dropped: false,
             },
         };
         self.take(change, revision);
@@ -353,6 +355,56 @@ fn a_flipped_bit_is_found_and_mended_wherever_it_is() {
 }
 
 #[test]
+fn what_is_let_go_of_leaves_nothing_and_must_have_been_there() {
+    let mut hub = hub(&[(Act::Put, 0), (Act::Revoke, 0)]);
+    let drop = |kind, called: &str, generation, revision| Change {
+        kind,
+        name: name(called),
+        generation,
+        revision,
+        record: None,
+        dropped: true,
+    };
+    let batch = |change: Change| Batch {
+        cell: cell(),
+        epoch: EPOCH,
+        from_revision: 2,
+        to_revision: 3,
+        history_hash: [3; 32],
+        state_digest: None,
+        changes: vec![change],
+    };
+    let never = drop(RecordKind::Revocation, "r9", 1, 3);
+    let older = drop(RecordKind::Revocation, "r2", 0, 3);
+    let valued =
+        Change { record: Some(revocation(&name("svc0"), 1)), ..drop(RecordKind::Revocation, "r2", 1, 3) };
+    for refused in [never, older, valued] {
+        assert!(matches!(hub.last().apply(&batch(refused)), Err(ApplyError::Record { .. })));
+    }
+    let revoked = |hub: &Hub| hub.last().kills_of_identity(&cell(), "svc0").count();
+    assert_eq!((revoked(&hub), hub.last().stats().revocations), (1, 1));
+    hub.take(drop(RecordKind::Revocation, "r2", 1, 3), 3);
+    assert_eq!((revoked(&hub), hub.last().stats().revocations), (0, 0));
+    hub.take(Change { dropped: false, ..drop(RecordKind::Identity, "svc0", 1, 4) }, 4);
+    let tombstone = hub.last().cell(&cell()).unwrap().records;
+    hub.take(drop(RecordKind::Identity, "svc0", 1, 5), 5);
+    assert_eq!((tombstone, hub.last().cell(&cell()).unwrap().records), (1, 0));
+    // The sum is that of nothing: as if it had never been.
+    let empty = Snapshot::empty(Keyer::new(1)).repair(&Repair {
+        cell: cell(),
+        epoch: EPOCH,
+        revision: 5,
+        history_hash: [5; 32],
+        state_digest: None,
+        buckets: None,
+        changes: Vec::new(),
+    });
+    let digest = |state: &Snapshot| state.cell(&cell()).unwrap().state_digest;
+    assert_eq!(digest(hub.last()), digest(&empty.unwrap()));
+    assert_eq!(hub.last().recompute_digest(&cell()), Some(digest(hub.last())));
+}
+
+#[test]
 fn a_subject_that_two_claim_is_nobodys() {
     let mut hub = hub(&[(Act::Put, 0), (Act::Put, 1)]);
     let claim = |who: &str, revision| Change {
@@ -361,6 +413,7 @@ fn a_subject_that_two_claim_is_nobodys() {
         generation: 1,
         revision,
         record: Some(identity(IdentityStatus::Active, "shared:subject", None)),
+        dropped: false,
     };
     let found = |hub: &Hub| {
         let row = hub.last().identity_of(&cell(), &name("corp"), "shared:subject");

@@ -12,6 +12,7 @@ use super::read::{self, Columns, signed};
 use super::session::Session;
 use super::{Ended, Engine};
 use crate::core::id::Name;
+use crate::core::identity::Change;
 use crate::core::time::{Clock, Timestamp};
 use crate::hub::store::judge::{Judge, Judged, name_of};
 use crate::hub::store::{
@@ -231,8 +232,10 @@ impl Writer<'_> {
         let number = |value| signed(&self.engine.faults, value);
         let (revision, from) = (number(revision)?, number(before.revision)?);
         let (tenant, body, at) = (self.tenant.as_str(), &judged.body[..], at.as_micros());
-        let rows = Rows::of(judged);
-        let bodies: Vec<Option<&[u8]>> = judged.records.iter().map(|record| record.as_deref()).collect();
+        let rows = Rows::of(judged.changes.iter().filter(|change| !change.dropped));
+        let put = judged.changes.iter().zip(&judged.records).filter(|(change, _)| !change.dropped);
+        let bodies: Vec<Option<&[u8]>> = put.map(|(_, record)| record.as_deref()).collect();
+        let gone = Rows::of(judged.changes.iter().filter(|change| change.dropped));
         self.session
             .all(&[
                 (
@@ -258,6 +261,16 @@ impl Writer<'_> {
                         (&rows.generations, Type::INT8_ARRAY),
                         (&rows.revisions, Type::INT8_ARRAY),
                         (&bodies, Type::BYTEA_ARRAY),
+                        (&at, Type::INT8),
+                    ],
+                ),
+                (
+                    DROP_RECORDS,
+                    &[
+                        (&tenant, Type::TEXT),
+                        (&gone.kinds, Type::INT4_ARRAY),
+                        (&gone.names, Type::TEXT_ARRAY),
+                        (&revision, Type::INT8),
                     ],
                 ),
                 ("UPDATE portreeve_store SET global_hash = $1", &[(&&global[..], Type::BYTEA)]),
@@ -276,13 +289,12 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(judged: &'a Judged) -> Self {
-        let changes = &judged.changes;
+    fn of(changes: impl Iterator<Item = &'a Change> + Clone) -> Self {
         Self {
-            kinds: changes.iter().map(|change| kind_to_wire(change.kind) as i32).collect(),
-            names: changes.iter().map(|change| change.name.as_str()).collect(),
-            generations: changes.iter().map(|change| i64::from(change.generation)).collect(),
-            revisions: changes.iter().map(|change| change.revision.cast_signed()).collect(),
+            kinds: changes.clone().map(|change| kind_to_wire(change.kind) as i32).collect(),
+            names: changes.clone().map(|change| change.name.as_str()).collect(),
+            generations: changes.clone().map(|change| i64::from(change.generation)).collect(),
+            revisions: changes.map(|change| change.revision.cast_signed()).collect(),
         }
     }
 }
@@ -294,12 +306,26 @@ const PUT_CELL: &str = "INSERT INTO portreeve_cell (tenant, revision, history_ha
     ON CONFLICT (tenant) DO UPDATE SET revision = excluded.revision, history_hash = excluded.history_hash";
 /// Puts records of one tenant, given column by column.
 pub(super) const PUT_RECORDS: &str =
-    "INSERT INTO portreeve_record (tenant, kind, name, generation, revision, body)
-    SELECT $1, kind, name, generation, revision, body
+    "INSERT INTO portreeve_record (tenant, kind, name, generation, revision, body, at_us)
+    SELECT $1, kind, name, generation, revision, body, $7
     FROM unnest($2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[])
       AS given (kind, name, generation, revision, body)
     ON CONFLICT (tenant, kind, name) DO UPDATE SET
-      generation = excluded.generation, revision = excluded.revision, body = excluded.body";
+      generation = excluded.generation, revision = excluded.revision, body = excluded.body,
+      at_us = excluded.at_us";
+/// Takes records out; of all but revocations the names are kept.
+const DROP_RECORDS: &str = "WITH gone AS (
+      DELETE FROM portreeve_record
+      WHERE tenant = $1 AND (kind, name) IN (SELECT * FROM unnest($2::int[], $3::text[]))
+      RETURNING tenant, kind, name, generation)
+    INSERT INTO portreeve_dropped (tenant, kind, name, generation, revision)
+    SELECT tenant, kind, name, generation, $4 FROM gone WHERE kind <> 4";
+/// Keeps names of one tenant that were let go of, given column by column.
+pub(super) const PUT_DROPPED: &str =
+    "INSERT INTO portreeve_dropped (tenant, kind, name, generation, revision)
+    SELECT $1, kind, name, generation, revision
+    FROM unnest($2::int[], $3::text[], $4::bigint[], $5::bigint[])
+      AS given (kind, name, generation, revision)";
 const RESOLVE_MAX: std::time::Duration = std::time::Duration::from_secs(20);
 const CONFIRM_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(100);

@@ -2,12 +2,13 @@
 
 use tokio_postgres::types::Type;
 
-use super::commit::PUT_RECORDS;
+use super::commit::{PUT_DROPPED, PUT_RECORDS};
 use super::read::signed;
 use super::schema::{self, Beginning};
 use super::side::{AT_ONCE, save_receipts};
 use super::{Engine, Given, PostgresSettings, PostgresStore, Session, SqlError, runtime};
 use crate::core::id::Position;
+use crate::core::time::Timestamp;
 use crate::hub::store::side::{epoch_hash, next_epoch};
 use crate::hub::store::{
     CellImage, Dump, FaultKind, Minted, StoreError, StoreFault, StoreIdentity, StoredReceipt, StoredRecord,
@@ -20,16 +21,16 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`FaultKind::Held`] when the database holds a store; a fault of the database.
-    pub fn fill(settings: &PostgresSettings, dump: &Dump) -> Result<Minted, StoreFault> {
+    pub fn fill(settings: &PostgresSettings, dump: &Dump, now: Timestamp) -> Result<Minted, StoreFault> {
         let runtime = runtime(settings)?;
         let engine = Engine::new(settings, &runtime)?;
-        let filled = fill(&engine, dump);
+        let filled = fill(&engine, dump, now);
         runtime.shutdown_background();
         filled
     }
 }
 
-fn fill(engine: &Engine, dump: &Dump) -> Result<Minted, StoreFault> {
+fn fill(engine: &Engine, dump: &Dump, now: Timestamp) -> Result<Minted, StoreFault> {
     let held = || {
         let what = "the database holds a store already";
         engine.faults.fault(FaultKind::Held, what).with_remedy("name an empty database")
@@ -52,7 +53,8 @@ fn fill(engine: &Engine, dump: &Dump) -> Result<Minted, StoreFault> {
     let voided: Vec<_> =
         dump.receipts.iter().map(|receipt| StoredReceipt { voided: true, ..receipt.clone() }).collect();
     let made = schema::create(engine, &begin, |session| {
-        dump.cells.iter().try_for_each(|cell| put_cell(engine, session, cell))?;
+        dump.cells.iter().try_for_each(|cell| put_cell(engine, session, cell, now))?;
+        put_dropped(engine, session, dump)?;
         put_items(engine, session, dump)?;
         save_receipts(engine, session, &voided)?;
         put_members(engine, session, dump)
@@ -68,14 +70,14 @@ fn sql(engine: &Engine) -> impl Fn(SqlError) -> StoreFault + '_ {
     |error| engine.faults.sql("fill it", &error)
 }
 
-fn put_cell(engine: &Engine, session: &Session, cell: &CellImage) -> Result<(), StoreError> {
+fn put_cell(engine: &Engine, session: &Session, cell: &CellImage, now: Timestamp) -> Result<(), StoreError> {
     let (tenant, hash) = (cell.position.tenant.as_str(), &cell.position.history_hash[..]);
     let revision = signed(&engine.faults, cell.position.revision)?;
     let given: [Given<'_>; 3] = [(&tenant, Type::TEXT), (&revision, Type::INT8), (&hash, Type::BYTEA)];
     let insert = "INSERT INTO portreeve_cell (tenant, revision, history_hash) VALUES ($1, $2, $3)";
     session.rows(insert, &given).map_err(sql(engine))?;
     for part in cell.records.chunks(AT_ONCE) {
-        put_records(engine, session, tenant, part)?;
+        put_records(engine, session, (tenant, now), part)?;
     }
     Ok(())
 }
@@ -83,23 +85,48 @@ fn put_cell(engine: &Engine, session: &Session, cell: &CellImage) -> Result<(), 
 fn put_records(
     engine: &Engine,
     session: &Session,
-    tenant: &str,
+    (tenant, now): (&str, Timestamp),
     records: &[StoredRecord],
 ) -> Result<(), StoreError> {
+    // When each was last changed is not told: it was by now.
+    let at = now.as_micros();
     let kinds: Vec<i32> = records.iter().map(|it| kind_to_wire(it.kind) as i32).collect();
     let names: Vec<&str> = records.iter().map(|it| it.name.as_str()).collect();
     let generations: Vec<i64> = records.iter().map(|it| i64::from(it.generation)).collect();
     let revisions: Vec<i64> = records.iter().map(|it| it.revision.cast_signed()).collect();
     let bodies: Vec<Option<&[u8]>> = records.iter().map(|it| it.body.as_deref()).collect();
-    let given: [Given<'_>; 6] = [
+    let given: [Given<'_>; 7] = [
         (&tenant, Type::TEXT),
         (&kinds, Type::INT4_ARRAY),
         (&names, Type::TEXT_ARRAY),
         (&generations, Type::INT8_ARRAY),
         (&revisions, Type::INT8_ARRAY),
         (&bodies, Type::BYTEA_ARRAY),
+        (&at, Type::INT8),
     ];
     session.rows(PUT_RECORDS, &given).map_err(sql(engine))?;
+    Ok(())
+}
+
+fn put_dropped(engine: &Engine, session: &Session, dump: &Dump) -> Result<(), StoreError> {
+    for of_tenant in dump.dropped.chunk_by(|a, b| a.0 == b.0) {
+        for part in of_tenant.chunks(AT_ONCE) {
+            let Some(tenant) = part.first().map(|(tenant, _)| tenant.as_str()) else { continue };
+            let records = || part.iter().map(|(_, record)| record);
+            let kinds: Vec<i32> = records().map(|it| kind_to_wire(it.kind) as i32).collect();
+            let names: Vec<&str> = records().map(|it| it.name.as_str()).collect();
+            let generations: Vec<i64> = records().map(|it| i64::from(it.generation)).collect();
+            let revisions: Vec<i64> = records().map(|it| it.revision.cast_signed()).collect();
+            let given: [Given<'_>; 5] = [
+                (&tenant, Type::TEXT),
+                (&kinds, Type::INT4_ARRAY),
+                (&names, Type::TEXT_ARRAY),
+                (&generations, Type::INT8_ARRAY),
+                (&revisions, Type::INT8_ARRAY),
+            ];
+            session.rows(PUT_DROPPED, &given).map_err(sql(engine))?;
+        }
+    }
     Ok(())
 }
 

@@ -20,7 +20,9 @@ use crate::wire::state::{kind_from_wire, kind_to_wire};
 const LOGGED: &str =
     "SELECT revision, tenant, from_revision, body, history_hash, at_us, acknowledged_us, global_hash
      FROM portreeve_change";
-const RECORD: &str = "SELECT kind, name, generation, revision, body FROM portreeve_record";
+const RECORD: &str = "SELECT kind, name, generation, revision, body, false AS dropped FROM portreeve_record";
+const DROPPED: &str =
+    "SELECT kind, name, generation, revision, NULL::bytea AS body, true AS dropped FROM portreeve_dropped";
 const CELL: &str = "SELECT tenant, revision, history_hash FROM portreeve_cell";
 
 /// A revision as the database holds it.
@@ -217,7 +219,8 @@ pub(super) fn record(
     kind: RecordKind,
     name: &Name,
 ) -> Result<Option<StoredRecord>, StoreFault> {
-    let sql = format!("{RECORD} WHERE tenant = $1 AND kind = $2 AND name = $3");
+    let is = "WHERE tenant = $1 AND kind = $2 AND name = $3";
+    let sql = format!("{RECORD} {is} UNION ALL {DROPPED} {is}");
     let kind = kind_to_wire(kind) as i32;
     let given: [super::Given<'_>; 3] =
         [(&tenant.as_str(), Type::TEXT), (&kind, Type::INT4), (&name.as_str(), Type::TEXT)];
@@ -232,11 +235,40 @@ pub(super) fn named(
     tenant: &Name,
     names: &[&str],
 ) -> Result<BTreeMap<(RecordKind, Name), StoredRecord>, StoreFault> {
-    let sql = format!("{RECORD} WHERE tenant = $1 AND name = ANY ($2)");
+    let is = "WHERE tenant = $1 AND name = ANY ($2)";
+    let sql = format!("{RECORD} {is} UNION ALL {DROPPED} {is}");
     let given: [super::Given<'_>; 2] = [(&tenant.as_str(), Type::TEXT), (&names, Type::TEXT_ARRAY)];
     let found = session.rows(&sql, &given).map_err(|e| engine.faults.sql("read records", &e))?;
     let records = found.iter().map(|row| record_of(&Columns::of(&engine.faults, row)));
     records.map(|record| record.map(|it| ((it.kind, it.name.clone()), it))).collect()
+}
+
+pub(super) fn settled(
+    engine: &Engine,
+    session: &Session,
+    tenant: &Name,
+    before: Timestamp,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    // The condition of the index `portreeve_record_settled`.
+    let sql = format!(
+        "{RECORD} WHERE tenant = $1 AND (body IS NULL OR kind = 4) AND at_us < $2
+           AND revision < (SELECT oldest FROM portreeve_store) ORDER BY kind, name"
+    );
+    let given: [super::Given<'_>; 2] = [(&tenant.as_str(), Type::TEXT), (&before.as_micros(), Type::INT8)];
+    let found = session.rows(&sql, &given).map_err(|e| engine.faults.sql("read settled records", &e))?;
+    found.iter().map(|row| record_of(&Columns::of(&engine.faults, row))).collect()
+}
+
+pub(super) fn dropped(
+    engine: &Engine,
+    session: &Session,
+    tenant: &Name,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let sql = format!("{DROPPED} WHERE tenant = $1 ORDER BY kind, name");
+    let found = session
+        .rows(&sql, &[(&tenant.as_str(), Type::TEXT)])
+        .map_err(|e| engine.faults.sql("read names let go of", &e))?;
+    found.iter().map(|row| record_of(&Columns::of(&engine.faults, row))).collect()
 }
 
 fn record_of(columns: &Columns<'_>) -> Result<StoredRecord, StoreFault> {
@@ -248,6 +280,7 @@ fn record_of(columns: &Columns<'_>) -> Result<StoredRecord, StoreFault> {
         generation: generation.map_err(|_| columns.faults.damaged("a generation is out of range"))?,
         revision: columns.number(3)?,
         body: body.map(Bytes::copy_from_slice),
+        dropped: columns.get(5)?,
     })
 }
 

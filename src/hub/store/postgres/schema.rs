@@ -12,8 +12,9 @@ use crate::core::time::Timestamp;
 use crate::hub::store::side::next_epoch;
 use crate::hub::store::{FaultKind, StoreError, StoreFault, StoreIdentity};
 
-pub(super) const SCHEMA_VERSION: i32 = 1;
+pub(super) const SCHEMA_VERSION: i32 = 2;
 
+/// Version 1; a new store is made of it, then brought up like an old one.
 /// Names compare by their bytes everywhere, as in every other engine.
 const SCHEMA_1: &str = r#"
 CREATE TABLE portreeve_store (
@@ -95,6 +96,20 @@ CREATE TABLE portreeve_receipt (
 );
 "#;
 
+/// Version 2 notes when each record was last changed, and names that were let go of.
+const SCHEMA_2: &str = r#"
+ALTER TABLE portreeve_record ADD COLUMN at_us bigint NOT NULL DEFAULT 0;
+CREATE INDEX portreeve_record_settled ON portreeve_record (tenant, at_us) WHERE body IS NULL OR kind = 4;
+CREATE TABLE portreeve_dropped (
+  tenant     text COLLATE "C" NOT NULL,
+  kind       integer NOT NULL,
+  name       text COLLATE "C" NOT NULL,
+  generation bigint NOT NULL,
+  revision   bigint NOT NULL,
+  PRIMARY KEY (tenant, kind, name)
+);
+"#;
+
 const IDENTITY: &str =
     "SELECT version, cluster_id, epoch, parent_epoch, parent_revision FROM portreeve_store";
 
@@ -120,6 +135,7 @@ impl Beginning {
 
 /// Reads which store it is, and makes it where there is none.
 pub(super) fn open(engine: &Engine, now: Timestamp) -> Result<StoreIdentity, StoreFault> {
+    upgrade(engine, now)?;
     for _ in 0..ATTEMPTS_MAX {
         if let Some(identity) = identity(engine)? {
             note_acknowledged(engine, now)?;
@@ -128,6 +144,30 @@ pub(super) fn open(engine: &Engine, now: Timestamp) -> Result<StoreIdentity, Sto
         create(engine, &Beginning::anew(engine)?, |_| Ok(()))?;
     }
     Err(engine.faults.fault(FaultKind::Unreachable, "its schema was neither found nor made"))
+}
+
+/// Brings a store of an older version up, at once or not at all; no hub of an older build may run meanwhile.
+fn upgrade(engine: &Engine, now: Timestamp) -> Result<(), StoreFault> {
+    let mut session = engine.session()?;
+    let sql = |e: super::SqlError| engine.faults.sql("bring its schema up", &e);
+    session.run("BEGIN").map_err(sql)?;
+    let version = match session.rows("SELECT version FROM portreeve_store FOR UPDATE", &[]) {
+        Ok(found) => found.first().and_then(|row| row.try_get::<_, i32>(0).ok()),
+        Err(error) if error.state().is_some_and(|state| state.code() == "42P01") => None,
+        Err(error) => return Err(sql(error)),
+    };
+    if version != Some(1) {
+        session.clean = session.run("ROLLBACK").is_ok();
+        return Ok(());
+    }
+    session.run(SCHEMA_2).map_err(sql)?;
+    let fill = "UPDATE portreeve_record SET at_us = $1";
+    session.rows(fill, &[(&now.as_micros(), Type::INT8)]).map_err(sql)?;
+    session.rows("UPDATE portreeve_store SET version = $1", &[(&SCHEMA_VERSION, Type::INT4)]).map_err(sql)?;
+    session.commit().map_err(sql)?;
+    session.clean = true;
+    tracing::info!(store = engine.faults.place(), version = SCHEMA_VERSION, "brought the store's schema up");
+    Ok(())
 }
 
 /// Which store it is; `None`: there is none.
@@ -175,7 +215,7 @@ pub(super) fn create(
     let mut session = engine.session()?;
     let sql = |e: super::SqlError| engine.faults.sql("make its schema", &e);
     session.run("BEGIN").map_err(sql)?;
-    if let Err(error) = session.run(SCHEMA_1) {
+    if let Err(error) = session.run(SCHEMA_1).and_then(|()| session.run(SCHEMA_2)) {
         // A table that is there, or is being made: another process was first.
         let taken = error.state().is_some_and(|state| matches!(state.code(), "42P07" | "23505" | "42710"));
         session.clean = session.run("ROLLBACK").is_ok();

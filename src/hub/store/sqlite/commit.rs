@@ -34,7 +34,10 @@ pub(super) fn commit(
     writer.acknowledge(*acknowledged)?;
     writer.log(cell, &head.global_hash, revision, &judged.body, at)?;
     for (change, record) in judged.changes.iter().zip(&judged.records) {
-        writer.put(change, record.as_deref())?;
+        match change.dropped {
+            true => writer.drop(change)?,
+            false => writer.put(change, record.as_deref(), at)?,
+        }
     }
     transaction.commit().map_err(sql)?;
     // Read after the store has acknowledged: this is the time a promise may begin at.
@@ -189,20 +192,46 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn put(&self, change: &Change, body: Option<&[u8]>) -> Result<(), StoreError> {
+    /// Takes a record out; of all but a revocation the name is kept.
+    fn drop(&self, change: &Change) -> Result<(), StoreError> {
+        let sql = |e: rusqlite::Error| self.sql(&e);
+        let kind = kind_to_wire(change.kind) as i32;
+        let (tenant, name) = (self.tenant.as_str(), change.name.as_str());
         self.transaction
             .execute(
-                "INSERT INTO record (tenant, kind, name, generation, revision, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                "DELETE FROM record WHERE tenant = ?1 AND kind = ?2 AND name = ?3",
+                params![tenant, kind, name],
+            )
+            .map_err(sql)?;
+        if change.kind == RecordKind::Revocation {
+            return Ok(());
+        }
+        let revision = read::signed(self.file, change.revision)?;
+        self.transaction
+            .execute(
+                "INSERT INTO dropped (tenant, kind, name, generation, revision) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![tenant, kind, name, change.generation, revision],
+            )
+            .map_err(sql)?;
+        Ok(())
+    }
+
+    fn put(&self, change: &Change, body: Option<&[u8]>, at: Timestamp) -> Result<(), StoreError> {
+        self.transaction
+            .execute(
+                "INSERT INTO record (tenant, kind, name, generation, revision, body, at_us)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT (tenant, kind, name) DO UPDATE SET
-                   generation = excluded.generation, revision = excluded.revision, body = excluded.body",
+                   generation = excluded.generation, revision = excluded.revision, body = excluded.body,
+                   at_us = excluded.at_us",
                 params![
                     self.tenant.as_str(),
                     kind_to_wire(change.kind) as i32,
                     change.name.as_str(),
                     change.generation,
                     read::signed(self.file, change.revision)?,
-                    body
+                    body,
+                    at.as_micros()
                 ],
             )
             .map_err(|e| self.sql(&e))?;

@@ -8,9 +8,14 @@ use super::{schema, side};
 use crate::hub::store::{Dump, StoreError};
 
 pub(super) fn dump(connection: &Connection, file: &FileFaults) -> Result<Dump, StoreError> {
-    let cells = read::cells(connection, file)?.into_iter();
-    let images = cells.map(|cell| read::snapshot(connection, file, &cell.tenant));
+    let cells = read::cells(connection, file)?;
+    let images = cells.iter().map(|cell| read::snapshot(connection, file, &cell.tenant));
     let images = images.collect::<Result<Vec<_>, _>>()?;
+    let mut dropped = Vec::new();
+    for cell in &cells {
+        let of_cell = read::dropped(connection, file, &cell.tenant)?;
+        dropped.extend(of_cell.into_iter().map(|record| (cell.tenant.clone(), record)));
+    }
     let spaces = rows(connection, file, "SELECT DISTINCT space FROM item ORDER BY space", [], |row| {
         row.get::<_, String>(0)
     })?;
@@ -29,6 +34,7 @@ pub(super) fn dump(connection: &Connection, file: &FileFaults) -> Result<Dump, S
         identity: schema::identity(file, connection)?,
         head: read::head(connection, file)?,
         cells: images.into_iter().flatten().collect(),
+        dropped,
         items,
         receipts,
         members: read::members(connection, file)?,

@@ -18,6 +18,7 @@ const LOGGED: &str =
     "SELECT revision, tenant, from_revision, body, history_hash, at_us, acknowledged_us, global_hash
      FROM change";
 const RECORD: &str = "SELECT kind, name, generation, revision, body FROM record";
+const DROPPED: &str = "SELECT kind, name, generation, revision, NULL FROM dropped";
 
 /// A revision as SQLite holds it.
 pub(super) fn signed(file: &FileFaults, value: u64) -> Result<i64, StoreFault> {
@@ -121,16 +122,40 @@ pub(super) fn record(
     kind: RecordKind,
     name: &Name,
 ) -> Result<Option<StoredRecord>, StoreFault> {
-    connection
-        .query_row(
-            &format!("{RECORD} WHERE tenant = ?1 AND kind = ?2 AND name = ?3"),
-            params![tenant.as_str(), kind_to_wire(kind) as i32, name.as_str()],
-            raw_record,
-        )
-        .optional()
-        .map_err(|e| file.sql("read a record", &e))?
-        .map(|raw| raw.check(file))
-        .transpose()
+    let given = params![tenant.as_str(), kind_to_wire(kind) as i32, name.as_str()];
+    for (from, dropped) in [(RECORD, false), (DROPPED, true)] {
+        let sql = format!("{from} WHERE tenant = ?1 AND kind = ?2 AND name = ?3");
+        let found = connection.query_row(&sql, given, raw_record).optional();
+        if let Some(raw) = found.map_err(|e| file.sql("read a record", &e))? {
+            return Ok(Some(StoredRecord { dropped, ..raw.check(file)? }));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn settled(
+    connection: &Connection,
+    file: &FileFaults,
+    tenant: &Name,
+    before: Timestamp,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    // The condition of the index `record_settled`.
+    let sql = format!(
+        "{RECORD} WHERE tenant = ?1 AND (body IS NULL OR kind = 4) AND at_us < ?2
+           AND revision < (SELECT oldest FROM meta) ORDER BY kind, name"
+    );
+    let found = rows(connection, file, &sql, params![tenant.as_str(), before.as_micros()], raw_record)?;
+    found.into_iter().map(|raw| raw.check(file)).collect()
+}
+
+pub(super) fn dropped(
+    connection: &Connection,
+    file: &FileFaults,
+    tenant: &Name,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let sql = format!("{DROPPED} WHERE tenant = ?1 ORDER BY kind, name");
+    let found = rows(connection, file, &sql, params![tenant.as_str()], raw_record)?;
+    found.into_iter().map(|raw| Ok(StoredRecord { dropped: true, ..raw.check(file)? })).collect()
 }
 
 pub(super) fn page(
@@ -260,6 +285,7 @@ impl RawRecord {
             generation: self.generation,
             revision: unsigned(file, self.revision)?,
             body: self.body.map(Bytes::from),
+            dropped: false,
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::hub::store::side::next_epoch;
 use crate::hub::store::{FaultKind, StoreFault, StoreIdentity, global_hash};
 
 const APPLICATION_ID: i64 = 0x5052_4856;
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -89,6 +89,20 @@ CREATE TABLE receipt (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Version 3. What is known of a record's time begins with it: `fill` gives the latest it can have been.
+const SCHEMA_3: &str = "
+ALTER TABLE record ADD COLUMN at_us INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX record_settled ON record (tenant, at_us) WHERE body IS NULL OR kind = 4;
+CREATE TABLE dropped (
+  tenant     TEXT NOT NULL REFERENCES cell (tenant),
+  kind       INTEGER NOT NULL,
+  name       TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  revision   INTEGER NOT NULL,
+  PRIMARY KEY (tenant, kind, name)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Opens the writing connection.
 pub(super) fn open(file: &FileFaults, now: Timestamp) -> Result<Connection, StoreFault> {
     make_private(file)?;
@@ -103,7 +117,7 @@ pub(super) fn open(file: &FileFaults, now: Timestamp) -> Result<Connection, Stor
     match pragma(file, &connection, "user_version")? {
         0 => create(file, &mut connection)?,
         SCHEMA_VERSION => {}
-        _ => upgrade(file, &mut connection)?,
+        version => upgrade(file, &mut connection, version, now)?,
     }
     restrict(file)?;
     // Whoever wrote the last commit may have ended before it was acknowledged: from now on it is.
@@ -225,16 +239,25 @@ fn create(file: &FileFaults, connection: &mut Connection) -> Result<(), StoreFau
         .map_err(sql)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
     to_version_2(file, &transaction)?;
+    to_version_3(file, &transaction, Timestamp::default())?;
     transaction.commit().map_err(sql)?;
     tracing::info!(file = %file.path().display(), "made an empty store");
     Ok(())
 }
 
 /// Brings a store of an older version up, at once or not at all.
-fn upgrade(file: &FileFaults, connection: &mut Connection) -> Result<(), StoreFault> {
+fn upgrade(
+    file: &FileFaults,
+    connection: &mut Connection,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), StoreFault> {
     let sql = |e: rusqlite::Error| file.sql("bring its schema up", &e);
     let transaction = connection.transaction().map_err(sql)?;
-    to_version_2(file, &transaction)?;
+    if version < 2 {
+        to_version_2(file, &transaction)?;
+    }
+    to_version_3(file, &transaction, now)?;
     transaction.commit().map_err(sql)?;
     tracing::info!(file = %file.path().display(), version = SCHEMA_VERSION, "brought the store's schema up");
     Ok(())
@@ -259,6 +282,14 @@ fn to_version_2(file: &FileFaults, connection: &Connection) -> Result<(), StoreF
     }
     connection.execute("UPDATE meta SET global_hash = ?1", params![hash]).map_err(sql)?;
     connection.pragma_update(None, "user_version", 2).map_err(sql)
+}
+
+/// Version 3 notes when each record was last changed, and names that were let go of.
+fn to_version_3(file: &FileFaults, connection: &Connection, now: Timestamp) -> Result<(), StoreFault> {
+    let sql = |e: rusqlite::Error| file.sql("bring its schema up", &e);
+    connection.execute_batch(SCHEMA_3).map_err(sql)?;
+    connection.execute("UPDATE record SET at_us = ?1", params![now.as_micros()]).map_err(sql)?;
+    connection.pragma_update(None, "user_version", 3).map_err(sql)
 }
 
 fn restrict(file: &FileFaults) -> Result<(), StoreFault> {

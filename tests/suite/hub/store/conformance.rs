@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use portreeve::core::id::{Name, Position};
 use portreeve::core::identity::{
-    Identity, IdentityStatus, IdentityType, Owner, Record, RecordKind, Resource,
+    Identity, IdentityStatus, IdentityType, Owner, Record, RecordKind, Resource, Revocation, RevocationTarget,
 };
 use portreeve::core::time::Timestamp;
 use portreeve::hub::store::{
     ChangeSet, Conflict, ConflictKind, Edit, EditName, Expect, FaultKind, Head, ITEM_BYTES_MAX, ItemConflict,
-    StateStore, StoreError, StoredMember, StoredReceipt, global_hash,
+    StateStore, StoreError, StoredMember, StoredReceipt, StoredRecord, global_hash,
 };
 use portreeve::wire::state::{decode_body, history_hash};
 
@@ -84,6 +84,7 @@ pub(super) fn conformance(open: &dyn Fn() -> Box<dyn StateStore>) {
     assert!(after.iter().all(|logged| logged.acknowledged_at.is_some_and(|at| at >= logged.at)));
     follows_its_own_log(&*again);
     trims(&*again);
+    lets_go(&*again);
     begins_epochs(again, open);
 }
 
@@ -315,6 +316,70 @@ fn trims(store: &dyn StateStore) {
     assert_eq!(logged.global_hash, chained);
 }
 
+fn revocation() -> Record {
+    Record::Revocation(Arc::new(Revocation {
+        target: RevocationTarget::Credential(name("k")),
+        reason: "r".into(),
+        requested_by: "t".into(),
+        at: Timestamp::from_seconds(1),
+    }))
+}
+
+/// Only tombstones and revocations are let go of, once the log no longer speaks of them; and of all but
+/// revocations the name is kept.
+fn lets_go(store: &dyn StateStore) {
+    let tenant = name("let-go");
+    let now = || store.record(&tenant, RecordKind::Resource, &name("live")).unwrap().unwrap().revision;
+    let commit =
+        |edits: Vec<Edit>| store.commit(&ChangeSet { tenant: tenant.clone(), stands_at: None, edits }, &[]);
+    let mut change = put("let-go", &[("gone", resource("1")), ("live", resource("1"))]);
+    change.edits.push(Edit::new(RecordKind::Revocation, name("r1"), Some(revocation())));
+    store.commit(&change, &[]).unwrap();
+    commit(vec![Edit::new(RecordKind::Resource, name("gone"), None)]).unwrap();
+    let far = Timestamp::from_seconds(1 << 40);
+    let named = |records: Vec<StoredRecord>| -> Vec<String> {
+        records.iter().map(|record| record.name.to_string()).collect()
+    };
+    assert_eq!(named(store.settled(&tenant, far).unwrap()), Vec::<String>::new(), "the log speaks of them");
+    store.trim(u64::MAX).unwrap();
+    let settled = store.settled(&tenant, far).unwrap();
+    assert_eq!(settled, store.settled(&tenant, far).unwrap());
+    let mut names = named(settled);
+    names.sort();
+    assert_eq!(names, ["gone", "r1"]);
+    assert_eq!(
+        named(store.settled(&tenant, Timestamp::from_micros(i64::MIN)).unwrap()),
+        Vec::<String>::new()
+    );
+    assert_eq!(named(store.settled(&name("b"), far).unwrap()), Vec::<String>::new(), "of another tenant");
+    // What is live, was never there, or is gone already is not let go of.
+    let live = commit(vec![Edit::drop(RecordKind::Resource, name("live"))]);
+    assert!(matches!(live, Err(StoreError::Malformed { .. })), "{live:?}");
+    let never = commit(vec![Edit::drop(RecordKind::Resource, name("never"))]);
+    assert_eq!(conflict(never), ConflictKind::Missing);
+    assert_eq!(now(), store.snapshot(&tenant).unwrap().unwrap().position.revision - 1);
+    let drops = || {
+        commit(vec![
+            Edit::drop(RecordKind::Resource, name("gone")),
+            Edit::drop(RecordKind::Revocation, name("r1")),
+        ])
+    };
+    let done = drops().unwrap();
+    assert!(done.changes.iter().all(|change| change.dropped && change.record.is_none()));
+    assert_eq!(decode_body(&store.logged(done.revision).unwrap().unwrap().body).unwrap(), done.changes);
+    assert_eq!(conflict(drops()), ConflictKind::Removed);
+    assert_eq!(named(store.snapshot(&tenant).unwrap().unwrap().records), ["live"]);
+    assert_eq!(store.counts(&tenant).unwrap(), [(RecordKind::Resource, 1)]);
+    assert_eq!(named(store.settled(&tenant, far).unwrap()), Vec::<String>::new());
+    let kept = store.dropped(&tenant).unwrap();
+    let held: Vec<_> = kept.iter().map(|it| (it.name.as_str(), it.generation, it.dropped)).collect();
+    assert_eq!(held, [("gone", 1, true)]);
+    assert_eq!(store.record(&tenant, RecordKind::Resource, &name("gone")).unwrap().as_ref(), kept.first());
+    assert_eq!(store.record(&tenant, RecordKind::Revocation, &name("r1")).unwrap(), None);
+    let again = store.commit(&put("let-go", &[("gone", resource("2"))]), &[]);
+    assert_eq!(conflict(again), ConflictKind::Removed, "a name that was let go of was used again");
+}
+
 /// After a restore: above what anybody saw, from a parent that is named, with nothing promised.
 fn begins_epochs(store: Box<dyn StateStore>, open: &dyn Fn() -> Box<dyn StateStore>) {
     let before = store.heartbeat().unwrap();
@@ -359,7 +424,10 @@ pub(super) fn follows_its_own_log(store: &dyn StateStore) {
         assert_eq!(logged.global_hash, global);
         for change in decode_body(&logged.body).unwrap() {
             let key = (logged.tenant.clone(), change.kind, change.name);
-            records.insert(key, (change.revision, change.record.is_some()));
+            match change.dropped {
+                true => records.remove(&key),
+                false => records.insert(key, (change.revision, change.record.is_some())),
+            };
         }
     }
     assert_eq!(store.heartbeat().unwrap(), Head { position: store.head().unwrap(), global_hash: global });

@@ -32,6 +32,27 @@ fn postgres_conforms() {
     conformance(&|| Box::new(open(&settings)));
 }
 
+/// What version 2 added is taken away again.
+const BACK_TO_VERSION_1: &str = "DROP TABLE portreeve_dropped; DROP INDEX portreeve_record_settled;
+    ALTER TABLE portreeve_record DROP COLUMN at_us; UPDATE portreeve_store SET version = 1";
+
+#[test]
+fn a_store_of_version_1_is_brought_up() {
+    let Some(server) = shared() else { return };
+    let settings = server.database("older");
+    let seen = |store: &PostgresStore| (store.heartbeat().unwrap(), store.snapshot(&name("a")).unwrap());
+    let store = open(&settings);
+    store.commit(&put("a", &[("x", resource("1"))]), &[]).unwrap();
+    let before = seen(&store);
+    drop(store);
+    server.psql("older", BACK_TO_VERSION_1);
+    let store = open(&settings);
+    assert_eq!(seen(&store), before);
+    store.commit(&put("a", &[("x", resource("2"))]), &[]).unwrap();
+    drop(store);
+    open(&settings).commit(&put("a", &[("y", resource("1"))]), &[]).unwrap();
+}
+
 #[test]
 fn many_may_open_an_empty_database_at_once_and_share_it() {
     let Some(server) = shared() else { return };
@@ -75,10 +96,10 @@ fn what_cannot_be_used_is_refused_without_the_password() {
     let Some(server) = shared() else { return };
     let settings = server.database("used");
     drop(open(&settings));
-    server.psql("used", "UPDATE portreeve_store SET version = 2");
+    server.psql("used", "UPDATE portreeve_store SET version = 3");
     let newer = PostgresStore::open(&settings, HandClock::new()).unwrap_err();
     assert_eq!(newer.kind(), FaultKind::Newer);
-    assert!(newer.to_string().contains("version 2, this build knows 1"), "{newer}");
+    assert!(newer.to_string().contains("version 3, this build knows 2"), "{newer}");
     server.psql("used", "DROP TABLE portreeve_store; CREATE TABLE portreeve_store (x int)");
     let other = PostgresStore::open(&settings, HandClock::new()).unwrap_err();
     assert_eq!(other.kind(), FaultKind::Damaged);

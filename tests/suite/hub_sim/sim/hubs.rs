@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubSettings, Scope, StoreSettings, StreamSecurity, StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubSettings, RetentionSettings, Scope, StoreSettings, StreamSecurity,
+    StreamSettings,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
@@ -98,6 +100,11 @@ impl HubHost {
             admins: Vec::new(),
             // Nothing is held: an approval would only be one more change.
             guard: GuardLimits { count: u32::MAX, percent: 100, ..GuardLimits::default() },
+            retention: RetentionSettings {
+                log: Duration::from_secs(8),
+                past_end: Duration::from_secs(2),
+                look_every: Duration::from_secs(3),
+            },
             access: AccessSettings {
                 security: StreamSecurity::CleartextOnLoopback,
                 default_scope: Scope::All,

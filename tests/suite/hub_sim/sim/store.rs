@@ -29,6 +29,8 @@ pub(crate) struct Contents {
     oldest: u64,
     cells: BTreeMap<Name, CellPosition>,
     records: BTreeMap<RecordKey, StoredRecord>,
+    changed: BTreeMap<RecordKey, Timestamp>,
+    dropped: BTreeMap<RecordKey, StoredRecord>,
     log: BTreeMap<u64, Logged>,
     members: BTreeMap<(String, [u8; 16]), StoredMember>,
     items: BTreeMap<(String, String), Item>,
@@ -91,6 +93,8 @@ impl Disk {
             oldest: 1,
             cells: BTreeMap::new(),
             records: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             log: BTreeMap::new(),
             members: BTreeMap::new(),
             items: BTreeMap::new(),
@@ -173,7 +177,8 @@ impl MemoryStore {
 
 impl Contents {
     fn record(&self, tenant: &Name, kind: RecordKind, name: &Name) -> Option<&StoredRecord> {
-        self.records.get(&(tenant.clone(), kind.as_str(), name.clone()))
+        let key = (tenant.clone(), kind.as_str(), name.clone());
+        self.records.get(&key).or_else(|| self.dropped.get(&key))
     }
 
     fn of<'a>(&'a self, tenant: &'a Name) -> impl Iterator<Item = &'a StoredRecord> {
@@ -187,6 +192,13 @@ impl Contents {
         };
         let conflict = |why| StoreError::from(Conflict { kind: edit.kind, name: name.clone(), why });
         let generation = match self.record(tenant, edit.kind, &name) {
+            Some(held) if edit.drops && !held.dropped => {
+                if held.body.is_some() && edit.kind != RecordKind::Revocation {
+                    let why = "a live record cannot be let go of".to_owned();
+                    return Err(StoreError::Malformed { tenant: tenant.clone(), why });
+                }
+                held.generation
+            }
             Some(StoredRecord { body: None, .. }) => return Err(conflict(ConflictKind::Removed)),
             None if edit.record.is_none() => return Err(conflict(ConflictKind::Missing)),
             None => 1,
@@ -197,7 +209,8 @@ impl Contents {
                 held.generation + u32::from(edit.reinstates || moves)
             }
         };
-        Ok(Change { kind: edit.kind, name, generation, revision, record: edit.record.clone() })
+        let record = edit.record.clone();
+        Ok(Change { kind: edit.kind, name, generation, revision, record, dropped: edit.drops })
     }
 
     fn expect(&self, tenant: &Name, expected: &Expect) -> Result<(), StoreError> {
@@ -252,7 +265,17 @@ impl Contents {
         for (change, body) in changes.iter().zip(records) {
             let key = (tenant.clone(), change.kind.as_str(), change.name.clone());
             let (kind, name, generation) = (change.kind, change.name.clone(), change.generation);
-            self.records.insert(key, StoredRecord { kind, name, generation, revision, body });
+            let dropped = change.dropped;
+            let record = StoredRecord { kind, name, generation, revision, body, dropped };
+            self.changed.insert(key.clone(), at);
+            if !dropped {
+                self.records.insert(key, record);
+                continue;
+            }
+            self.records.remove(&key);
+            if kind != RecordKind::Revocation {
+                self.dropped.insert(key, record);
+            }
         }
         let logged = Logged {
             revision,
@@ -428,6 +451,25 @@ impl StateStore for MemoryStore {
 
     fn oldest(&self) -> Result<u64, StoreError> {
         self.read(|held| Ok(held.oldest))
+    }
+
+    fn settled(&self, tenant: &Name, before: Timestamp) -> Result<Vec<StoredRecord>, StoreError> {
+        self.read(|held| {
+            let settled = held.records.iter().filter(|(key, record)| {
+                let spoken_for = record.body.is_some() && record.kind != RecordKind::Revocation;
+                key.0 == *tenant
+                    && !spoken_for
+                    && held.changed[*key] < before
+                    && record.revision < held.oldest
+            });
+            Ok(settled.map(|(_, record)| record.clone()).collect())
+        })
+    }
+
+    fn dropped(&self, tenant: &Name) -> Result<Vec<StoredRecord>, StoreError> {
+        self.read(|held| {
+            Ok(held.dropped.iter().filter(|(key, _)| key.0 == *tenant).map(|(_, it)| it.clone()).collect())
+        })
     }
 
     fn trim(&self, before: u64) -> Result<(), StoreError> {
