@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use prost::Message as _;
 
@@ -30,6 +32,21 @@ enum Stage {
     Tail(Box<Snapshot>),
 }
 
+/// A frame that was read, and the bytes up to its end.
+struct Part {
+    frame: Frame,
+    holds: Holds,
+    bytes: u64,
+}
+
+enum Holds {
+    Records(Vec<Change>),
+    Payload(Vec<u8>),
+}
+
+/// Parts that are read ahead: one is decoded while the one before is put in place.
+const AHEAD: usize = 1;
+
 /// Puts a file's cell into `state`. The file is never in memory as a whole.
 pub(super) fn read(path: &Path, state: &Snapshot, keys: &[proto::SigningKey]) -> Result<Replayed, String> {
     let file = File::open(path).map_err(text)?;
@@ -45,32 +62,66 @@ pub(super) fn read(path: &Path, state: &Snapshot, keys: &[proto::SigningKey]) ->
         Some((Frame::Manifest, payload)) => proto::Manifest::decode(&*payload).map_err(text)?,
         _ => return Err("it has no manifest".to_owned()),
     };
+    let begins = frames.bytes();
+    thread::scope(|scope| {
+        let (give, parts) = sync_channel(AHEAD);
+        scope.spawn(move || {
+            // Whoever takes them may have given up.
+            while let Some(part) = next(&mut frames).transpose()
+                && give.send(part).is_ok()
+            {}
+        });
+        put(&parts, begins, manifest, state, keys)
+    })
+}
+
+/// The next part, its records decoded.
+fn next(frames: &mut Frames<impl std::io::Read>) -> Result<Option<Part>, String> {
+    let Some((frame, payload)) = frames.next()? else { return Ok(None) };
+    let holds = match frame {
+        Frame::Chunk => Holds::Records(decode(&payload)?),
+        _ => Holds::Payload(payload),
+    };
+    Ok(Some(Part { frame, holds, bytes: frames.bytes() }))
+}
+
+/// Puts what follows a manifest into `state`.
+fn put(
+    parts: &Receiver<Result<Part, String>>,
+    begins: u64,
+    manifest: proto::Manifest,
+    state: &Snapshot,
+    keys: &[proto::SigningKey],
+) -> Result<Replayed, String> {
     let base = base(&manifest)?;
     let mut stage = Stage::Records(Box::new(state.rebuild(&base).map_err(text)?), 0);
     let mut history = base.history_hash;
-    let mut base_bytes = frames.bytes();
-    while let Some((frame, payload)) = frames.next()? {
-        stage = match (stage, frame) {
-            (_, Frame::Manifest) => return Err("it has two manifests".to_owned()),
-            (Stage::Records(mut rebuild, count), Frame::Chunk) => {
-                let changes = decode(&payload)?;
+    let (mut base_bytes, mut bytes) = (begins, begins);
+    for part in parts {
+        let part = part?;
+        bytes = part.bytes;
+        stage = match (stage, part.holds) {
+            (Stage::Records(mut rebuild, count), Holds::Records(changes)) => {
                 rebuild.put(&changes).map_err(text)?;
                 Stage::Records(rebuild, count + changes.len() as u64)
             }
-            (Stage::Tail(_), Frame::Chunk) => return Err("it has records behind changes".to_owned()),
-            (stage, frame) => {
+            (Stage::Tail(_), Holds::Records(_)) => return Err("it has records behind changes".to_owned()),
+            (_, Holds::Payload(_)) if part.frame == Frame::Manifest => {
+                return Err("it has two manifests".to_owned());
+            }
+            (stage, Holds::Payload(payload)) => {
                 let held = stage.whole(&manifest)?;
-                let next = follow(&held, frame, &payload, &base.cell, &manifest, keys, &mut history)?;
+                let next = follow(&held, part.frame, &payload, &base.cell, &manifest, keys, &mut history)?;
                 Stage::Tail(Box::new(next))
             }
         };
-        if !matches!(frame, Frame::Delta | Frame::Urgent) {
-            base_bytes = frames.bytes();
+        if !matches!(part.frame, Frame::Delta | Frame::Urgent) {
+            base_bytes = bytes;
         }
     }
     let snapshot = stage.whole(&manifest)?;
     let magic = MAGIC.len() as u64;
-    let (base_bytes, bytes) = (magic + base_bytes, magic + frames.bytes());
+    let (base_bytes, bytes) = (magic + base_bytes, magic + bytes);
     Ok(Replayed { snapshot, manifest, cell: base.cell, base_bytes, bytes })
 }
 

@@ -73,8 +73,14 @@ impl World {
         {
             self.violated(format!("{name} allowed {token:?}, which a hub said was refused everywhere"));
         }
+        // A receipt speaks of the commit it is of: a denial that began anew after it is another one, also
+        // where a store that was put back has lost what lifted the first.
         let receipts = self.receipts.get(&(name.clone(), hex(&incarnation)));
-        if killed_since.is_some() && !copied && receipts.is_some_and(|tokens| tokens.contains(&token)) {
+        let receipt = receipts.and_then(|tokens| tokens.get(&token)).copied();
+        if let (Some(killed), Some(committed)) = (killed_since, receipt)
+            && killed <= committed
+            && !copied
+        {
             self.violated(format!("{name} allowed {token:?}, against its own receipt"));
         }
     }
@@ -104,19 +110,23 @@ impl World {
         if answer.status != 200 || is_old {
             return;
         }
-        let covered: Vec<Token> = {
+        let (committed, covered): (Us, Vec<Token>) = {
             let truth = self.truth.lock();
             let of = truth.moments().iter().rev().find(|moment| moment.revision == revision);
             let Some(of) = of else { return };
             let since = |token: &&Token| truth.denied_since(token, true).is_some_and(|at| at <= of.at);
             let of_it = |token: &&Token| of.tenant.as_ref() == Some(&token.tenant);
-            self.tokens.iter().filter(of_it).filter(since).cloned().collect()
+            (of.at, self.tokens.iter().filter(of_it).filter(since).cloned().collect())
         };
         let members = answer.body["members"].as_array().cloned().unwrap_or_default();
         for member in members.iter().filter(|member| member["state"] == "in_force") {
             let text = |key: &str| member[key].as_str().unwrap_or_default().to_owned();
             let key = (text("spoke_id"), text("incarnation"));
-            self.receipts.entry(key).or_default().extend(covered.iter().cloned());
+            let receipts = self.receipts.entry(key).or_default();
+            for token in &covered {
+                let newest = receipts.entry(token.clone()).or_default();
+                *newest = committed.max(*newest);
+            }
             self.report.count("member in force");
         }
         // A store that was put back may have lost members whose leases still run: its hub cannot

@@ -48,7 +48,7 @@ pub(crate) struct World {
     /// Since when a token is refused everywhere, as a hub has said.
     pub(crate) settled: BTreeMap<Token, Us>,
     /// What each incarnation has acknowledged, as a hub has said.
-    pub(crate) receipts: BTreeMap<(String, String), BTreeSet<Token>>,
+    pub(crate) receipts: BTreeMap<(String, String), BTreeMap<Token, Us>>,
     pub(crate) effective: BTreeSet<(u32, u64)>,
     /// How every cell shall be at a head of the store.
     pub(crate) expects: Option<(Position, Vec<Expected>)>,
