@@ -200,7 +200,8 @@ impl Hub {
         let (api, stream, metrics) = (free(), free(), free());
         let text = format!(
             "hub: {{ store: \"sqlite://hub.db\", data_dir: . }}\n\
-             state: {{ address: \"{stream}\", insecure_cleartext_loopback: true }}\n\
+             state: {{ address: \"{stream}\" }}\n\
+             revocation: {{ guard: {{ count: 1000000, percent: 100 }} }}\n\
              api: {{ address: \"{api}\", admin_token_file: admin.token }}\n\
              metrics: {{ address: \"{metrics}\" }}\n\
              log: {{ level: warn }}\n"
