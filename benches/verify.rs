@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portreeve::core::credential::{
-    Algorithm, Expected, FingerprintKey, MintedKey, Presented, TokenCache, Verified, api_key_fingerprint,
-    verify, verify_api_key,
+    Algorithm, Expected, FingerprintKey, MintedKey, Possession, Presented, TokenCache, Verified,
+    api_key_fingerprint, verify, verify_api_key,
 };
 use portreeve::core::identity::{CredentialKind, CredentialStatus, CredentialView};
 use portreeve::core::time::Clock as _;
@@ -75,7 +75,12 @@ fn run(criterion: &mut Criterion, label: &str, algorithm: Algorithm, cache: &dyn
     let presented = Presented::bearer(issuer.sign(&issuer.header(), &claims).as_bytes());
     let tenant = name("demo");
     let audiences = [Arc::from(AUDIENCE)];
-    let expected = Expected { tenant: &tenant, audiences: &audiences, clock_skew: Duration::from_secs(30) };
+    let expected = Expected {
+        tenant: &tenant,
+        audiences: &audiences,
+        clock_skew: Duration::from_secs(30),
+        possession: Possession::default(),
+    };
     let issuers = |iss: &str| (iss == issuer.iss()).then(|| (name("main"), &record));
     let fingerprint = FingerprintKey::new([9; 32]);
     let once = || verify(black_box(&presented), &expected, &issuers, now, cache, &fingerprint);

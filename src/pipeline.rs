@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::credential::{
-    Expected, FingerprintKey, Kind, TokenCache, Verification, Verified, verify, verify_api_key,
+    Expected, FingerprintKey, Kind, KnownCertificates, Possession, ProvenRequest, ReplayMemory, Seen,
+    TokenCache, Verification, Verified, verify, verify_api_key, verify_certificate,
 };
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Withdrawal,
@@ -62,6 +63,7 @@ pub struct Pipeline {
     cache: Arc<dyn TokenCache>,
     memory: Arc<dyn PolicyMemory>,
     fingerprint: FingerprintKey,
+    replay: Option<Arc<dyn ReplayMemory>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -80,7 +82,13 @@ impl Pipeline {
         memory: Arc<dyn PolicyMemory>,
         fingerprint: FingerprintKey,
     ) -> Self {
-        Self { state, clock, evidence, cache, memory, fingerprint }
+        Self { state, clock, evidence, cache, memory, fingerprint, replay: None }
+    }
+
+    /// Takes signed proofs of possession, each once. Without a memory of them, none is taken.
+    #[must_use]
+    pub fn with_replay_memory(self, replay: Arc<dyn ReplayMemory>) -> Self {
+        Self { replay: Some(replay), ..self }
     }
 
     /// Reserves evidence for a request, before anything is decided about it.
@@ -103,7 +111,7 @@ impl Pipeline {
         // waits for the old state's last reader therefore waits for this decision.
         let lease = self.state.lease();
         let snapshot = self.state.load();
-        let verdict = self.decide(&snapshot, lease, exchange, &mut NoWitness);
+        let verdict = self.decide(&snapshot, lease, exchange, Proofs::AreTaken, &mut NoWitness);
         pending.commit(verdict, Arc::clone(&exchange.rules.upstream))
     }
 
@@ -112,7 +120,7 @@ impl Pipeline {
         let mut steps = Vec::new();
         let lease = self.state.lease();
         let snapshot = self.state.load();
-        let verdict = self.decide(&snapshot, lease, exchange, &mut steps);
+        let verdict = self.decide(&snapshot, lease, exchange, Proofs::AreLookedAt, &mut steps);
         (verdict, steps)
     }
 
@@ -131,7 +139,7 @@ impl Pipeline {
         let turned = if exchange.rules.anonymous {
             None
         } else if snapshot.root() != judged {
-            self.decide(&snapshot, lease, exchange, &mut NoWitness).reason()
+            self.decide(&snapshot, lease, exchange, Proofs::AreLookedAt, &mut NoWitness).reason()
         } else {
             let freshness = lease.freshness(now, &exchange.rules.staleness);
             freshness.stale.then_some(Reason::StateStale)
@@ -148,6 +156,7 @@ impl Pipeline {
         snapshot: &Snapshot,
         lease: Lease,
         exchange: &Exchange,
+        proofs: Proofs,
         witness: &mut impl Witness,
     ) -> Verdict {
         let now = self.clock.now();
@@ -180,7 +189,7 @@ impl Pipeline {
             witness.step("state", || format!("nothing has arrived of tenant `{}`", service.tenant));
             return judgement.refuse(Reason::StateAbsent);
         }
-        let case = Case { snapshot, service, exchange, now };
+        let case = Case { snapshot, service, exchange, now, proofs };
         match self.judge(&case, &mut judgement, witness) {
             Err(reason) => judgement.refuse(reason),
             Ok(()) if freshness.stale => {
@@ -234,25 +243,65 @@ impl Pipeline {
     }
 
     fn verify(&self, case: &Case<'_>) -> Result<Verification, Reason> {
-        let presented = match &case.exchange.presentation {
-            Presentation::Nothing => return Err(Reason::CredentialMissing),
-            Presentation::Malformed => return Err(Reason::CredentialMalformed),
-            Presentation::One(presented) => presented,
-        };
-        let tenant = &case.service.tenant;
-        if presented.kind() == Kind::ApiKey {
-            let known = |place: &[u8; 32]| case.snapshot.credential_of(tenant, CredentialKind::ApiKey, place);
-            let verified = verify_api_key(presented, tenant, &known, &self.fingerprint)?;
-            return Ok(Verification { verified: Arc::new(verified), cached: false });
-        }
-        let rules = &case.exchange.rules;
-        let expected = Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew };
+        let (tenant, rules) = (&case.service.tenant, &case.exchange.rules);
         let issuers = |iss: &str| {
             let held = case.snapshot.issuer_of(tenant, iss)?;
             Some((held.name.clone(), held.value.as_deref()?))
         };
-        verify(presented, &expected, &issuers, case.now.wall, &*self.cache, &self.fingerprint)
+        let known = |kind| move |place: &[u8; 32]| case.snapshot.credential_of(tenant, kind, place);
+        let by_itself = |verified| Verification { verified: Arc::new(verified), cached: false, proof: None };
+        let certificate = case.exchange.certificate.as_deref();
+        let presented = match (&case.exchange.presentation, certificate) {
+            (Presentation::Nothing, None) => return Err(Reason::CredentialMissing),
+            (Presentation::Nothing, Some(certificate)) => {
+                let records = known(CredentialKind::Certificate);
+                let known = KnownCertificates { tenant, records: &records, issuers: &issuers };
+                let now = case.now.wall;
+                return verify_certificate(certificate, &known, rules.clock_skew, now, &self.fingerprint)
+                    .map(by_itself);
+            }
+            (Presentation::Malformed, _) => return Err(Reason::CredentialMalformed),
+            (Presentation::One(presented), _) => presented,
+        };
+        if presented.kind() == Kind::ApiKey {
+            let records = known(CredentialKind::ApiKey);
+            return verify_api_key(presented, tenant, &records, &self.fingerprint).map(by_itself);
+        }
+        let request = rules.public_origin.as_deref().map(|origin| ProvenRequest {
+            method: &case.exchange.method,
+            origin,
+            path: &case.exchange.path,
+        });
+        let possession = Possession { certificate: certificate.map(|held| &held.thumbprint), request };
+        let expected =
+            Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew, possession };
+        let now = case.now.wall;
+        let found = verify(presented, &expected, &issuers, now, &*self.cache, &self.fingerprint)?;
+        self.take_once(case.proofs, found)
     }
+
+    /// Refuses a proof that was taken before.
+    fn take_once(&self, proofs: Proofs, found: Verification) -> Result<Verification, Reason> {
+        let Some(proof) = &found.proof else { return Ok(found) };
+        let memory = self.replay.as_ref().ok_or(Reason::CredentialUnbound)?;
+        if proofs == Proofs::AreLookedAt {
+            return Ok(found);
+        }
+        match memory.first(proof) {
+            Seen::First => Ok(found),
+            Seen::Again => Err(Reason::CredentialUnbound),
+            Seen::Full => Err(Reason::Overloaded),
+        }
+    }
+}
+
+/// What becomes of a proof of possession.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proofs {
+    /// It is used up.
+    AreTaken,
+    /// It was used up by this same request, or is not to be.
+    AreLookedAt,
 }
 
 /// What one decision is about: one state, one request, one time.
@@ -261,6 +310,7 @@ struct Case<'a> {
     service: &'a ServiceRef,
     exchange: &'a Exchange,
     now: Now,
+    proofs: Proofs,
 }
 
 impl Case<'_> {

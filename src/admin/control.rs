@@ -24,6 +24,8 @@ pub struct ExplainRequest {
     pub token: Option<String>,
     /// An API key.
     pub api_key: Option<String>,
+    /// The certificate that the caller shows, in PEM.
+    pub certificate: Option<String>,
     /// The method.
     pub method: String,
     /// The path, with or without a query.

@@ -6,13 +6,14 @@ use crate::admin::{ExplainRequest, ExplainStep, Explanation};
 use crate::core::credential::Presented;
 use crate::core::evidence::Door;
 use crate::core::policy::{CanonicalPath, Exchange, Presentation, Reason};
-use crate::pep::Routes;
+use crate::pep::{CallerCertificates, Routes};
 use crate::pipeline::Pipeline;
 
 /// A proxy listener as explanations need it.
 pub(super) struct Explained {
     pub(super) listener: Arc<str>,
     pub(super) routes: Routes,
+    pub(super) certificates: CallerCertificates,
 }
 
 /// Explains `request` on one of `listeners`.
@@ -53,6 +54,12 @@ pub(super) fn explain(
         (None, Some(key)) => Presentation::One(Presented::key(key.as_bytes())),
         (None, None) => Presentation::Nothing,
     };
+    let shown = request.certificate.as_deref().map(|pem| chosen.certificates.shown(pem));
+    let certificate = match shown {
+        Some(None) => return Err("`certificate` is not one certificate in PEM".to_owned()),
+        Some(certificate) => certificate,
+        None => None,
+    };
     let exchange = Exchange {
         listener: Arc::clone(&chosen.listener),
         door: Door::Proxy,
@@ -61,6 +68,7 @@ pub(super) fn explain(
         service: route.service.clone(),
         rules: Arc::clone(&route.rules),
         presentation,
+        certificate,
         peer: None,
         trace_id: [0; 16],
     };

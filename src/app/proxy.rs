@@ -16,7 +16,8 @@ use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
-    ANSWERS_MAX, Bound, ENTRIES_MAX, PolicyAnswers, Running as Listening, Serves, VerifiedTokens,
+    ANSWERS_MAX, Bound, ENTRIES_MAX, PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening, Serves,
+    VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -96,7 +97,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let answers = Arc::new(PolicyAnswers::new(ANSWERS_MAX));
     let pipeline =
         Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
-    let pipeline = Arc::new(pipeline);
+    let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
+    let pipeline = Arc::new(pipeline.with_replay_memory(Arc::new(proofs)));
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let core = Core { pipeline, cache, metrics, condition, incarnation };

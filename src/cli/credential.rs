@@ -1,7 +1,14 @@
 //! `portreeve credential`: credentials as the hub knows them, never the secret.
 
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
 
 use crate::cli::api_key;
@@ -63,6 +70,9 @@ pub struct CreateArgs {
     /// What a signing key is recognised by: its RFC 7638 thumbprint, SHA-256 in base64url.
     #[arg(long, required_if_eq("kind", "signing-key"))]
     pub fingerprint: Option<String>,
+    /// A PEM file of the certificate that is to be known.
+    #[arg(long, value_name = "FILE", conflicts_with = "fingerprint", required_if_eq("kind", "certificate"))]
+    pub certificate: Option<PathBuf>,
     /// The one identity it belongs to; an API key needs one.
     #[arg(long, value_name = "NAME", value_parser = Name::parse)]
     pub identity: Option<Name>,
@@ -125,7 +135,7 @@ pub async fn run(args: CredentialArgs, out: &mut Printer<'_>) -> Result<(), Fail
             api_key::create(cx, &args).await
         }
         CredentialAction::Rotate(args) => api_key::rotate(cx, &args).await,
-        CredentialAction::Create(args) => records::create(cx, KIND, &args.name, created(&args)).await,
+        CredentialAction::Create(args) => records::create(cx, KIND, &args.name, created(&args)?).await,
         CredentialAction::Revoke { name, how } => {
             let target = json!({ "credential": name.as_str() });
             revoke::revoke(cx, target, &format!("credential `{name}`"), &how).await
@@ -133,14 +143,23 @@ pub async fn run(args: CredentialArgs, out: &mut Printer<'_>) -> Result<(), Fail
     }
 }
 
-fn created(args: &CreateArgs) -> Spec {
+fn created(args: &CreateArgs) -> Result<Spec, Failure> {
     let mut spec = Spec::new();
     set(&mut spec, "kind", Some(&args.kind));
-    set(&mut spec, "fingerprint", args.fingerprint.as_ref());
+    let thumbprint = args.certificate.as_deref().map(thumbprint).transpose()?;
+    set(&mut spec, "fingerprint", args.fingerprint.as_ref().or(thumbprint.as_ref()));
     set(&mut spec, "identity", args.identity.as_ref());
     set(&mut spec, "issued", args.issued);
     set(&mut spec, "rotate_by", args.rotate_by);
     set(&mut spec, "expires", args.expires);
     set(&mut spec, "source", args.source.as_ref());
-    spec
+    Ok(spec)
+}
+
+/// SHA-256 of the first certificate of a file, in base64url.
+fn thumbprint(file: &Path) -> Result<String, Failure> {
+    let der = CertificateDer::from_pem_file(file).map_err(|error| {
+        Failure::input(format!("cannot read `{}`: {error}; expected a certificate in PEM", file.display()))
+    })?;
+    Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, &der)))
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::print::{Printer, cell, plain};
-use crate::cli::value::read_secret;
+use crate::cli::value::{read_secret, read_text};
 
 /// Arguments of `explain`.
 #[derive(Args, Clone)]
@@ -23,6 +23,9 @@ pub struct ExplainArgs {
     /// A file that holds an API key instead; `-` for standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "token_file"])]
     pub api_key_file: Option<PathBuf>,
+    /// A PEM file of the certificate that the caller shows.
+    #[arg(long, value_name = "FILE")]
+    pub certificate_file: Option<PathBuf>,
     /// The request's method.
     #[arg(long, default_value = "GET")]
     pub method: String,
@@ -67,6 +70,7 @@ pub async fn run(args: ExplainArgs, out: &mut Printer<'_>) -> Result<(), Failure
     let question = json!({
         "token": token.as_ref().map(|token| token.as_str()),
         "api_key": key.as_ref().map(|key| key.as_str()),
+        "certificate": args.certificate_file.as_deref().map(read_text).transpose()?,
         "method": args.method,
         "path": args.path,
         "host": args.host,

@@ -24,6 +24,7 @@ use std::path::Path;
 
 pub use self::endpoint::Endpoint;
 pub use self::error::{ConfigError, FileFault, Problem, Problems};
+pub use self::run::callers::{CallerCertificates, ForwardedCertificate};
 pub use self::run::carriers::Carriers;
 pub use self::run::evidence::{Evidence, Sink, Spool};
 pub use self::run::hub::{Api, Database, HubConfig, State, StateFiles, StateSecurity, Store};

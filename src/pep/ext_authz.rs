@@ -8,7 +8,6 @@ mod attributes;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ use crate::pep::extract::MethodNames;
 use crate::pep::forward::ForwardSettings;
 use crate::pep::http::refuse;
 use crate::pep::presentation::Carriers;
-use crate::pep::serve::Front;
+use crate::pep::serve::{Front, Peer};
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics};
 use crate::wire::ext_authz::authorization_server::{Authorization, AuthorizationServer};
@@ -49,6 +48,10 @@ pub struct ExtAuthzSettings {
     pub rules: Arc<RouteRules>,
     /// Where credentials are looked for.
     pub carriers: Carriers,
+    /// Whether callers' certificates count that Envoy shows: it asks for them and validates them.
+    pub takes_certificates: bool,
+    /// The `iss` of the issuer whose certificates are taken; `None`: only those that the hub has records of.
+    pub client_issuer: Option<Arc<str>>,
     /// What the upstream is told.
     pub forward: ForwardSettings,
 }
@@ -123,7 +126,7 @@ impl Front for ExtAuthzDoor {
         }
     }
 
-    fn service(worker: &CheckService, _: SocketAddr) -> CheckService {
+    fn service(worker: &CheckService, _: Peer) -> CheckService {
         worker.clone()
     }
 
@@ -193,7 +196,7 @@ impl Checker {
             Ok(pending) => pending,
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
-                return Some(Answer::deny(denied));
+                return Some(Answer::deny(denied, settings));
             }
         };
         let committed = match &admitted {
@@ -214,7 +217,7 @@ impl Checker {
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
-                Answer::deny(denied)
+                Answer::deny(denied, settings)
             }
         })
     }
@@ -223,6 +226,6 @@ impl Checker {
         tracing::error!(listener = %self.0.settings.listener, "a check met a fault and was refused");
         let denied = refuse(&self.0.pipeline, facts, Reason::Internal).await?;
         self.0.metrics.denied(denied.reason(), begun.elapsed().as_secs_f64());
-        Some(Answer::deny(denied))
+        Some(Answer::deny(denied, &self.0.settings))
     }
 }

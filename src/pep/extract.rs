@@ -10,8 +10,10 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Version};
 
+use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::policy::{CanonicalPath, Exchange, PathError, Reason};
+use crate::pep::certificate::CallerCertificates;
 use crate::pep::headers;
 use crate::pep::presentation::{Carriers, Comma};
 use crate::pep::routes::Routes;
@@ -38,32 +40,45 @@ pub(crate) fn facts(
     ExchangeFacts { listener: Arc::clone(listener), door, method, peer, trace_id: trace_id(headers) }
 }
 
-/// Reads a request to the proxy, taking from its headers what a caller may not say.
+/// How requests of a listener are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdmitRules<'a> {
+    /// Its routes.
+    pub(crate) routes: &'a Routes,
+    /// Where credentials are looked for.
+    pub(crate) carriers: &'a Carriers,
+    /// Which certificate is the caller's.
+    pub(crate) certificates: &'a CallerCertificates,
+    /// Largest head, in bytes.
+    pub(crate) head_bytes_max: usize,
+}
+
+/// Reads a request to the proxy on a connection that showed a certificate, or none, taking from its headers what a caller may not say.
 ///
 /// # Errors
-/// `request.ambiguous`, `request.limit` (a head over `head_bytes_max` bytes) or `request.credentials`; `policy.denied` when no route matches.
+/// `request.ambiguous`, `request.limit` (a head over its bound) or `request.credentials`; `policy.denied` when no route matches.
 pub(crate) fn admit(
     parts: &mut Parts,
     facts: &ExchangeFacts,
-    routes: &Routes,
-    carriers: &Carriers,
-    head_bytes_max: usize,
+    shown: Option<&Arc<ClientCertificate>>,
+    rules: &AdmitRules<'_>,
 ) -> Result<Admitted, Reason> {
     if parts.method == Method::CONNECT {
         return Err(Reason::RequestAmbiguous);
     }
-    if head_bytes(parts) > head_bytes_max {
+    if head_bytes(parts) > rules.head_bytes_max {
         return Err(Reason::RequestLimit);
     }
     framing(&parts.headers)?;
-    headers::screen_request(&mut parts.headers, carriers.api_key())?;
+    let certificate = rules.certificates.of_request(facts.peer, shown, &parts.headers)?;
+    headers::screen_request(&mut parts.headers, rules.carriers.api_key())?;
     let host = authority(parts)?;
     let name = host_name(host.as_bytes())?.into_owned();
     let raw = parts.uri.path_and_query().ok_or(Reason::RequestAmbiguous)?;
     let (path, query) = split_target(raw.as_str())?;
     let target = judged_target(raw, &path, query)?;
-    let presentation = carriers.find(&parts.headers, Comma::Malformed)?;
-    let route = routes.find(&name, &facts.method, &path).ok_or(Reason::PolicyDenied)?;
+    let presentation = rules.carriers.find(&parts.headers, Comma::Malformed)?;
+    let route = rules.routes.find(&name, &facts.method, &path).ok_or(Reason::PolicyDenied)?;
     let exchange = Exchange {
         listener: Arc::clone(&facts.listener),
         door: facts.door,
@@ -72,6 +87,7 @@ pub(crate) fn admit(
         service: route.service.clone(),
         rules: Arc::clone(&route.rules),
         presentation,
+        certificate,
         peer: facts.peer,
         trace_id: facts.trace_id,
     };

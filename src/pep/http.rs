@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,15 +14,17 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Decision, Denied, Door, EvidenceMode, ExchangeFacts};
 use crate::core::policy::Reason;
 use crate::pep::body::Body;
-use crate::pep::extract::{self, MethodNames};
+use crate::pep::certificate::CallerCertificates;
+use crate::pep::extract::{self, AdmitRules, MethodNames};
 use crate::pep::forward::{ForwardSettings, Outgoing, Stopped, forward};
 use crate::pep::presentation::Carriers;
 use crate::pep::respond::Refusal;
 use crate::pep::routes::Routes;
-use crate::pep::serve::Front;
+use crate::pep::serve::{Front, Peer};
 use crate::pep::upstream::{UpstreamSettings, Upstreams};
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, UpstreamFailure};
@@ -38,6 +40,8 @@ pub struct ProxySettings {
     pub upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     /// Where credentials are looked for.
     pub carriers: Carriers,
+    /// Which certificate is a caller's.
+    pub certificates: CallerCertificates,
     /// What upstreams are told.
     pub forward: ForwardSettings,
     /// Largest head, in bytes: target, names and values.
@@ -68,6 +72,8 @@ struct Shared {
     listener: Arc<str>,
     routes: Routes,
     carriers: Carriers,
+    certificates: CallerCertificates,
+    takes_proofs: bool,
     forward: ForwardSettings,
     head_bytes_max: usize,
     pipeline: Arc<Pipeline>,
@@ -96,8 +102,10 @@ impl ProxyDoor {
         let shared = Arc::new(Shared {
             metrics: metrics.listener(&settings.listener, Door::Proxy),
             listener: settings.listener,
+            takes_proofs: settings.routes.take_proofs(),
             routes: settings.routes,
             carriers: settings.carriers,
+            certificates: settings.certificates,
             forward: settings.forward,
             head_bytes_max: settings.head_bytes_max,
             pipeline,
@@ -117,8 +125,13 @@ impl Front for ProxyDoor {
         Arc::new(ProxyWorker { shared: Arc::clone(&self.shared), upstreams })
     }
 
-    fn service(worker: &Self::Worker, peer: SocketAddr) -> ProxyService {
-        ProxyService { worker: Arc::clone(worker), peer: peer.ip().to_canonical() }
+    fn service(worker: &Self::Worker, peer: Peer) -> ProxyService {
+        let taken = |certificate| worker.shared.certificates.taken(certificate);
+        ProxyService {
+            peer: peer.address.ip().to_canonical(),
+            certificate: peer.certificate.map(taken),
+            worker: Arc::clone(worker),
+        }
     }
 
     fn metrics(&self) -> &Arc<ListenerMetrics> {
@@ -138,6 +151,7 @@ pub struct ProxyWorker {
 pub struct ProxyService {
     worker: Arc<ProxyWorker>,
     peer: IpAddr,
+    certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ProxyService {
@@ -147,21 +161,26 @@ impl hyper::service::Service<Request<Incoming>> for ProxyService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let worker = Arc::clone(&self.worker);
-        let peer = self.peer;
-        Box::pin(async move { Ok(worker.answer(peer, request).await) })
+        let (peer, certificate) = (self.peer, self.certificate.clone());
+        Box::pin(async move { Ok(worker.answer(peer, certificate, request).await) })
     }
 }
 
 impl ProxyWorker {
     /// Answers one request; a panic refuses it and is recorded.
-    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        peer: IpAddr,
+        certificate: Option<Arc<ClientCertificate>>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let begun = Instant::now();
         let bodiless = request.method() == Method::HEAD;
         let close = request.version() < Version::HTTP_2;
         let method = self.shared.methods.of(request.method().as_str());
         let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), request.headers());
         let again = facts.clone();
-        let handled = AssertUnwindSafe(self.handle(facts, request, begun)).catch_unwind().await;
+        let handled = AssertUnwindSafe(self.handle(facts, certificate, request, begun)).catch_unwind().await;
         let outcome = match handled {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Refused(self.fault(again).await),
@@ -171,7 +190,7 @@ impl ProxyWorker {
             Outcome::Refused(Some(denied)) => {
                 let reason = denied.reason();
                 self.shared.metrics.denied(reason, begun.elapsed().as_secs_f64());
-                let mut response = Refusal::of(denied).into_response(bodiless);
+                let mut response = Refusal::of(denied, self.shared.takes_proofs).into_response(bodiless);
                 if close && reason == Reason::RequestAmbiguous {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -183,11 +202,23 @@ impl ProxyWorker {
     }
 
     /// Admit, reserve, decide, commit, look once more, forward.
-    async fn handle(&self, facts: ExchangeFacts, request: Request<Incoming>, begun: Instant) -> Outcome {
+    async fn handle(
+        &self,
+        facts: ExchangeFacts,
+        certificate: Option<Arc<ClientCertificate>>,
+        request: Request<Incoming>,
+        begun: Instant,
+    ) -> Outcome {
         let shared = &*self.shared;
         let (mut parts, body) = request.into_parts();
-        let (routes, carriers) = (&shared.routes, &shared.carriers);
-        let admitted = extract::admit(&mut parts, &facts, routes, carriers, shared.head_bytes_max);
+        let carriers = &shared.carriers;
+        let rules = AdmitRules {
+            routes: &shared.routes,
+            carriers,
+            certificates: &shared.certificates,
+            head_bytes_max: shared.head_bytes_max,
+        };
+        let admitted = extract::admit(&mut parts, &facts, certificate.as_ref(), &rules);
         let mode = admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |a| a.exchange.rules.evidence);
         let pending = match shared.pipeline.reserve(mode, facts) {
             Ok(pending) => pending,

@@ -8,6 +8,7 @@
 
 mod body;
 mod cache;
+mod certificate;
 mod ext_authz;
 mod extract;
 mod forward;
@@ -15,6 +16,7 @@ mod headers;
 mod http;
 mod listener;
 mod presentation;
+mod replay;
 mod respond;
 mod routes;
 mod serve;
@@ -24,12 +26,14 @@ mod tls;
 mod upstream;
 
 pub use cache::{ANSWERS_MAX, ENTRIES_MAX, PolicyAnswers, VerifiedTokens};
+pub use certificate::{CallerCertificates, ForwardedCertificates, ForwardedHeader};
 pub use ext_authz::{ExtAuthzDoor, ExtAuthzSettings, Serves};
 pub use forward::ForwardSettings;
 pub use http::{ProxyDoor, ProxySettings, UnknownUpstream};
 pub use listener::{BindError, Bound, Drained, Limits, ListenerSettings, Running};
 pub use presentation::Carriers;
+pub use replay::{PROOFS_MAX, Proofs};
 pub use routes::{Route, Routes};
-pub use serve::Front;
+pub use serve::{Front, Peer};
 pub use tls::{ClientCertificates, TlsError, TlsSettings};
 pub use upstream::UpstreamSettings;

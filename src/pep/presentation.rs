@@ -33,7 +33,7 @@ impl Carriers {
     /// Every header that may hold a credential: not for upstreams to see. `authorization` is one even
     /// where it is not looked into.
     pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        std::iter::once(&header::AUTHORIZATION).chain(&self.api_key)
+        [&header::AUTHORIZATION, &DPOP].into_iter().chain(&self.api_key)
     }
 
     /// Finds the one credential of a request.
@@ -47,7 +47,7 @@ impl Carriers {
         match (token, key) {
             (None, None) => Ok(Presentation::Nothing),
             (Some(_), Some(_)) => Err(Reason::RequestCredentials),
-            (Some(line), None) => Ok(bearer(line.as_bytes())),
+            (Some(line), None) => token_of(line.as_bytes(), headers, comma),
             (None, Some(line)) => Ok(Presentation::One(Presented::key(line.as_bytes()))),
         }
     }
@@ -75,18 +75,25 @@ fn line<'h>(
     if joined || lines.next().is_some() { Err(Reason::RequestCredentials) } else { Ok(line) }
 }
 
+/// # Errors
+/// [`Reason::RequestCredentials`] when a token comes with two proofs.
+///
 /// # Standard
-/// RFC 6750 §2.1; the scheme in any case, then one space, then a `token68`.
-fn bearer(line: &[u8]) -> Presentation {
-    match line.split_at_checked(BEARER.len()) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) && is_token68(token) => {
-            Presentation::One(Presented::bearer(token))
-        }
-        _ => Presentation::Malformed,
+/// RFC 6750 §2.1, RFC 9449 §7.1; the scheme in any case, then one space, then a `token68`.
+fn token_of(line: &[u8], headers: &HeaderMap, comma: Comma) -> Result<Presentation, Reason> {
+    let after = |scheme: &[u8]| {
+        let (given, token) = line.split_at_checked(scheme.len())?;
+        (given.eq_ignore_ascii_case(scheme) && is_token68(token)).then_some(token)
+    };
+    if let Some(token) = after(b"Bearer ") {
+        return Ok(Presentation::One(Presented::bearer(token)));
     }
+    let Some(token) = after(b"DPoP ") else { return Ok(Presentation::Malformed) };
+    let proof = self::line(headers, Some(&DPOP), comma)?;
+    Ok(Presentation::One(Presented::dpop(token, proof.map(HeaderValue::as_bytes))))
 }
 
-const BEARER: &[u8] = b"Bearer ";
+static DPOP: HeaderName = HeaderName::from_static("dpop");
 
 fn is_token68(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|b| **b == b'=').count();

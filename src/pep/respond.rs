@@ -5,6 +5,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::core::credential::Algorithm;
 use crate::core::evidence::Denied;
 use crate::core::id::DecisionId;
 use crate::core::policy::{Reason, ReasonClass};
@@ -20,11 +21,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The answer to a refused request.
+    /// The answer to a refused request; `proofs`: where signed proofs of possession are taken.
     ///
     /// # Standard
-    /// RFC 6750 §3 for `WWW-Authenticate`.
-    pub(crate) fn of(denied: Denied) -> Self {
+    /// RFC 6750 §3 and RFC 9449 §7.1 for `WWW-Authenticate`: one line for both, since a gateway may keep
+    /// only one.
+    pub(crate) fn of(denied: Denied, proofs: bool) -> Self {
         let (id, reason) = (denied.id(), denied.reason());
         let told = (reason.class() != ReasonClass::Credential).then_some(reason);
         let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -38,7 +40,19 @@ impl Refusal {
             _ => None,
         };
         if let Some(challenge) = challenge {
-            refusal.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+            let value = match reason {
+                _ if !proofs || reason.class() != ReasonClass::Credential => {
+                    HeaderValue::from_static(challenge)
+                }
+                Reason::CredentialMissing => {
+                    headers::value(format!("{challenge}, DPoP algs=\"{}\"", algorithms()))
+                }
+                _ => headers::value(format!(
+                    "{challenge}, DPoP error=\"invalid_token\", algs=\"{}\"",
+                    algorithms()
+                )),
+            };
+            refusal.headers.push((header::WWW_AUTHENTICATE, value));
         }
         refusal
     }
@@ -98,6 +112,11 @@ impl Refusal {
     }
 }
 
+/// The algorithms of proofs, as a challenge names them.
+fn algorithms() -> String {
+    Algorithm::ALL.map(Algorithm::as_str).join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -108,12 +127,27 @@ mod tests {
     use crate::pep::testing;
 
     fn refusal(reason: Reason) -> Refusal {
+        refusal_of(reason, false)
+    }
+
+    fn refusal_of(reason: Reason, proofs: bool) -> Refusal {
         let log = testing::log();
         let pending = Pending::reserve(&log, EvidenceMode::default(), testing::facts()).unwrap();
         let committed = pending.commit(Verdict::refuse(reason, Default::default()), Arc::from(""));
         let decision = futures_util::FutureExt::now_or_never(committed);
         let Some(Decision::Deny(denied)) = decision else { panic!("{reason} is no refusal") };
-        Refusal::of(denied)
+        Refusal::of(denied, proofs)
+    }
+
+    #[test]
+    fn proofs_are_asked_for_where_they_are_taken() {
+        for reason in Reason::ALL {
+            let asked = |proofs| {
+                let refusal = refusal_of(*reason, proofs);
+                header(&refusal, &header::WWW_AUTHENTICATE).is_some_and(|line| line.contains("DPoP"))
+            };
+            assert_eq!((asked(true), asked(false)), (reason.status() == 401, false), "{reason}");
+        }
     }
 
     fn header(refusal: &Refusal, name: &HeaderName) -> Option<String> {

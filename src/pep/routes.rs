@@ -37,6 +37,11 @@ impl Routes {
         self.0.iter().map(|route| &route.rules.upstream)
     }
 
+    /// Whether some route takes signed proofs of possession.
+    pub(crate) fn take_proofs(&self) -> bool {
+        self.0.iter().any(|route| route.rules.public_origin.is_some())
+    }
+
     /// The first route for a host in lower case without port, a method and a path.
     pub(crate) fn find(&self, host: &str, method: &str, path: &CanonicalPath) -> Option<&Route> {
         self.0.iter().find(|route| {

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::core::credential::ClientCertificate;
+use crate::pep::certificate;
 use crate::pep::listener::Limits;
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -43,10 +45,19 @@ pub trait Front: 'static {
     fn worker(&self) -> Self::Worker;
 
     /// Makes a connection's service.
-    fn service(worker: &Self::Worker, peer: SocketAddr) -> Self::Service;
+    fn service(worker: &Self::Worker, peer: Peer) -> Self::Service;
 
     /// Its counters.
     fn metrics(&self) -> &Arc<ListenerMetrics>;
+}
+
+/// The other side of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The certificate that it showed, its chain verified.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// What every connection of a worker is served with.
@@ -87,13 +98,7 @@ impl<F: Front> Serving<F> {
         Self { worker, http1: Arc::new(http1.http1_only()), http2: Arc::new(http2.http2_only()) }
     }
 
-    async fn run<I>(
-        &self,
-        io: I,
-        peer: SocketAddr,
-        http2: bool,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure>
+    async fn run<I>(&self, io: I, peer: Peer, http2: bool, stop: &CancellationToken) -> Result<(), Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -128,7 +133,7 @@ pub(crate) async fn clear<F: Front>(
         () = stop.cancelled() => return Ok(()),
     };
     let http2 = sniffed??;
-    serving.run(stream, peer, http2, stop).await
+    serving.run(stream, Peer { address: peer, certificate: None }, http2, stop).await
 }
 
 /// Serves a connection over TLS; ALPN chooses.
@@ -145,8 +150,12 @@ pub(crate) async fn encrypted<F: Front>(
         accepted = tokio::time::timeout(limit, tls.accept(stream)) => accepted??,
         () = stop.cancelled() => return Ok(()),
     };
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    serving.run(stream, peer, http2, stop).await
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let read = leaf.map(|leaf| certificate::parse(leaf).ok_or("the certificate shown cannot be read"));
+    let certificate = read.transpose()?;
+    serving.run(stream, Peer { address: peer, certificate }, http2, stop).await
 }
 
 /// Looks at the first bytes, which stay unread, for the preface of HTTP/2 (RFC 9113 §3.4).

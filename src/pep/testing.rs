@@ -18,6 +18,7 @@ pub(crate) fn rules(upstream: &str) -> RouteRules {
         audiences: Arc::from(Vec::new()),
         clock_skew: Duration::from_secs(30),
         anonymous: true,
+        public_origin: None,
         upstream: Arc::from(upstream),
     }
 }

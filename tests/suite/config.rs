@@ -137,16 +137,16 @@ fn the_full_sample_of_a_proxy() {
         warnings,
         [
             format!(
-                "{file}:30:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and so no revocation reaches it"
+                "{file}:33:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and so no revocation reaches it"
             ),
             format!(
-                "{file}:36:15: `listeners[1].evidence`: decisions go on without their record when there is no room, and a crash loses records"
+                "{file}:39:15: `listeners[1].evidence`: decisions go on without their record when there is no room, and a crash loses records"
             ),
             format!(
-                "{file}:37:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
+                "{file}:40:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
             ),
             format!(
-                "{file}:54:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
+                "{file}:60:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
             ),
         ]
     );

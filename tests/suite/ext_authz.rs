@@ -15,7 +15,7 @@ use portreeve::wire::ext_authz::{
 };
 use tonic::transport::Channel;
 
-use crate::support::front::{Gate, ext_authz};
+use crate::support::front::{Gate, ext_authz, ext_authz_with};
 use crate::support::upstream::Upstream;
 use crate::support::world::World;
 
@@ -219,7 +219,7 @@ fn an_allow_introduces_the_caller_and_removes_what_it_must() {
         (
             ForwardSettings::default(),
             vec![("x-portreeve-identity", "ledger"), ("x-portreeve-tenant", "demo")],
-            vec!["authorization", "x-portreeve-later", "x-portreeve-reason", "x-portreeve-warning"],
+            vec!["authorization", "dpop", "x-portreeve-later", "x-portreeve-reason", "x-portreeve-warning"],
         ),
         (
             ForwardSettings { identity_headers: false, pass_credential: true },
@@ -261,6 +261,45 @@ fn an_allow_introduces_the_caller_and_removes_what_it_must() {
     }
     assert_eq!(world.log.last_verdict().basis().position.revision, 1);
     assert_eq!(Door::ExtAuthz.as_str(), "ext_authz");
+}
+
+/// The certificate of a check counts where Envoy is said to have validated it; its principal never does.
+#[test]
+fn certificates_that_envoy_validated() {
+    let made = |uris: &[&str]| {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names =
+            uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2099, 1, 1);
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        pem.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>()
+    };
+    let ledger = "spiffe://acme.example/ns/pay/ledger";
+    let (good, none) = (made(&[ledger]), made(&[]));
+    let rows = [
+        (true, good.as_str(), "", 0),
+        (false, good.as_str(), "", 16),
+        (true, "", ledger, 16),
+        (true, none.as_str(), ledger, 16),
+        (true, "%00", ledger, 7),
+    ];
+    for (validated, certificate, principal, expected) in rows {
+        let world = World::new();
+        crate::conformance::certificate::prepare_for_long(&world);
+        let (running, _door) = ext_authz_with(&world, |settings| {
+            settings.takes_certificates = validated;
+            settings.client_issuer = Some("spiffe://acme.example".into());
+        });
+        let mut asked = call(&[]);
+        let source = asked.attributes.as_mut().unwrap().source.as_mut().unwrap();
+        (source.certificate, source.principal) = (certificate.to_owned(), principal.to_owned());
+        let answer =
+            runtime().block_on(async { client(running.address()).await.check(asked).await.unwrap() });
+        let code = answer.into_inner().status.unwrap().code;
+        assert_eq!(code, expected, "§1 validated {validated}, principal `{principal}`");
+    }
 }
 
 /// What would have the upstream act on another request is removed; what Envoy says of the caller stays.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Condition, Core, Explained, Gauges, LogLevel, Part, ProxyConfig, Serves, settings};
+use super::{Condition, Core, Gauges, LogLevel, Part, ProxyConfig, Serves, settings};
 use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
 use crate::app::explain::explain;
@@ -110,11 +110,7 @@ pub(super) fn bind(
         registry: core.metrics.registry().clone(),
     };
     let dump = Arc::new(format!("{config:#?}"));
-    let listeners: Vec<_> = config
-        .listeners
-        .iter()
-        .filter_map(|l| Some(Explained { listener: Arc::clone(&l.name), routes: settings::routes(l)? }))
-        .collect();
+    let listeners: Vec<_> = config.listeners.iter().filter_map(settings::explained).collect();
     let pipeline = Arc::clone(&core.pipeline);
     let shown = level.clone();
     let control = Control {

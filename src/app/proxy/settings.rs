@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Serves};
+use super::{Core, Explained, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
@@ -13,9 +13,9 @@ use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
-    Bound, Carriers, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Limits,
-    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings,
-    UpstreamSettings,
+    Bound, CallerCertificates, Carriers, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings,
+    ForwardedCertificates, ForwardedHeader, Limits, ListenerSettings, ProxyDoor, ProxySettings, Route,
+    Routes, Running as Listening, TlsSettings, UpstreamSettings,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -57,12 +57,27 @@ fn forward(config: &ProxyConfig) -> ForwardSettings {
     }
 }
 
+fn certificates(config: &crate::config::CallerCertificates) -> CallerCertificates {
+    let forwarded = |forwarded: &crate::config::ForwardedCertificate| ForwardedCertificates {
+        header: if forwarded.rfc9440 { ForwardedHeader::ClientCert } else { ForwardedHeader::Xfcc },
+        peers: Arc::clone(&forwarded.peers),
+    };
+    CallerCertificates { issuer: config.issuer.clone(), forwarded: config.forwarded.as_ref().map(forwarded) }
+}
+
 fn carriers(listener: &Listener) -> Result<Carriers, AppError> {
     let crate::config::Carriers { authorization, api_key_header } = &listener.carriers;
     // The configuration was checked: only a fault of ours makes this fail.
     let fault =
         || AppError::io(format!("listener `{}`", listener.name))(std::io::ErrorKind::InvalidInput.into());
     Carriers::new(*authorization, api_key_header.as_deref()).ok_or_else(fault)
+}
+
+/// A proxy listener as explanations need it; `None` for another kind.
+pub(super) fn explained(listener: &Listener) -> Option<Explained> {
+    let ListenerKind::Proxy(proxy) = &listener.kind else { return None };
+    let certificates = certificates(&proxy.certificates);
+    Some(Explained { listener: Arc::clone(&listener.name), routes: routes(listener)?, certificates })
 }
 
 /// A proxy listener's routes; `None` for another kind.
@@ -100,12 +115,13 @@ pub(super) fn serve(
 ) -> Result<Listening, AppError> {
     let pipeline = Arc::clone(&core.pipeline);
     let started = match &listener.kind {
-        ListenerKind::Proxy(_) => {
+        ListenerKind::Proxy(proxy) => {
             let settings = ProxySettings {
                 listener: Arc::clone(&listener.name),
                 routes: routes(listener).unwrap_or_default(),
                 upstreams: upstreams(config),
                 carriers: carriers(listener)?,
+                certificates: certificates(&proxy.certificates),
                 forward: forward(config),
                 head_bytes_max: listener.limits.max_header_bytes as usize,
             };
@@ -118,6 +134,8 @@ pub(super) fn serve(
                 default_tenant: Some(config.enforcement_point.tenant.clone()),
                 rules: Arc::clone(&door.rules),
                 carriers: carriers(listener)?,
+                takes_certificates: door.takes_certificates,
+                client_issuer: door.client_issuer.clone(),
                 forward: forward(config),
             };
             let door = ExtAuthzDoor::new(settings, pipeline, &core.metrics);

@@ -28,6 +28,15 @@ pub(in crate::config) struct ProxyListener {
     pub(in crate::config) address: String,
     /// Serve over TLS. Default: cleartext.
     pub(in crate::config) tls: Option<Tls>,
+    /// The `iss` of the issuer record whose certificates callers show. Default: only certificates that the hub
+    /// has records of count.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) client_issuer: Option<String>,
+    /// Proxies in front that say which certificate they verified.
+    pub(in crate::config) forwarded_client_certificate: Option<ForwardedCertificate>,
+    /// Scheme and authority as callers see them, `https://host`; needed for tokens bound to a key (DPoP).
+    #[schemars(regex(pattern = "^https?://[^/]+/?$"))]
+    pub(in crate::config) public_url: Option<String>,
     /// Tried in this order; a request that none matches is refused. At least one.
     #[schemars(length(min = 1))]
     pub(in crate::config) routes: Vec<Route>,
@@ -52,6 +61,17 @@ pub(in crate::config) struct ExtAuthzListener {
     pub(in crate::config) name: String,
     /// IP address and port.
     pub(in crate::config) address: String,
+    /// Take the certificate of a check's `source`: Envoy asks callers for it and validates it, and its
+    /// `include_peer_certificate` is set.
+    #[serde(default)]
+    pub(in crate::config) client_certificates_validated_by_envoy: bool,
+    /// The `iss` of the issuer record whose certificates callers show. Default: only certificates that the hub
+    /// has records of count.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) client_issuer: Option<String>,
+    /// Scheme and authority as callers see them, `https://host`; needed for tokens bound to a key (DPoP).
+    #[schemars(regex(pattern = "^https?://[^/]+/?$"))]
+    pub(in crate::config) public_url: Option<String>,
     /// Where a check names its service: `context_extensions.KEY`.
     #[serde(default = "service_from")]
     #[schemars(regex(pattern = r"^context_extensions\.[A-Za-z0-9_.-]+$"))]
@@ -83,6 +103,27 @@ fn service_from() -> String {
 
 const fn unresolved_refusals_per_s() -> u64 {
     100
+}
+
+/// Proxies in front that say which certificate they verified. They must remove the header that callers send.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ForwardedCertificate {
+    /// Where they say it.
+    pub(in crate::config) header: ForwardedHeader,
+    /// Networks they are in, `address/bits`; from others the header counts for nothing.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub(in crate::config) trusted_peers: Vec<String>,
+}
+
+/// The header in which a proxy says which certificate it verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum ForwardedHeader {
+    /// Envoy's, with its `Cert` element.
+    XForwardedClientCert,
+    /// RFC 9440.
+    ClientCert,
 }
 
 /// One certificate, and which certificates clients may show.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::listener as raw;
+use crate::config::run::callers::{self, CallerCertificates};
 use crate::config::run::carriers::{self, Carriers};
 use crate::config::run::check::Check;
 use crate::config::run::route::{self, Defaults, Route};
@@ -55,6 +56,8 @@ pub enum ListenerKind {
 pub struct ProxyListener {
     /// Its certificate; `None`: cleartext.
     pub tls: Option<Tls>,
+    /// Which certificate is a caller's.
+    pub certificates: CallerCertificates,
     /// Tried in this order; at least one.
     pub routes: Arc<[Route]>,
 }
@@ -64,6 +67,10 @@ pub struct ProxyListener {
 pub struct ExtAuthzListener {
     /// The key of the context extensions under which a check names its service.
     pub service_key: Arc<str>,
+    /// Whether the certificate counts that Envoy says it validated.
+    pub takes_certificates: bool,
+    /// The `iss` of the issuer whose certificates callers show.
+    pub client_issuer: Option<Arc<str>>,
     /// The rules of every check; its upstream is empty.
     pub rules: Arc<RouteRules>,
 }
@@ -188,12 +195,24 @@ fn proxy(
     defaults: &Defaults<'_>,
 ) -> Option<ProxyListener> {
     let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
-    let routes = route::routes(check, &key.field("routes"), &raw.routes, defaults);
+    let forwarded_key = key.field("forwarded_client_certificate");
+    let forwarded =
+        raw.forwarded_client_certificate.as_ref().map(|raw| callers::forwarded(check, &forwarded_key, raw));
+    let asked = forwarded.is_some() || raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let issuer = callers::issuer(check, &key.field("client_issuer"), raw.client_issuer.as_ref(), asked);
+    let public = callers::public_origin(check, &key.field("public_url"), raw.public_url.as_ref());
+    let routes = route::routes(check, &key.field("routes"), &raw.routes, public.clone().flatten(), defaults);
+    public?;
+    let forwarded = match forwarded {
+        Some(forwarded) => Some(forwarded?),
+        None => None,
+    };
     let tls = match tls {
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some(ProxyListener { tls, routes: routes? })
+    let certificates = CallerCertificates { issuer, forwarded };
+    Some(ProxyListener { tls, certificates, routes: routes? })
 }
 
 fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
@@ -224,8 +243,18 @@ fn ext_authz(
     defaults: &Defaults<'_>,
 ) -> Option<ExtAuthzListener> {
     let service_key = service_key(check, &key.field("service_from"), &raw.service_from);
-    let rules = route::check_rules(check, key, raw, defaults);
-    Some(ExtAuthzListener { service_key: service_key?, rules: Arc::new(rules?) })
+    let takes_certificates = raw.client_certificates_validated_by_envoy;
+    let issuer_key = key.field("client_issuer");
+    let client_issuer = callers::issuer(check, &issuer_key, raw.client_issuer.as_ref(), takes_certificates);
+    let public = callers::public_origin(check, &key.field("public_url"), raw.public_url.as_ref());
+    let rules = route::check_rules(check, key, raw, public.clone().flatten(), defaults);
+    public?;
+    Some(ExtAuthzListener {
+        service_key: service_key?,
+        takes_certificates,
+        client_issuer,
+        rules: Arc::new(rules?),
+    })
 }
 
 fn service_key(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Arc<str>> {

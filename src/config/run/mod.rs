@@ -3,6 +3,7 @@
 //! A function here returns what it understood, or `None` after it has told the
 //! [`Check`] why not; it goes on, so that one run finds everything.
 
+pub(super) mod callers;
 pub(super) mod carriers;
 pub(super) mod check;
 pub(super) mod database;

@@ -57,6 +57,7 @@ pub(super) fn routes(
     check: &mut Check<'_>,
     key: &Key,
     raw: &[raw::Route],
+    public: Option<Arc<str>>,
     defaults: &Defaults<'_>,
 ) -> Option<Arc<[Route]>> {
     if raw.is_empty() {
@@ -65,7 +66,7 @@ pub(super) fn routes(
     }
     let mut known: Vec<Option<Route>> = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
-        let route = route(check, &key.item(index), raw, defaults);
+        let route = route(check, &key.item(index), raw, public.clone(), defaults);
         let hidden =
             |earlier: &Option<Route>| matches!((earlier, &route), (Some(a), Some(b)) if covers(a, b));
         if let Some(first) = known.iter().position(hidden) {
@@ -93,13 +94,19 @@ fn covers(earlier: &Route, later: &Route) -> bool {
     host && path && (earlier.methods.is_empty() || within())
 }
 
-fn route(check: &mut Check<'_>, key: &Key, raw: &raw::Route, defaults: &Defaults<'_>) -> Option<Route> {
+fn route(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::Route,
+    public: Option<Arc<str>>,
+    defaults: &Defaults<'_>,
+) -> Option<Route> {
     let matched = key.field("match");
     let host = raw.r#match.host.as_ref().map(|host| self::host(check, &matched.field("host"), host));
     let path = path(check, &matched.field("path"), &raw.r#match.path);
     let methods = methods(check, &matched.field("methods"), raw.r#match.methods.as_deref());
     let service = service(check, key, raw, defaults);
-    let rules = rules(check, key, raw, defaults);
+    let rules = rules(check, key, raw, public, defaults);
     let host = match host {
         Some(host) => Some(host?),
         None => None,
@@ -227,7 +234,13 @@ fn service(
     }
 }
 
-fn rules(check: &mut Check<'_>, key: &Key, raw: &raw::Route, defaults: &Defaults<'_>) -> Option<RouteRules> {
+fn rules(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::Route,
+    public: Option<Arc<str>>,
+    defaults: &Defaults<'_>,
+) -> Option<RouteRules> {
     let upstream = upstream(check, &key.field("upstream"), &raw.upstream, defaults);
     let evidence = evidence(check, &key.field("evidence"), raw.evidence);
     let (staleness, audiences) = if raw.anonymous {
@@ -252,6 +265,7 @@ fn rules(check: &mut Check<'_>, key: &Key, raw: &raw::Route, defaults: &Defaults
         audiences: audiences?,
         clock_skew: defaults.clock_skew?,
         anonymous: raw.anonymous,
+        public_origin: public,
         upstream: upstream?,
     })
 }
@@ -261,6 +275,7 @@ pub(super) fn check_rules(
     check: &mut Check<'_>,
     key: &Key,
     raw: &raw::ExtAuthzListener,
+    public: Option<Arc<str>>,
     defaults: &Defaults<'_>,
 ) -> Option<RouteRules> {
     let evidence = evidence(check, &key.field("evidence"), raw.evidence);
@@ -272,6 +287,7 @@ pub(super) fn check_rules(
         audiences: audiences?,
         clock_skew: defaults.clock_skew?,
         anonymous: false,
+        public_origin: public,
         upstream: Arc::from(""),
     })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::json::{self, Object, Value};
+use super::possession::Confirmation;
 use super::verified::Actor;
 use crate::core::policy::Reason;
 use crate::core::time::Timestamp;
@@ -22,8 +23,8 @@ pub(super) struct Claims {
     pub(super) issued_at: Option<Timestamp>,
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
-    /// Whether there is a `cnf`, of whatever form.
-    pub(super) bound: bool,
+    /// What the token is bound to.
+    pub(super) confirmation: Option<Confirmation>,
 }
 
 impl Claims {
@@ -37,7 +38,7 @@ impl Claims {
             issued_at: payload.get("iat").map(numeric_date).transpose()?,
             not_before: payload.get("nbf").map(numeric_date).transpose()?,
             expires_at: payload.get("exp").map(numeric_date).ok_or(Reason::CredentialMalformed)??,
-            bound: payload.contains_key("cnf"),
+            confirmation: Confirmation::read(payload)?,
         })
     }
 }

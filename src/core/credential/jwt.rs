@@ -4,8 +4,7 @@
 //! signature, nothing else: the issuer must still be what it was, and times and
 //! audience are judged each time.
 //!
-//! Deliberately absent: proof of possession (a token with `cnf` is refused), encrypted
-//! tokens, and fetching anything.
+//! Deliberately absent: encrypted tokens, and fetching anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +12,11 @@ use std::time::Duration;
 use super::algorithm::Algorithm;
 use super::claims::Claims;
 use super::digest::sha256;
+use super::dpop::verify_proof;
 use super::json::{self, Object, Value};
 use super::jws::Jws;
 use super::keys::{KeySet, VerifyKey};
+use super::possession::{Possession, Proof};
 use super::presented::{Presented, TOKEN_BYTES_MAX};
 use super::profile::{self, Profiled};
 use super::spiffe::SpiffeId;
@@ -45,6 +46,8 @@ pub struct Expected<'a> {
     pub audiences: &'a [Arc<str>],
     /// How far the issuer's clock and ours may differ.
     pub clock_skew: Duration,
+    /// What the caller shows to hold.
+    pub possession: Possession<'a>,
 }
 
 /// A verified credential, and how it came about.
@@ -54,6 +57,8 @@ pub struct Verification {
     pub verified: Arc<Verified>,
     /// Whether signature and parsing were spared.
     pub cached: bool,
+    /// A proof that must be taken once only.
+    pub proof: Option<Proof>,
 }
 
 /// Verifies a bearer JWT against the issuers of a tenant.
@@ -67,7 +72,7 @@ pub struct Verification {
 /// - `credential.unverified`: kind, algorithm, key or signature
 /// - `credential.expired`: outside its times, or a longer life than its issuer may grant
 /// - `credential.audience`: no audience that both the route and the issuer accept
-/// - `credential.unbound`: it has a `cnf` claim
+/// - `credential.unbound`: it is bound to what the caller does not show to hold, or to what is not known
 ///
 /// # Standard
 /// RFC 7519 §7.2 and RFC 8725 §3. Stricter: `exp`, `sub` and `aud` are required.
@@ -87,7 +92,8 @@ pub fn verify<'s>(
         && holds(&verified, expected.tenant, &name, issuer)
     {
         judge(&verified, expected, issuer, now)?;
-        return Ok(Verification { verified, cached: true });
+        let proof = possesses(&verified, presented, token, expected, now)?;
+        return Ok(Verification { verified, cached: true, proof });
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
     let payload = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
@@ -95,17 +101,14 @@ pub fn verify<'s>(
     let signer = authenticate(&jws, issuer)?;
     let mut claims = Claims::read(&payload, &issuer.iss)?;
     let profiled = profile::read(issuer, &payload, &claims)?;
-    let bound = claims.bound;
     claims.expires_at = profiled.ends.map_or(claims.expires_at, |ends| ends.min(claims.expires_at));
     let fingerprint = fingerprint.fingerprint(token);
     let verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
     judge(&verified, expected, issuer, now)?;
-    if bound {
-        return Err(Reason::CredentialUnbound);
-    }
+    let proof = possesses(&verified, presented, token, expected, now)?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
-    Ok(Verification { verified, cached: false })
+    Ok(Verification { verified, cached: false, proof })
 }
 
 /// Whether an earlier verification would come out the same now, times and audience aside.
@@ -168,6 +171,7 @@ fn assemble(
         audiences: claims.audiences,
         token_id: claims.token_id,
         instance: profiled.instance,
+        confirmation: claims.confirmation,
         key_id: signer.key_id().cloned().unwrap_or_default(),
         key_thumbprint: *signer.thumbprint(),
         issued_at: claims.issued_at,
@@ -195,6 +199,34 @@ fn judge(
             && (issuer.audiences.is_empty() || issuer.audiences.contains(audience))
     };
     if verified.audiences.iter().any(accepted) { Ok(()) } else { Err(Reason::CredentialAudience) }
+}
+
+/// Whether the caller holds what the token is bound to. Judged each time, remembered or not.
+///
+/// # Standard
+/// RFC 8705 §3, RFC 9449 §7: a token bound to a key comes under the scheme `DPoP` with one proof, and no
+/// other token does.
+fn possesses(
+    verified: &Verified,
+    presented: &Presented,
+    token: &[u8],
+    expected: &Expected<'_>,
+    now: Timestamp,
+) -> Result<Option<Proof>, Reason> {
+    let bound = verified.confirmation.unwrap_or_default();
+    let held = expected.possession.certificate;
+    if bound.certificate.is_some_and(|thumbprint| held != Some(&thumbprint)) {
+        return Err(Reason::CredentialUnbound);
+    }
+    match (bound.key, presented.proof()) {
+        (None, None) => Ok(None),
+        (Some(key), Some(proof)) => {
+            let proof = proof.ok_or(Reason::CredentialUnbound)?;
+            let request = expected.possession.request.as_ref().ok_or(Reason::CredentialUnbound)?;
+            verify_proof(proof, token, &key, request, now).map(Some)
+        }
+        (Some(_), None) | (None, Some(_)) => Err(Reason::CredentialUnbound),
+    }
 }
 
 fn is_timely(verified: &Verified, issuer: &Issuer, skew: Duration, now: Timestamp) -> bool {

@@ -6,13 +6,16 @@
 
 mod algorithm;
 mod api_key;
+mod certificate;
 mod claims;
 mod digest;
+mod dpop;
 mod json;
 mod jwk;
 mod jws;
 mod jwt;
 mod keys;
+mod possession;
 mod presented;
 mod profile;
 mod spiffe;
@@ -20,9 +23,12 @@ mod verified;
 
 pub use algorithm::Algorithm;
 pub use api_key::{API_KEY_PREFIX, MintedKey, api_key_fingerprint, api_key_id, verify_api_key};
+pub use certificate::{ClientCertificate, KnownCertificates, verify_certificate};
+pub use dpop::PROOF_SPAN;
 pub use jws::{Jws, JwsError};
 pub use jwt::{Expected, TokenCache, Verification, signer, verify};
 pub use keys::{KeySet, KeyUse, RefusedKey, VerifyKey};
+pub use possession::{Confirmation, Possession, Proof, ProvenRequest, ReplayMemory, Seen};
 pub use presented::{Presented, TOKEN_BYTES_MAX};
 pub use spiffe::SpiffeId;
 pub use verified::{Actor, FingerprintKey, Kind, Verified};

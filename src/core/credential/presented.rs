@@ -26,6 +26,8 @@ pub struct Presented(Material);
 
 enum Material {
     Token(Zeroizing<Vec<u8>>),
+    /// A token, and the proof that came with it if any did.
+    Proven(Zeroizing<Vec<u8>>, Option<Vec<u8>>),
     ApiKey(Zeroizing<Vec<u8>>),
 }
 
@@ -33,6 +35,11 @@ impl Presented {
     /// Takes a bearer token (RFC 6750 §2.1), the scheme already removed.
     pub fn bearer(token: &[u8]) -> Self {
         Self(Material::Token(Zeroizing::new(token.to_vec())))
+    }
+
+    /// Takes a token under the scheme `DPoP` (RFC 9449 §7.1), with its proof.
+    pub fn dpop(token: &[u8], proof: Option<&[u8]>) -> Self {
+        Self(Material::Proven(Zeroizing::new(token.to_vec()), proof.map(<[u8]>::to_vec)))
     }
 
     /// Takes an API key.
@@ -43,7 +50,7 @@ impl Presented {
     /// What kind it is, by how it was presented.
     pub const fn kind(&self) -> Kind {
         match self.0 {
-            Material::Token(_) => Kind::Jwt,
+            Material::Token(_) | Material::Proven(..) => Kind::Jwt,
             Material::ApiKey(_) => Kind::ApiKey,
         }
     }
@@ -51,7 +58,7 @@ impl Presented {
     /// The bytes of a token, for verification and nothing else.
     pub(super) fn token(&self) -> Option<&[u8]> {
         match &self.0 {
-            Material::Token(token) => Some(token),
+            Material::Token(token) | Material::Proven(token, _) => Some(token),
             Material::ApiKey(_) => None,
         }
     }
@@ -60,7 +67,15 @@ impl Presented {
     pub(super) fn api_key(&self) -> Option<&[u8]> {
         match &self.0 {
             Material::ApiKey(key) => Some(key),
-            Material::Token(_) => None,
+            Material::Token(_) | Material::Proven(..) => None,
+        }
+    }
+
+    /// Whether it came under the scheme `DPoP`, and the proof.
+    pub(super) fn proof(&self) -> Option<Option<&[u8]>> {
+        match &self.0 {
+            Material::Proven(_, proof) => Some(proof.as_deref()),
+            Material::Token(_) | Material::ApiKey(_) => None,
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn takes_header(profile: TokenProfile, jws: &Jws<'_>, algorithm: Algo
         TokenProfile::AccessToken => &["at+jwt"],
         TokenProfile::JwtSvid => &["JWT", "JOSE"],
         TokenProfile::Kubernetes | TokenProfile::GitHub | TokenProfile::GitLab => &["JWT"],
+        TokenProfile::X509 => return false,
     };
     let named = match jws.kind() {
         Some(kind) => is_one_of(kind, kinds),
@@ -72,6 +73,7 @@ pub(super) fn read(issuer: &Issuer, payload: &Object<'_>, claims: &Claims) -> Re
         TokenProfile::Kubernetes => kubernetes(payload, claims),
         TokenProfile::GitHub => github(payload),
         TokenProfile::GitLab => gitlab(payload),
+        TokenProfile::X509 => Err(Reason::CredentialUnverified),
     }
 }
 

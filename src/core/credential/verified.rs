@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use zeroize::ZeroizeOnDrop;
 
+use super::possession::Confirmation;
 use crate::core::id::Name;
 use crate::core::time::Timestamp;
 
@@ -15,6 +16,8 @@ pub enum Kind {
     Jwt,
     /// An API key.
     ApiKey,
+    /// A client certificate.
+    Certificate,
 }
 
 impl Kind {
@@ -23,6 +26,7 @@ impl Kind {
         match self {
             Self::Jwt => "jwt",
             Self::ApiKey => "api-key",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -47,6 +51,7 @@ pub struct Verified {
     pub(super) audiences: Vec<Arc<str>>,
     pub(super) token_id: Option<Arc<str>>,
     pub(super) instance: Option<Arc<str>>,
+    pub(super) confirmation: Option<Confirmation>,
     pub(super) key_id: Arc<str>,
     pub(super) key_thumbprint: [u8; 32],
     pub(super) issued_at: Option<Timestamp>,
@@ -81,6 +86,7 @@ impl Verified {
             audiences: Vec::new(),
             token_id: None,
             instance: None,
+            confirmation: None,
             key_id: none,
             key_thumbprint: [0; 32],
             issued_at: None,
@@ -140,6 +146,11 @@ impl Verified {
     /// What it ends with, by its issuer's name for it: a Kubernetes pod's UID. Revoked like a `jti`.
     pub const fn instance(&self) -> Option<&Arc<str>> {
         self.instance.as_ref()
+    }
+
+    /// What it is bound to; `None`: whoever has it may use it.
+    pub const fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_ref()
     }
 
     /// The key's id; empty when the issuer's only key has none.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::credential::Presented;
+use crate::core::credential::{ClientCertificate, Presented};
 use crate::core::evidence::{Door, EvidenceMode};
 use crate::core::id::Name;
 use crate::core::policy::path::CanonicalPath;
@@ -46,6 +46,9 @@ pub struct RouteRules {
     pub clock_skew: Duration,
     /// No credential is asked for.
     pub anonymous: bool,
+    /// Scheme and authority as callers see them, which signed proofs must name: in lower case, without a
+    /// default port. `None`: no proof is taken.
+    pub public_origin: Option<Arc<str>>,
     /// Where an allowed request goes; empty behind a door whose effect is another's.
     pub upstream: Arc<str>,
 }
@@ -78,6 +81,8 @@ pub struct Exchange {
     pub rules: Arc<RouteRules>,
     /// The credential, if any.
     pub presentation: Presentation,
+    /// The certificate that the caller showed, its chain verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The address of the other side of the connection, or what a trusted peer said of it.
     pub peer: Option<IpAddr>,
     /// W3C trace id, all zero when there is none; never an input of the decision.

@@ -16,12 +16,14 @@ use crate::core::identity::{Credential, CredentialKind, CredentialStatus, Record
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a credential's spec")]
 pub struct CredentialSpec {
-    /// What kind: `signing-key` with its `fingerprint`, or `api-key` with `key_id`, `digest` and `identity`.
+    /// What kind: `signing-key` with its `fingerprint`, `certificate` with that and `identity`, or `api-key`
+    /// with `key_id`, `digest` and `identity`.
     pub kind: CredentialKindSpec,
     /// The one identity it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// A signing key's RFC 7638 thumbprint, 32 bytes in base64url without padding. Fixed once written.
+    /// A signing key's RFC 7638 thumbprint, or the SHA-256 of a certificate in DER: 32 bytes in base64url
+    /// without padding. Fixed once written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// An API key's id, 16 hex digits. Fixed once written.
@@ -55,6 +57,8 @@ pub enum CredentialKindSpec {
     SigningKey,
     /// An API key.
     ApiKey,
+    /// A client certificate.
+    Certificate,
 }
 
 /// Whether a credential may be used.
@@ -77,9 +81,10 @@ impl CredentialSpec {
         let kind = match self.kind {
             CredentialKindSpec::SigningKey => CredentialKind::SigningKey,
             CredentialKindSpec::ApiKey => CredentialKind::ApiKey,
+            CredentialKindSpec::Certificate => CredentialKind::Certificate,
         };
-        if kind == CredentialKind::ApiKey && identity.is_none() {
-            faults.push("identity", "is missing: an API key is one identity's");
+        if kind != CredentialKind::SigningKey && identity.is_none() {
+            faults.push("identity", format_args!("is missing: a `{}` is one identity's", kind.as_str()));
         }
         let (fingerprint, secret_digest) = self.known_by(kind, faults);
         let credential = Credential {
@@ -107,7 +112,7 @@ impl CredentialSpec {
             ("digest", self.digest.as_ref()),
         ];
         let own: &[&str] = match kind {
-            CredentialKind::SigningKey => &["fingerprint"],
+            CredentialKind::SigningKey | CredentialKind::Certificate => &["fingerprint"],
             CredentialKind::ApiKey => &["key_id", "digest"],
         };
         let name = kind.as_str();
@@ -119,7 +124,7 @@ impl CredentialSpec {
             }
         }
         match kind {
-            CredentialKind::SigningKey => {
+            CredentialKind::SigningKey | CredentialKind::Certificate => {
                 (self.fingerprint.as_ref().and_then(|text| digest(text, "fingerprint", faults)), None)
             }
             CredentialKind::ApiKey => {
@@ -153,9 +158,10 @@ impl From<&Credential> for CredentialSpec {
             kind: match v.kind {
                 CredentialKind::SigningKey => CredentialKindSpec::SigningKey,
                 CredentialKind::ApiKey => CredentialKindSpec::ApiKey,
+                CredentialKind::Certificate => CredentialKindSpec::Certificate,
             },
             identity: v.identity.as_ref().map(ToString::to_string),
-            fingerprint: (v.kind == CredentialKind::SigningKey).then(|| show_digest(&v.fingerprint)),
+            fingerprint: (v.kind != CredentialKind::ApiKey).then(|| show_digest(&v.fingerprint)),
             key_id: if v.kind == CredentialKind::ApiKey { api_key_id(&v.fingerprint) } else { None },
             digest: v.digest.as_ref().map(show_digest),
             issued: v.issued.map(Time),

@@ -17,13 +17,17 @@ use crate::core::identity::{Issuer, Record, TokenProfile};
 pub struct IssuerSpec {
     /// The exact `iss`.
     pub iss: String,
-    /// What its tokens look like: `generic`, `rfc9068`, `jwt-svid`, `kubernetes`, `github` or `gitlab`.
+    /// What its tokens look like: `generic`, `rfc9068`, `jwt-svid`, `kubernetes`, `github`, `gitlab`; or `x509`, an
+    /// issuer of client certificates, which has no `algorithms`, `audiences` and `keys`.
     pub profile: String,
     /// The only algorithms taken from it, in order of preference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<String>,
     /// Audiences it may issue for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
     /// Its public keys.
+    #[serde(default, skip_serializing_if = "KeysSpec::is_none")]
     pub keys: KeysSpec,
     /// Longest time from issue to expiry, such as `1h`; at least `1s`, at most `365d`.
     pub max_lifetime: String,
@@ -57,6 +61,9 @@ impl IssuerSpec {
             let known = TokenProfile::ALL.map(|profile| format!("`{}`", profile.as_str())).join(", ");
             faults.push("profile", format_args!("`{given}` is unknown: expected one of {known}"));
         }
+        if profile == Some(TokenProfile::X509) {
+            return self.read_x509(iss, faults);
+        }
         let algorithms = self.algorithms(faults);
         let audiences = self.audiences(faults);
         let max_lifetime_s = self.max_lifetime_s(faults);
@@ -80,6 +87,25 @@ impl IssuerSpec {
         };
         let warnings = refused.iter().map(warn).collect();
         Some(Read { warnings, ..Read::plain(Record::Issuer(Arc::new(issuer))) })
+    }
+
+    /// An issuer of certificates: who vouches for them is the listener's to know.
+    fn read_x509(&self, iss: Arc<str>, faults: &mut Faults) -> Option<Read> {
+        let given = [
+            ("algorithms", !self.algorithms.is_empty()),
+            ("audiences", !self.audiences.is_empty()),
+            ("keys", !self.keys.is_none()),
+        ];
+        for (member, _) in given.iter().filter(|(_, there)| *there) {
+            faults.push(member, "is not for `x509`: certificates are verified by the listener's `client_ca`");
+        }
+        if self.iss.starts_with("spiffe:") && SpiffeId::parse(&self.iss).is_none_or(|id| id.has_path()) {
+            faults.push("iss", "is no trust domain: expected such as `spiffe://acme.example`");
+        }
+        let max_lifetime_s = self.max_lifetime_s(faults)?;
+        let none = Arc::from(Vec::new());
+        let issuer = Issuer::new(iss, TokenProfile::X509, Vec::new(), Vec::new(), max_lifetime_s, none);
+        Some(Read::plain(Record::Issuer(Arc::new(issuer))))
     }
 
     /// What a profile asks of its issuer. Platforms that issue for everyone need the profile that tells
@@ -150,6 +176,11 @@ impl IssuerSpec {
 }
 
 impl KeysSpec {
+    /// Whether it says nothing.
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn read(&self, faults: &mut Faults) -> Option<Vec<u8>> {
         if self.url.is_some() {
             faults.push("keys.url", "fetching keys is not built: expected `inline`");

@@ -121,13 +121,13 @@ fn settle_credential(held: &Credential, next: Arc<Credential>) -> Result<Record,
     if held.kind != next.kind {
         return refuse("kind", fixed);
     }
-    if held.kind == CredentialKind::ApiKey {
-        if (held.fingerprint, held.digest) != (next.fingerprint, next.digest) {
-            return refuse("digest", fixed);
-        }
-        if held.identity != next.identity {
-            return refuse("identity", "an API key stays with its identity: make the other one its own");
-        }
+    if (held.fingerprint, held.digest) != (next.fingerprint, next.digest)
+        && held.kind == CredentialKind::ApiKey
+    {
+        return refuse("digest", fixed);
+    }
+    if held.identity != next.identity && held.kind != CredentialKind::SigningKey {
+        return refuse("identity", "it stays with its identity: make the other one its own");
     }
     if held.fingerprint != next.fingerprint {
         return refuse("fingerprint", fixed);

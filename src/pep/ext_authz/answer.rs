@@ -69,9 +69,9 @@ impl Answer {
     }
 
     /// Denies, with the answer that the proxy would give.
-    pub(super) fn deny(denied: Denied) -> Self {
+    pub(super) fn deny(denied: Denied, settings: &ExtAuthzSettings) -> Self {
         let decision = denied.id().to_string();
-        let refusal = Refusal::of(denied);
+        let refusal = Refusal::of(denied, settings.rules.public_origin.is_some());
         let code = if refusal.status() == http::StatusCode::UNAUTHORIZED {
             Code::Unauthenticated
         } else {

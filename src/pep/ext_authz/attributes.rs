@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::id::Name;
 use crate::core::policy::{CanonicalPath, Exchange, Reason, ServiceRef};
+use crate::pep::certificate;
 use crate::pep::ext_authz::ExtAuthzSettings;
 use crate::pep::extract::{self, MethodNames};
 use crate::pep::headers::{self, Standing};
@@ -66,6 +68,7 @@ impl Asked {
             service: self.service(settings),
             rules: Arc::clone(&settings.rules),
             presentation,
+            certificate: self.certificate(settings)?,
             peer: facts.peer,
             trace_id: facts.trace_id,
         })
@@ -94,6 +97,17 @@ impl Asked {
             return Err(Reason::RequestAmbiguous);
         }
         if host.is_empty() { Ok(()) } else { extract::host_name(host).map(drop) }
+    }
+
+    /// The certificate that Envoy says the caller showed. Its `principal` is never read: that may be any name.
+    fn certificate(&self, settings: &ExtAuthzSettings) -> Result<Option<Arc<ClientCertificate>>, Reason> {
+        let shown = self.attributes.source.as_ref().map_or("", |source| &source.certificate);
+        if !settings.takes_certificates || shown.is_empty() {
+            return Ok(None);
+        }
+        let der = certificate::from_encoded_pem(shown).ok_or(Reason::RequestAmbiguous)?;
+        let read = certificate::parse(&der).ok_or(Reason::RequestAmbiguous)?;
+        Ok(Some(Arc::new(ClientCertificate { issuer: settings.client_issuer.clone(), ..read })))
     }
 
     fn service(&self, settings: &ExtAuthzSettings) -> Option<ServiceRef> {

@@ -32,7 +32,14 @@ fn ask(method: &str, target: &str, http2: bool, lines: &[(&str, &str)]) -> Resul
     let mut facts = testing::facts();
     facts.method = Arc::from(method);
     let carriers = Carriers::new(true, Some("x-api-key")).unwrap();
-    admit(&mut parts, &facts, &routes(), &carriers, 64 * 1024)
+    let (routes, certificates) = (routes(), CallerCertificates::default());
+    let rules = AdmitRules {
+        routes: &routes,
+        carriers: &carriers,
+        certificates: &certificates,
+        head_bytes_max: 64 * 1024,
+    };
+    admit(&mut parts, &facts, None, &rules)
 }
 
 /// Header lines.
@@ -123,6 +130,12 @@ fn credentials() {
         (one("Bearer a=b"), Ok("malformed")),
         (one("Bearer\tabc"), Ok("malformed")),
         (one("Basic abc"), Ok("malformed")),
+        (one("DPoP abc"), Ok("one")),
+        (one("dpop abc"), Ok("one")),
+        (one("DPoP a b"), Ok("malformed")),
+        (vec![("authorization", "DPoP a"), ("dpop", "b")], Ok("one")),
+        (vec![("authorization", "DPoP a"), ("dpop", "b"), ("dpop", "b")], Err(Reason::RequestCredentials)),
+        (vec![("authorization", "DPoP a"), ("d_pop", "b")], Err(Reason::RequestAmbiguous)),
         (one("abc"), Ok("malformed")),
         (one(""), Ok("malformed")),
         (vec![("authorization", "Bearer a"), ("authorization", "Bearer a")], Err(Reason::RequestCredentials)),

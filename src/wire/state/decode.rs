@@ -91,6 +91,7 @@ pub(super) fn credential(v: proto::Credential) -> Result<core::Credential, WireE
     let kind = match proto::CredentialKind::try_from(v.kind) {
         Ok(proto::CredentialKind::SigningKey) => core::CredentialKind::SigningKey,
         Ok(proto::CredentialKind::ApiKey) => core::CredentialKind::ApiKey,
+        Ok(proto::CredentialKind::Certificate) => core::CredentialKind::Certificate,
         _ => return Err(unknown("kind", v.kind)),
     };
     let status = match proto::CredentialStatus::try_from(v.status) {
@@ -119,13 +120,15 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
         Ok(proto::TokenProfile::Kubernetes) => core::TokenProfile::Kubernetes,
         Ok(proto::TokenProfile::Github) => core::TokenProfile::GitHub,
         Ok(proto::TokenProfile::Gitlab) => core::TokenProfile::GitLab,
+        Ok(proto::TokenProfile::X509) => core::TokenProfile::X509,
         _ => return Err(unknown("profile", v.profile)),
     };
     let algorithm = |name: &String| {
         Algorithm::parse(name).ok_or_else(|| WireError::new("algorithms", format!("`{name}` is unknown")))
     };
     let algorithms = v.algorithms.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
-    if algorithms.is_empty() || v.max_lifetime_s == 0 {
+    let keyless = profile == core::TokenProfile::X509;
+    if algorithms.is_empty() != keyless || v.max_lifetime_s == 0 {
         return Err(WireError::new("issuer", "algorithms and max_lifetime_s must not be empty"));
     }
     Ok(core::Issuer::new(

@@ -70,6 +70,7 @@ pub(super) fn credential(v: &core::Credential) -> proto::Credential {
         kind: match v.kind {
             core::CredentialKind::SigningKey => proto::CredentialKind::SigningKey,
             core::CredentialKind::ApiKey => proto::CredentialKind::ApiKey,
+            core::CredentialKind::Certificate => proto::CredentialKind::Certificate,
         } as i32,
         identity: v.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
         fingerprint: Bytes::copy_from_slice(&v.fingerprint),
@@ -95,6 +96,7 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
             core::TokenProfile::Kubernetes => proto::TokenProfile::Kubernetes,
             core::TokenProfile::GitHub => proto::TokenProfile::Github,
             core::TokenProfile::GitLab => proto::TokenProfile::Gitlab,
+            core::TokenProfile::X509 => proto::TokenProfile::X509,
         } as i32,
         algorithms: v.algorithms.iter().map(|a| a.as_str().to_owned()).collect(),
         audiences: v.audiences.iter().map(ToString::to_string).collect(),

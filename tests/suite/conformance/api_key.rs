@@ -14,7 +14,7 @@ use portreeve::wire::evidence;
 use zeroize::Zeroizing;
 
 use crate::support::clock::ManualClock;
-use crate::support::front::{Gate, ext_authz_of};
+use crate::support::front::{Gate, ext_authz_with};
 use crate::support::upstream::Upstream;
 use crate::support::world::{World, facts, identity, name};
 
@@ -278,7 +278,7 @@ fn carriers_of_an_envoy_are_the_same() {
     let good = key(1, 1);
     put(&world, "key-1", record(&good));
     let carriers = Carriers::new(true, Some("x-api-key")).unwrap();
-    let (running, _door) = ext_authz_of(&world, carriers, Default::default());
+    let (running, _door) = ext_authz_with(&world, |settings| settings.carriers = carriers);
     let bearer = format!("Bearer {}", world.token(&world.claims("ledger")));
     let text = good.text.as_str();
     let rows: [(&[(&str, &str)], bool); 4] = [

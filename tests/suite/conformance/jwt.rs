@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use portreeve::core::credential::{
-    Algorithm, Expected, FingerprintKey, Presented, TokenCache, Verification, Verified, verify,
+    Algorithm, Expected, FingerprintKey, Possession, Presented, TokenCache, Verification, Verified, verify,
 };
 use portreeve::core::id::Name;
 use portreeve::core::identity::{Issuer, TokenProfile};
@@ -78,7 +78,12 @@ fn check<'s>(
     cache: &dyn TokenCache,
 ) -> Result<Verification, Reason> {
     let (tenant, audiences) = (name("acme"), [Arc::from("orders"), Arc::from("billing")]);
-    let expected = Expected { tenant: &tenant, audiences: &audiences, clock_skew: Duration::from_secs(30) };
+    let expected = Expected {
+        tenant: &tenant,
+        audiences: &audiences,
+        clock_skew: Duration::from_secs(30),
+        possession: Possession::default(),
+    };
     verify(&Presented::bearer(token), &expected, issuers, now, cache, &FingerprintKey::new([7; 32]))
 }
 

@@ -2,4 +2,6 @@
 
 mod api_key;
 mod api_key_timing;
+pub(crate) mod certificate;
+mod dpop;
 mod jwt;

@@ -120,10 +120,20 @@ fn faults_name_their_path_and_what_was_expected() {
         (Exception, "/reason", json!(" "), "spec.reason", "is empty"),
         (Exception, "/owner", json!({}), "spec.owner", "names nobody"),
         (Exception, "/approver", json!({ "contact": "x" }), "spec.approver", "names nobody"),
-        (Credential, "/kind", json!("password"), "spec.kind", "expected `signing-key` or `api-key`"),
+        (
+            Credential,
+            "/kind",
+            json!("password"),
+            "spec.kind",
+            "expected one of `signing-key`, `api-key`, `certificate`",
+        ),
         (Credential, "/kind", json!("api-key"), "spec.key_id", "is missing"),
         (Credential, "/kind", json!("api-key"), "spec.digest", "is missing"),
         (Credential, "/kind", json!("api-key"), "spec.identity", "is one identity's"),
+        (Credential, "/kind", json!("certificate"), "spec.identity", "is one identity's"),
+        (Issuer, "/profile", json!("x509"), "spec.algorithms", "is not for `x509`"),
+        (Issuer, "/profile", json!("x509"), "spec.audiences", "is not for `x509`"),
+        (Issuer, "/profile", json!("x509"), "spec.keys", "is not for `x509`"),
         (Credential, "/kind", json!("api-key"), "spec.fingerprint", "is not for a `api-key`"),
         (Credential, "/key_id", json!("0123456789abcdef"), "spec.key_id", "is not for a `signing-key`"),
         (Credential, "/digest", json!("x"), "spec.digest", "is not for a `signing-key`"),
@@ -162,6 +172,12 @@ fn what_a_profile_asks_of_its_issuer() {
         (&github, "/audiences", json!(["orders"]), None),
         (&github, "/audiences", json!(["https://github.com/acme"]), Some("spec.audiences")),
     ];
+    let x509 = json!({ "iss": "spiffe://acme.example", "profile": "x509", "max_lifetime": "1h" });
+    let read = read_spec(RecordKind::Issuer, &x509, "spec").unwrap();
+    assert_eq!(serde_json::to_value(Spec::of(&read.record)).unwrap(), x509);
+    let mut path = x509.clone();
+    set(&mut path, "/iss", json!("spiffe://acme.example/a"));
+    assert!(read_spec(RecordKind::Issuer, &path, "spec").is_err());
     for (base, pointer, value, expected) in rows {
         let mut spec = (*base).clone();
         set(&mut spec, pointer, value.clone());

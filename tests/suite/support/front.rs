@@ -10,8 +10,9 @@ use portreeve::core::evidence::EvidenceLog;
 use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
 use portreeve::core::time::Clock;
 use portreeve::pep::{
-    Bound, Carriers, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front, Limits,
-    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings, VerifiedTokens,
+    Bound, CallerCertificates, Carriers, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front,
+    Limits, ListenerSettings, Proofs, ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings,
+    VerifiedTokens,
 };
 use portreeve::pipeline::Pipeline;
 use portreeve::telemetry::metrics::Metrics;
@@ -40,7 +41,9 @@ impl Parts {
         let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
         let memory = Arc::new(MapMemory::default());
         let key = FingerprintKey::new([9; 32]);
-        Arc::new(Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key))
+        let proofs = Arc::new(Proofs::new(Arc::clone(&self.clock), 1000));
+        let pipeline = Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key);
+        Arc::new(pipeline.with_replay_memory(proofs))
     }
 }
 
@@ -53,12 +56,22 @@ pub(crate) fn listener(workers: usize) -> ListenerSettings {
 
 /// `orders.test/orders/**` is the resource `orders`; `/open/**` is anonymous, on any host.
 pub(crate) fn routes() -> Routes {
+    routes_of(|_| {})
+}
+
+/// The same, with rules changed by a test.
+pub(crate) fn routes_of(change: impl Fn(&mut RouteRules)) -> Routes {
+    let rules_of = |service: Option<&str>| {
+        let mut rules = RouteRules { anonymous: service.is_none(), ..rules() };
+        change(&mut rules);
+        Arc::new(rules)
+    };
     let route = |host: Option<&str>, path: &str, service: Option<&str>| Route {
         host: host.map(Arc::from),
         path: Some(PathPattern::parse(path).unwrap()),
         methods: Vec::new(),
         service: service.map(|resource| ServiceRef { tenant: name(TENANT), resource: name(resource) }),
-        rules: Arc::new(RouteRules { anonymous: service.is_none(), ..rules() }),
+        rules: rules_of(service),
     };
     Routes::new(vec![route(Some("orders.test"), "/orders/**", Some("orders")), route(None, "/open/**", None)])
 }
@@ -100,6 +113,7 @@ impl Gate {
             routes: routes(),
             upstreams: BTreeMap::from([("app".into(), app)]),
             carriers: Carriers::default(),
+            certificates: CallerCertificates::default(),
             forward: ForwardSettings::default(),
             head_bytes_max: 64 * 1024,
         };
@@ -136,24 +150,26 @@ impl Gate {
 
 /// An ext_authz door for the resource `orders`.
 pub(crate) fn ext_authz(world: &World, forward: ForwardSettings) -> (Running, ExtAuthzDoor) {
-    ext_authz_of(world, Carriers::default(), forward)
+    ext_authz_with(world, |settings| settings.forward = forward)
 }
 
-/// The same with other carriers.
-pub(crate) fn ext_authz_of(
+/// The same with settings changed by a test.
+pub(crate) fn ext_authz_with(
     world: &World,
-    carriers: Carriers,
-    forward: ForwardSettings,
+    change: impl FnOnce(&mut ExtAuthzSettings),
 ) -> (Running, ExtAuthzDoor) {
     let metrics = Metrics::new();
-    let settings = ExtAuthzSettings {
+    let mut settings = ExtAuthzSettings {
         listener: "envoy".into(),
         service_key: "service".into(),
         default_tenant: Some(name(TENANT)),
         rules: Arc::new(RouteRules { upstream: "".into(), ..rules() }),
-        carriers,
-        forward,
+        carriers: Carriers::default(),
+        takes_certificates: false,
+        client_issuer: None,
+        forward: ForwardSettings::default(),
     };
+    change(&mut settings);
     let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);
     (start(listener(1), &door), door)
 }

@@ -17,6 +17,7 @@ use portreeve::core::policy::{
     RouteRules, ServiceRef, Staleness,
 };
 use portreeve::core::time::Clock as _;
+use portreeve::pep::Proofs;
 use portreeve::pipeline::Pipeline;
 use serde_json::{Value, json};
 
@@ -125,6 +126,7 @@ pub(crate) fn rules() -> RouteRules {
         audiences: Arc::from([Arc::from(AUDIENCE)]),
         clock_skew: Duration::from_secs(30),
         anonymous: false,
+        public_origin: None,
         upstream: "app".into(),
     }
 }
@@ -143,7 +145,8 @@ impl World {
             Arc::new(MapCache::default()),
             Arc::new(MapMemory::default()),
             FingerprintKey::new([9; 32]),
-        );
+        )
+        .with_replay_memory(Arc::new(Proofs::new(clock.clone(), 1000)));
         let world = Self { issuer, clock, log, state, pipeline };
         world.put(vec![
             ("main", 1, Record::Issuer(Arc::new(world.issuer.record()))),
@@ -225,6 +228,7 @@ impl World {
             rules: Arc::new(rules()),
             presentation: token
                 .map_or(Presentation::Nothing, |t| Presentation::One(Presented::bearer(t.as_bytes()))),
+            certificate: None,
             peer: Some([127, 0, 0, 1].into()),
             trace_id: [0; 16],
         }

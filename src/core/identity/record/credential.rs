@@ -12,17 +12,20 @@ pub enum CredentialKind {
     SigningKey,
     /// An API key; the fingerprint is its id, the digest is of the whole key.
     ApiKey,
+    /// A client certificate; the fingerprint is its SHA-256 in DER.
+    Certificate,
 }
 
 impl CredentialKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::SigningKey, Self::ApiKey];
+    pub const ALL: [Self; 3] = [Self::SigningKey, Self::ApiKey, Self::Certificate];
 
     /// The kind's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SigningKey => "signing-key",
             Self::ApiKey => "api-key",
+            Self::Certificate => "certificate",
         }
     }
 

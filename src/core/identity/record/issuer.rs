@@ -19,12 +19,21 @@ pub enum TokenProfile {
     GitHub,
     /// A GitLab CI job's token.
     GitLab,
+    /// No tokens: client certificates only. The issuer has no keys here.
+    X509,
 }
 
 impl TokenProfile {
     /// Every profile.
-    pub const ALL: [Self; 6] =
-        [Self::Generic, Self::AccessToken, Self::JwtSvid, Self::Kubernetes, Self::GitHub, Self::GitLab];
+    pub const ALL: [Self; 7] = [
+        Self::Generic,
+        Self::AccessToken,
+        Self::JwtSvid,
+        Self::Kubernetes,
+        Self::GitHub,
+        Self::GitLab,
+        Self::X509,
+    ];
 
     /// The profile's name.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +44,7 @@ impl TokenProfile {
             Self::Kubernetes => "kubernetes",
             Self::GitHub => "github",
             Self::GitLab => "gitlab",
+            Self::X509 => "x509",
         }
     }
 

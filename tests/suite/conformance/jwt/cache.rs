@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portreeve::core::credential::{
-    Algorithm, Expected, FingerprintKey, Presented, TokenCache, Verification, Verified, verify,
+    Algorithm, Expected, FingerprintKey, Possession, Presented, TokenCache, Verification, Verified, verify,
 };
 use portreeve::core::identity::Issuer;
 use portreeve::core::policy::Reason;
@@ -113,8 +113,12 @@ fn tenants_and_routes_share_nothing() {
     let issuers = |iss: &str| (*record.iss == *iss).then(|| (name("here"), &record));
     let ask = |tenant: &str, audience: &str| {
         let (tenant, audiences) = (name(tenant), [audience.into()]);
-        let expected =
-            Expected { tenant: &tenant, audiences: &audiences, clock_skew: Duration::from_secs(30) };
+        let expected = Expected {
+            tenant: &tenant,
+            audiences: &audiences,
+            clock_skew: Duration::from_secs(30),
+            possession: Possession::default(),
+        };
         let presented = Presented::bearer(case.token.as_bytes());
         let (now, key) = (Timestamp::from_seconds(NOW), FingerprintKey::new([7; 32]));
         verify(&presented, &expected, &issuers, now, &case.cache, &key)
@@ -145,7 +149,12 @@ fn a_hit_of_another_tenant_is_not_believed() {
     let record = case.key.record();
     let issuers = |_: &str| Some((name("here"), &record));
     let (globex, audiences) = (name("globex"), ["orders".into()]);
-    let expected = Expected { tenant: &globex, audiences: &audiences, clock_skew: Duration::from_secs(30) };
+    let expected = Expected {
+        tenant: &globex,
+        audiences: &audiences,
+        clock_skew: Duration::from_secs(30),
+        possession: Possession::default(),
+    };
     let presented = Presented::bearer(case.token.as_bytes());
     let (now, key) = (Timestamp::from_seconds(NOW), FingerprintKey::new([7; 32]));
     let confused = Confused(case.ask("here", Some(&record), NOW).unwrap().verified);

@@ -238,9 +238,11 @@ fn exchange(token: &Token, staleness: Staleness) -> Exchange {
             audiences: Arc::from([Arc::from(AUDIENCE)]),
             clock_skew: Duration::from_micros(SKEW_US.unsigned_abs()),
             anonymous: false,
+            public_origin: None,
             upstream: "app".into(),
         }),
         presentation: Presentation::One(presented),
+        certificate: None,
         peer: None,
         trace_id: [0; 16],
     }
