@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use criterion::{Criterion, criterion_group, criterion_main};
 use portreeve::core::credential::FingerprintKey;
 use portreeve::core::evidence::{
-    Decision, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    Decision, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use portreeve::core::id::{DecisionId, LogId, Place};
 use portreeve::core::policy::{Exchange, Verdict};
@@ -44,6 +44,8 @@ impl EvidenceLog for NullLog {
     fn abandoned(&self, _slot: Option<Slot>, _facts: &ExchangeFacts) {}
 
     fn withdrawn(&self, _withdrawal: &Withdrawal) {}
+
+    fn severed(&self, _severance: &Severance) {}
 }
 
 fn once(pipeline: &Pipeline, exchange: &Exchange) -> bool {

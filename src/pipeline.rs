@@ -4,6 +4,8 @@
 //! reading, and everything below uses only these. A failure in any step is a verdict
 //! with a reason, recorded like any other.
 
+mod witness;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,47 +14,31 @@ use crate::core::credential::{
     TokenCache, Verification, Verified, verify, verify_api_key, verify_certificate,
 };
 use crate::core::evidence::{
-    Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Withdrawal,
+    Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Severance,
+    Withdrawal,
 };
-use crate::core::id::Position;
+use crate::core::id::{DecisionId, Name, Position};
 use crate::core::identity::{
     CredentialKind, Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell,
     Standing,
 };
 use crate::core::policy::{
-    Basis, Exchange, Judgement, PolicyMemory, Presentation, Question, Reason, ServiceRef, Verdict,
-    broken_rules,
+    Basis, Exchange, Judgement, PolicyMemory, Presentation, Question, Reason, ServiceRef, Staleness, Verdict,
+    broken_rules, rules_change_at,
 };
-use crate::core::time::{Clock, Now};
+use crate::core::time::{Clock, Now, Timestamp};
+pub use witness::{NoWitness, Step, Witness};
+use witness::{said_age, seen};
 
-/// What a decision does at each step, for `explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The step's name.
-    pub name: &'static str,
-    /// What was found.
-    pub finding: String,
-}
-
-/// Sees the steps of a decision. The everyday witness sees nothing and costs nothing.
-pub trait Witness {
-    /// Is told of one step; `finding` is only called by a witness that wants it.
-    fn step(&mut self, name: &'static str, finding: impl FnOnce() -> String);
-}
-
-/// Sees nothing.
+/// What the last look finds.
 #[derive(Debug)]
-pub struct NoWitness;
-
-impl Witness for NoWitness {
-    #[inline]
-    fn step(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
-}
-
-impl Witness for Vec<Step> {
-    fn step(&mut self, name: &'static str, finding: impl FnOnce() -> String) {
-        self.push(Step { name, finding: finding() });
-    }
+pub enum Look {
+    /// The state is the same, and fresh.
+    Holds,
+    /// The state has moved; by the new one it is allowed, too.
+    Again(Box<Verdict>),
+    /// It is allowed no more. This is not on record yet.
+    Turned(Withdrawal),
 }
 
 /// The decision path with what it needs.
@@ -132,23 +118,64 @@ impl Pipeline {
     /// # Errors
     /// [`Denied`] when the allow no longer holds; the withdrawal is on record.
     pub fn release(&self, allowed: Allowed, exchange: &Exchange) -> Result<Released, Denied> {
+        let root = allowed.verdict().basis().root;
+        match self.look(&allowed, exchange, root) {
+            Look::Turned(withdrawal) => allowed.release(Some((withdrawal.reason, withdrawal))),
+            Look::Holds | Look::Again(_) => allowed.release(None),
+        }
+    }
+
+    /// The same without taking the allow: `root` is the state that it was last judged by.
+    pub fn look(&self, allowed: &Allowed, exchange: &Exchange, root: u64) -> Look {
+        if exchange.rules.anonymous {
+            return Look::Holds;
+        }
         let lease = self.state.lease();
         let snapshot = self.state.load();
         let now = self.clock.now();
-        let judged = allowed.verdict().basis().root;
-        let turned = if exchange.rules.anonymous {
-            None
-        } else if snapshot.root() != judged {
-            self.decide(&snapshot, lease, exchange, Proofs::AreLookedAt, &mut NoWitness).reason()
+        let reason = if snapshot.root() == root {
+            lease.freshness(now, &exchange.rules.staleness).stale.then_some(Reason::StateStale)
         } else {
-            let freshness = lease.freshness(now, &exchange.rules.staleness);
-            freshness.stale.then_some(Reason::StateStale)
+            let proofs = Proofs::WereTaken(allowed.verdict().basis().now.wall);
+            let verdict = self.decide(&snapshot, lease, exchange, proofs, &mut NoWitness);
+            let Some(reason) = verdict.reason() else { return Look::Again(Box::new(verdict)) };
+            Some(reason)
         };
-        let withdrawal = turned.map(|reason| {
-            let revision = position(&snapshot, exchange).revision;
-            (reason, Withdrawal { decision: allowed.id(), reason, revision, now })
-        });
-        allowed.release(withdrawal)
+        let Some(reason) = reason else { return Look::Holds };
+        let revision = position(&snapshot, exchange).revision;
+        Look::Turned(Withdrawal { decision: allowed.id(), reason, revision, now })
+    }
+
+    /// Judges an open exchange again, by the state of now; its proof of possession, if there is one, as
+    /// of `opened`. Nothing is recorded.
+    pub fn review(&self, exchange: &Exchange, opened: Timestamp) -> Verdict {
+        let lease = self.state.lease();
+        let snapshot = self.state.load();
+        self.decide(&snapshot, lease, exchange, Proofs::WereTaken(opened), &mut NoWitness)
+    }
+
+    /// Records that an open exchange was ended; `judged` is what had allowed it.
+    pub fn sever(&self, decision: DecisionId, judged: &Basis, reason: Reason, revision: u64) {
+        let now = self.clock.now();
+        let open_for = now.boot.since(judged.now.boot).unwrap_or_default();
+        self.evidence.severed(&Severance { decision, reason, revision, open_for, now });
+    }
+
+    /// The published state's [`Snapshot::root`].
+    pub fn root(&self) -> u64 {
+        self.state.load().root()
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Whether the state is too old now for routes with these limits.
+    pub fn is_stale(&self, limits: &Staleness) -> bool {
+        // The clock is read last: time must not run between it and the lease.
+        let lease = self.state.lease();
+        lease.freshness(self.clock.now(), limits).stale
     }
 
     fn decide(
@@ -217,6 +244,9 @@ impl Pipeline {
         let verified = verification.verified;
         judgement.basis.verification_cached = verification.cached;
         judgement.basis.verified = Some(Arc::clone(&verified));
+        // A certificate's end has no leeway.
+        let leeway_at_end = if verified.kind() == Kind::Certificate { Duration::ZERO } else { leeway };
+        judgement.holds_until(verified.expires_at().map(|end| end.after(leeway_at_end)));
         witness.step("credential", || {
             let (kind, key) = (verified.kind().as_str(), verified.key_id());
             match verified.issuer() {
@@ -227,10 +257,15 @@ impl Pipeline {
 
         let principal = seen(witness, "identity", case.snapshot.resolve(tenant, &verified))?;
         judgement.basis.principal = Some(principal.facts());
+        judgement.holds_until(principal.end());
         witness.step("identity", || format!("`{}`, generation {}", principal.name(), principal.generation()));
 
         let standing = case.snapshot.standing(tenant, &principal, &verified, leeway, case.now.wall);
         let standing = seen(witness, "standing", standing)?;
+        let by_record = standing.credential.as_ref().filter(|_| verified.kind() != Kind::Jwt);
+        judgement.basis.credential = by_record.and_then(|held| Name::parse(held.name).ok());
+        let credential = standing.credential.as_ref().and_then(|held| held.value.as_ref());
+        judgement.holds_until(credential.and_then(|credential| credential.expires));
         witness.step("standing", || "stands".to_owned());
 
         let held = case.snapshot.resource(tenant, &case.service.resource);
@@ -271,6 +306,10 @@ impl Pipeline {
             method: &case.exchange.method,
             origin,
             path: &case.exchange.path,
+            at: match case.proofs {
+                Proofs::WereTaken(at) => at,
+                Proofs::AreTaken | Proofs::AreLookedAt => case.now.wall,
+            },
         });
         let possession = Possession { certificate: certificate.map(|held| &held.thumbprint), request };
         let expected =
@@ -284,7 +323,7 @@ impl Pipeline {
     fn take_once(&self, proofs: Proofs, found: Verification) -> Result<Verification, Reason> {
         let Some(proof) = &found.proof else { return Ok(found) };
         let memory = self.replay.as_ref().ok_or(Reason::CredentialUnbound)?;
-        if proofs == Proofs::AreLookedAt {
+        if proofs != Proofs::AreTaken {
             return Ok(found);
         }
         match memory.first(proof) {
@@ -300,8 +339,10 @@ impl Pipeline {
 enum Proofs {
     /// It is used up.
     AreTaken,
-    /// It was used up by this same request, or is not to be.
+    /// It is not to be used up.
     AreLookedAt,
+    /// It was used up by this same request then: whether it was timely was settled.
+    WereTaken(Timestamp),
 }
 
 /// What one decision is about: one state, one request, one time.
@@ -326,8 +367,9 @@ impl Case<'_> {
             return Err(Reason::StateAbsent);
         };
         let credential = standing.credential.as_ref().and_then(|held| held.value.as_ref());
-        let broken =
-            broken_rules(cell.policy.hygiene(), principal.identity(), credential, resource, self.now.wall);
+        let (rules, identity, now) = (cell.policy.hygiene(), principal.identity(), self.now.wall);
+        judgement.holds_until(rules_change_at(rules, identity, credential, now));
+        let broken = broken_rules(rules, identity, credential, resource, now);
         for broken in broken {
             if broken.mode == HygieneMode::Warn {
                 witness.step("hygiene", || format!("{} warns", broken.rule));
@@ -374,6 +416,7 @@ impl Case<'_> {
             Question { principal, verified, resource, route, exchange: self.exchange, now: self.now };
         let remembered = cell.policy.answer(&question, cell.epoch, memory);
         let answer = Arc::clone(&remembered.answer);
+        judgement.holds_until(remembered.until);
         witness.step("policy", || {
             let said = if answer.permits { "permits" } else { "denies" };
             let named = |what: &str, names: &[Arc<str>]| match names {
@@ -413,6 +456,7 @@ impl Case<'_> {
         let mut live = exceptions.filter(|held| held.value.as_deref().is_some_and(applies));
         let Some(exception) = live.next() else { return false };
         witness.step("exception", || format!("`{}` lifts {reason}", exception.name));
+        judgement.holds_until(Some(exception.value.as_ref().map_or(self.now.wall, |held| held.expires)));
         judgement.basis.lifted.push(reason);
         if !judgement.basis.exceptions.contains(&exception.name) {
             judgement.basis.exceptions.push(exception.name.clone());
@@ -425,19 +469,4 @@ impl Case<'_> {
 fn position(snapshot: &Snapshot, exchange: &Exchange) -> Position {
     let of_tenant = exchange.service.as_ref().and_then(|service| snapshot.position_of(&service.tenant));
     of_tenant.unwrap_or_else(|| snapshot.position())
-}
-
-fn seen<T>(witness: &mut impl Witness, step: &'static str, found: Result<T, Reason>) -> Result<T, Reason> {
-    if let Err(reason) = &found {
-        witness.step(step, || format!("refused: {reason}"));
-    }
-    found
-}
-
-/// The state's age as people read it.
-fn said_age(age: Option<Duration>) -> String {
-    age.map_or_else(
-        || "state age unknown".to_owned(),
-        |age| format!("state is {:.1}s old", age.as_secs_f64()),
-    )
 }

@@ -7,6 +7,7 @@ use prometheus::{Gauge, IntGauge, Opts, Registry};
 use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
+use crate::pep::Exchanges;
 use crate::spool::SpoolLog;
 use crate::state::StateStatus;
 
@@ -17,6 +18,7 @@ pub(super) struct Gauges {
     log: Arc<SpoolLog>,
     clock: Arc<dyn Clock>,
     limits: Staleness,
+    exchanges: Arc<Exchanges>,
     age: Gauge,
     whole: Vec<(IntGauge, Reading)>,
 }
@@ -30,10 +32,11 @@ struct Sources<'a> {
     status: &'a StateStatus,
     spool: crate::spool::Stats,
     clock_steps: u64,
+    open_exchanges: u64,
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 25] = [
+const READINGS: [(&str, &str, Reading); 26] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_warn", "1 while the state is older than the shortest warn_after of any route.", |s| {
         u64::from(s.freshness.warn)
@@ -67,6 +70,7 @@ const READINGS: [(&str, &str, Reading); 25] = [
         "Steps of the wall clock by more than 5 s since the kernel's boot.",
         |s| s.clock_steps,
     ),
+    ("portreeve_exchanges_open", "Forwarded exchanges that are not over.", |s| s.open_exchanges),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),
@@ -96,6 +100,7 @@ impl Gauges {
         log: Arc<SpoolLog>,
         clock: Arc<dyn Clock>,
         limits: Staleness,
+        exchanges: Arc<Exchanges>,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
@@ -108,7 +113,7 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, limits, age, whole })
+        Ok(Self { state, status, log, clock, limits, exchanges, age, whole })
     }
 
     /// Brings every gauge up to date.
@@ -123,6 +128,7 @@ impl Gauges {
             status: &self.status,
             spool: self.log.stats(),
             clock_steps: self.clock.anchor().steps,
+            open_exchanges: self.exchanges.open() as u64,
         };
         drop(snapshot);
         for (gauge, reading) in &self.whole {

@@ -1,21 +1,23 @@
-//! What happens when state comes into force: memories are dropped, and it is put on record.
+//! What happens when state comes into force: memories are dropped, open exchanges end, it is put on record.
 
 use std::sync::Arc;
 
 use crate::core::credential::Verified;
 use crate::core::id::{Name, Position};
 use crate::core::identity::{Record, RevocationTarget, Snapshot};
-use crate::pep::VerifiedTokens;
+use crate::pep::{Exchanges, VerifiedTokens};
 use crate::spool::SpoolLog;
 use crate::state::{AppliedBatch, Observer};
 
-/// Drops remembered verifications that a batch makes useless, and records revocations in force.
+/// Drops remembered verifications that a batch makes useless, has open exchanges judged again that
+/// rest on what it changes, and records revocations in force.
 ///
 /// Dropping is for memory and for the receipt's count: a remembered verification is never
 /// consulted before the state that refuses it.
 pub(super) struct OnRecord {
     pub(super) cache: Arc<VerifiedTokens>,
     pub(super) log: Arc<SpoolLog>,
+    pub(super) exchanges: Arc<Exchanges>,
 }
 
 impl Observer for OnRecord {
@@ -39,11 +41,20 @@ impl Observer for OnRecord {
             };
             purged += self.cache.purge(gone) as u64;
         }
+        let ended = self.exchanges.changed(&batch.cell, &batch.changes, applied.snapshot);
         if !revocations.is_empty() {
             let position = Position { epoch: batch.epoch, revision: batch.to_revision };
-            self.log.note_in_force(batch.cell.as_str(), position, &revocations, purged);
+            self.log.note_in_force(batch.cell.as_str(), position, &revocations, [purged, ended]);
         }
         purged
+    }
+
+    fn replaced(&self, cell: &Name) {
+        self.exchanges.replaced(cell);
+    }
+
+    fn take_ended(&self) -> u64 {
+        self.exchanges.take_ended()
     }
 }
 

@@ -16,8 +16,8 @@ use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
-    ANSWERS_MAX, Bound, ENTRIES_MAX, PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening, Serves,
-    VerifiedTokens,
+    ANSWERS_MAX, Bound, ENTRIES_MAX, Exchanges, PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening,
+    Serves, VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -34,6 +34,7 @@ mod settings;
 pub struct Running {
     listeners: Vec<Listening>,
     client: Part,
+    exchanges: Part,
     operations: Part,
     shippers: Vec<Shipper>,
     log: Arc<SpoolLog>,
@@ -60,6 +61,7 @@ impl std::fmt::Debug for Condition {
 /// What every part of one process shares.
 struct Core {
     pipeline: Arc<Pipeline>,
+    exchanges: Arc<Exchanges>,
     cache: Arc<VerifiedTokens>,
     metrics: Metrics,
     condition: Condition,
@@ -101,7 +103,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let pipeline = Arc::new(pipeline.with_replay_memory(Arc::new(proofs)));
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
-    let core = Core { pipeline, cache, metrics, condition, incarnation };
+    let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
+    let core = Core { pipeline, exchanges, cache, metrics, condition, incarnation };
     run(config, core, lkg, level)
 }
 
@@ -122,11 +125,14 @@ fn run(
     for (bound, listener) in bound.into_iter().zip(&config.listeners) {
         listeners.push(settings::serve(config, listener, bound, &core, &mut serves)?);
     }
+    let kept = Arc::clone(&core.exchanges);
+    let exchanges = Part::start("exchanges", move |stop| async move { kept.keep(stop).await })?;
     let client = start_client(config, &core, lkg)?;
     let operations = operate::start(operations, core.condition.clone(), serves)?;
     Ok(Running {
         listeners,
         client,
+        exchanges,
         operations,
         shippers,
         log: Arc::clone(&core.condition.log),
@@ -136,7 +142,11 @@ fn run(
 
 fn start_client(config: &ProxyConfig, core: &Core, lkg: LastKnownGood) -> Result<Part, AppError> {
     let condition = &core.condition;
-    let observer = OnRecord { cache: Arc::clone(&core.cache), log: Arc::clone(&condition.log) };
+    let observer = OnRecord {
+        cache: Arc::clone(&core.cache),
+        log: Arc::clone(&condition.log),
+        exchanges: Arc::clone(&core.exchanges),
+    };
     let applier =
         Applier::new(Arc::clone(&condition.state), lkg, Box::new(observer), Arc::clone(&condition.status));
     let jitter = u64::from_le_bytes(random::bytes()?);
@@ -170,6 +180,7 @@ impl Running {
             }
         }
         self.client.stop().await?;
+        self.exchanges.stop().await?;
         if !self.log.close() {
             tracing::error!("the end of the decision log is not on stable storage");
         }

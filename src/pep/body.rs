@@ -9,8 +9,21 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::pep::headers;
+use crate::core::policy::Reason;
+use crate::pep::exchanges::{Open, Stage};
 use crate::pep::upstream::Returning;
+use crate::pep::{headers, respond};
+
+/// Why a body does not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Who sends it failed.
+    #[error(transparent)]
+    Peer(hyper::Error),
+    /// The exchange was ended.
+    #[error("the exchange is allowed no more")]
+    Severed,
+}
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -42,12 +55,12 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Text(text) => {
@@ -63,7 +76,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Text(text) => text.is_empty(),
-            Kind::Relay(relay) => relay.incoming.is_end_stream(),
+            Kind::Relay(relay) => relay.is_end_stream(),
         }
     }
 
@@ -71,7 +84,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Kind::Relay(relay) => relay.incoming.size_hint(),
+            Kind::Relay(relay) => relay.open.answer().size_hint(),
         }
     }
 }
@@ -80,47 +93,76 @@ impl http_body::Body for Body {
 /// when it is dropped before.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    incoming: Incoming,
+    open: Arc<Open>,
     connection: Option<Returning>,
+    /// Whether a status can still be said in trailers (gRPC).
+    calling: bool,
+    over: bool,
 }
 
 impl Relay {
-    /// Streams `incoming`, which arrives by `connection`.
-    pub(crate) fn new(incoming: Incoming, connection: Option<Returning>) -> Self {
-        let mut relay = Self { incoming, connection };
+    /// Streams `incoming`, which arrives by `connection`, for `open`.
+    ///
+    /// # Errors
+    /// The reason when the exchange was ended before.
+    pub(crate) fn begin(
+        incoming: Incoming,
+        connection: Option<Returning>,
+        open: &Arc<Open>,
+        stage: Stage,
+    ) -> Result<Self, Reason> {
+        open.begin_answer(incoming, stage)?;
+        let calling = stage == Stage::Calling;
+        let mut relay = Self { open: Arc::clone(open), connection, calling, over: false };
         relay.give_back_at_end();
-        relay
+        Ok(relay)
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
-        match frame {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(self.open.answer().poll(context));
+        Poll::Ready(match frame {
             None => {
+                self.over = true;
                 self.give_back();
-                Poll::Ready(None)
+                None
             }
             Some(Err(error)) => {
+                self.over = true;
                 self.connection = None;
-                Poll::Ready(Some(Err(error)))
+                match (self.open.ended(), error) {
+                    (Some(reason), _) if self.calling => {
+                        Some(Ok(Frame::trailers(respond::grpc_status(reason))))
+                    }
+                    (Some(_), _) => Some(Err(BodyError::Severed)),
+                    (None, error) => Some(Err(error)),
+                }
             }
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::strip_own(trailers);
                 }
                 self.give_back_at_end();
-                Poll::Ready(Some(Ok(frame)))
+                Some(Ok(frame))
             }
-        }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.open.answer().is_end_stream()
     }
 
     fn give_back_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.open.answer().is_end_stream() {
             self.give_back();
         }
     }
 
     fn give_back(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        // A connection that was closed with its exchange goes to nobody.
+        if let Some(connection) = self.connection.take().filter(|_| self.open.give_back()) {
             connection.give_back();
         }
     }
@@ -128,9 +170,12 @@ impl Relay {
 
 /// A caller's body on its way to an upstream. Trailers end here: nobody has judged them.
 #[derive(Debug)]
-pub(crate) struct Upload {
-    incoming: Incoming,
-    progress: Option<Progress>,
+pub(crate) struct Upload(Option<Uploading>);
+
+#[derive(Debug)]
+struct Uploading {
+    open: Arc<Open>,
+    progress: Progress,
 }
 
 /// Counts the frames of an upload, so that a long one is not taken for a silent upstream.
@@ -145,41 +190,49 @@ impl Progress {
 }
 
 impl Upload {
-    /// Streams `incoming`.
-    pub(crate) fn new(incoming: Incoming) -> Self {
-        let progress = (!incoming.is_end_stream()).then(Progress::default);
-        Self { incoming, progress }
+    /// Streams `incoming` for `open`.
+    pub(crate) fn new(incoming: Incoming, open: &Arc<Open>) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        open.upload().begin(incoming);
+        Self(Some(Uploading { open: Arc::clone(open), progress: Progress::default() }))
     }
 
     /// How far it has come; `None` when there is nothing to send.
-    pub(crate) const fn progress(&self) -> Option<&Progress> {
-        self.progress.as_ref()
+    pub(crate) fn progress(&self) -> Option<&Progress> {
+        self.0.as_ref().map(|uploading| &uploading.progress)
     }
 }
 
 impl http_body::Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
-        if let Some(Progress(frames)) = &self.progress {
-            frames.fetch_add(1, Ordering::Relaxed);
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(uploading) = &self.0 else { return Poll::Ready(None) };
+        let frame = ready!(uploading.open.upload().poll(context));
+        uploading.progress.0.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(match frame {
-            Some(Ok(frame)) if frame.is_trailers() => None,
-            other => other,
+            Some(Ok(frame)) if !frame.is_trailers() => Some(Ok(frame)),
+            Some(Err(error)) => Some(Err(error)),
+            _ => {
+                self.0 = None;
+                None
+            }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.0.as_ref().is_none_or(|uploading| uploading.open.upload().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.0
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |uploading| uploading.open.upload().size_hint())
     }
 }

@@ -3,19 +3,25 @@
 //! What goes out is rebuilt from the judged parts. The target comes from the proof and
 //! from nowhere else; each try is preceded by a last look.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::core::evidence::{Allowed, Denied, Released};
+use crate::core::evidence::{Allowed, Denied};
 use crate::core::id::DecisionId;
-use crate::core::policy::Verdict;
+use crate::core::policy::{Reason, Verdict};
 use crate::pep::body::{Body, Relay, Upload};
-use crate::pep::extract::{Admitted, forwarded_uri};
+use crate::pep::exchanges::{Open, Stage};
+use crate::pep::extract::forwarded_uri;
 use crate::pep::headers;
 use crate::pep::presentation::Carriers;
-use crate::pep::upstream::{Connection, Unanswered, Upstream, Upstreams};
+use crate::pep::upstream::{Returning, Unanswered, Upstreams};
+use crate::pep::websocket::{Asked, Offer};
+use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::UpstreamFailure;
 
 /// What an upstream is told.
@@ -35,13 +41,30 @@ impl Default for ForwardSettings {
 
 /// A request as it came in, after its head was judged.
 #[derive(Debug)]
-pub(crate) struct Outgoing<'a> {
+pub(crate) struct Outgoing {
     /// The head, screened.
     pub(crate) parts: Parts,
     /// The body.
     pub(crate) body: Incoming,
-    /// The judged parts.
-    pub(crate) admitted: &'a Admitted,
+    /// The target in the form that was judged.
+    pub(crate) target: PathAndQuery,
+    /// The host as sent.
+    pub(crate) host: HeaderValue,
+    /// A wish for a WebSocket.
+    pub(crate) offer: Option<Offer>,
+}
+
+/// What forwarding needs beside the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forwarder<'a> {
+    /// For the last look.
+    pub(crate) pipeline: &'a Pipeline,
+    /// Where requests go.
+    pub(crate) upstreams: &'a Upstreams,
+    /// What upstreams are told.
+    pub(crate) settings: ForwardSettings,
+    /// Where credentials are looked for.
+    pub(crate) carriers: &'a Carriers,
 }
 
 /// Why an allowed request has no answer from an upstream.
@@ -49,61 +72,89 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) enum Stopped {
     /// The last look turned it.
     Denied(Denied),
+    /// It was ended while it waited for the answer.
+    Severed(DecisionId, Reason),
     /// The upstream failed.
     Failed(DecisionId, UpstreamFailure),
 }
 
-/// Forwards an allowed request. `look` is the last look before its effect.
-///
-/// A connection that proves dead before anything was sent costs one retry, on a fresh one.
-pub(crate) async fn forward(
-    allowed: Allowed,
-    look: impl Fn(Allowed) -> Result<Released, Denied>,
-    upstreams: &Upstreams,
-    settings: ForwardSettings,
-    carriers: &Carriers,
-    outgoing: Outgoing<'_>,
-) -> Result<Response<Body>, Stopped> {
-    let mut released = look(allowed).map_err(Stopped::Denied)?;
-    let id = released.id();
-    let Some(upstream) = upstreams.of(&released) else {
-        // Routes and upstreams are compared at start: there is none to count this for.
-        return Err(Stopped::Failed(id, UpstreamFailure::Connect));
-    };
-    let fail = |kind| {
-        upstream.metrics().failed(kind);
-        Stopped::Failed(id, kind)
-    };
-    let prepared = prepare(outgoing, carriers, released.verdict(), id, settings, upstream.settings().http2);
-    let mut request = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;
-    let silence = upstream.settings().response_timeout;
-    if let Some(mut connection) = upstream.open() {
-        match connection.send(released, request, silence).await {
-            Ok(response) => return relay(response, upstream, connection, id).map_err(fail),
-            Err(Unanswered::Failed(kind)) => return Err(fail(kind)),
-            Err(Unanswered::Unsent(given_back)) => (released, request) = *given_back,
+impl Forwarder<'_> {
+    /// Forwards an allowed request.
+    ///
+    /// A connection that proves dead before anything was sent costs one retry, on a fresh one, after
+    /// another last look.
+    pub(crate) async fn forward(
+        &self,
+        allowed: Allowed,
+        open: &Arc<Open>,
+        outgoing: Outgoing,
+    ) -> Result<Response<Body>, Stopped> {
+        let mut released = open.look(self.pipeline, allowed).map_err(Stopped::Denied)?;
+        let id = released.id();
+        let Some(upstream) = self.upstreams.of(&released) else {
+            // Routes and upstreams are compared at start: there is none to count this for.
+            return Err(Stopped::Failed(id, UpstreamFailure::Connect));
+        };
+        let fail = |kind| {
+            upstream.metrics().failed(kind);
+            Stopped::Failed(id, kind)
+        };
+        let stage = stage(&outgoing.parts);
+        let http2 = upstream.settings().http2;
+        let prepared = prepare(outgoing, open, self.carriers, released.verdict(), id, self.settings, http2);
+        let (mut request, wish) = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;
+        let silence = upstream.settings().response_timeout;
+        let answered = |response, connection| {
+            let connection = upstream.returning(connection);
+            let answer = Answer { response, connection, open, stage };
+            match wish {
+                Some(wish) => answer.switch(wish),
+                None => answer.relay(),
+            }
+            .map_err(|stopped| stopped.unwrap_or_else(|| fail(UpstreamFailure::Invalid)))
+        };
+        if let Some(mut connection) = upstream.open() {
+            match connection.send(released, request, silence, open).await {
+                Ok(response) => return answered(response, connection),
+                Err(Unanswered::Failed(kind)) => return Err(fail(kind)),
+                Err(Unanswered::Severed(reason)) => return Err(Stopped::Severed(id, reason)),
+                Err(Unanswered::Unsent(given_back)) => (released, request) = *given_back,
+            }
         }
-    }
-    let connected = upstream.connect().await;
-    let mut connection = connected.ok_or_else(|| fail(UpstreamFailure::Connect))?;
-    let released = look(released.unsent()).map_err(Stopped::Denied)?;
-    match connection.send(released, request, silence).await {
-        Ok(response) => relay(response, upstream, connection, id).map_err(fail),
-        Err(Unanswered::Failed(kind)) => Err(fail(kind)),
-        Err(Unanswered::Unsent(_)) => Err(fail(UpstreamFailure::Reset)),
+        let connected = upstream.connect().await;
+        let mut connection = connected.ok_or_else(|| fail(UpstreamFailure::Connect))?;
+        let released = open.look(self.pipeline, released.unsent()).map_err(Stopped::Denied)?;
+        match connection.send(released, request, silence, open).await {
+            Ok(response) => answered(response, connection),
+            Err(Unanswered::Failed(kind)) => Err(fail(kind)),
+            Err(Unanswered::Severed(reason)) => Err(Stopped::Severed(id, reason)),
+            Err(Unanswered::Unsent(_)) => Err(fail(UpstreamFailure::Reset)),
+        }
     }
 }
 
-/// Builds the request an upstream receives; `None` when the host is none that HTTP/2 can carry.
+/// How the answer to a request can be ended.
+fn stage(parts: &Parts) -> Stage {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let grpc = parts.version == Version::HTTP_2 && kind.starts_with(b"application/grpc");
+    if grpc { Stage::Calling } else { Stage::Answering }
+}
+
+/// A wish for a WebSocket, and what the upstream was asked for it.
+type Wish = (Offer, Asked);
+
+/// Builds the request an upstream receives; `None` when the host is none that HTTP/2 can carry, and for a
+/// WebSocket over HTTP/2, which is not asked for.
 fn prepare(
-    outgoing: Outgoing<'_>,
+    outgoing: Outgoing,
+    open: &Arc<Open>,
     carriers: &Carriers,
     verdict: &Verdict,
     id: DecisionId,
     settings: ForwardSettings,
     http2: bool,
-) -> Option<Request<Upload>> {
-    let Outgoing { mut parts, body, admitted } = outgoing;
+) -> Option<(Request<Upload>, Option<Wish>)> {
+    let Outgoing { mut parts, body, target, host, offer } = outgoing;
     let headers = &mut parts.headers;
     let trailers_wanted = headers.get_all(header::TE).iter().any(wants_trailers);
     headers::strip_hop_by_hop(headers);
@@ -120,16 +171,24 @@ fn prepare(
         }
         parts.version = Version::HTTP_2;
     } else {
-        headers.insert(header::HOST, admitted.host.clone());
+        headers.insert(header::HOST, host.clone());
         join_cookies(headers);
         parts.version = Version::HTTP_11;
     }
     if settings.identity_headers {
         introduce(headers, verdict, id);
     }
-    parts.uri = forwarded_uri(&admitted.target, http2.then_some(&admitted.host))?;
+    let wish = match offer {
+        Some(_) if http2 => return None,
+        Some(offer) => {
+            let asked = offer.ask(headers)?;
+            Some((offer, asked))
+        }
+        None => None,
+    };
+    parts.uri = forwarded_uri(&target, http2.then_some(&host))?;
     parts.extensions = http::Extensions::new();
-    Some(Request::from_parts(parts, Upload::new(body)))
+    Some((Request::from_parts(parts, Upload::new(body, open)), wish))
 }
 
 fn wants_trailers(value: &HeaderValue) -> bool {
@@ -176,24 +235,61 @@ pub(crate) fn introduction(
     all.into_iter().filter_map(|(name, text)| Some((name, text?)))
 }
 
-/// Turns an upstream's answer into ours.
-fn relay(
+/// An upstream's answer, to be turned into ours.
+struct Answer<'a> {
     response: Response<Incoming>,
-    upstream: &Upstream,
-    connection: Connection,
-    id: DecisionId,
-) -> Result<Response<Body>, UpstreamFailure> {
-    let (mut parts, incoming) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS || !is_framed_once(&parts.headers) {
-        return Err(UpstreamFailure::Invalid);
+    connection: Option<Returning>,
+    open: &'a Arc<Open>,
+    stage: Stage,
+}
+
+impl Answer<'_> {
+    /// Relays it.
+    ///
+    /// # Errors
+    /// `None`: it can be read in two ways, or is no answer to what was asked.
+    fn relay(self) -> Result<Response<Body>, Option<Stopped>> {
+        let (mut parts, incoming) = self.response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS || !is_framed_once(&parts.headers) {
+            return Err(None);
+        }
+        let id = self.open.decision();
+        own(&mut parts, id);
+        let relay = Relay::begin(incoming, self.connection, self.open, self.stage);
+        let relay = relay.map_err(|reason| Stopped::Severed(id, reason))?;
+        Ok(Response::from_parts(parts, Body::relay(relay)))
     }
+
+    /// Switches, if it does; else as [`Self::relay`].
+    fn switch(mut self, (offer, asked): Wish) -> Result<Response<Body>, Option<Stopped>> {
+        let status = self.response.status();
+        if offer.mistakes(status) {
+            return Err(None);
+        }
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            return self.relay();
+        }
+        if !asked.is_answered(self.response.headers()) {
+            return Err(None);
+        }
+        let upstream = hyper::upgrade::on(&mut self.response);
+        let (mut parts, _) = self.response.into_parts();
+        let id = self.open.decision();
+        own(&mut parts, id);
+        let (status, caller) = offer.answer(asked, &mut parts.headers);
+        parts.status = status;
+        self.open.begin_tunnel(caller, upstream).map_err(|reason| Stopped::Severed(id, reason))?;
+        Ok(Response::from_parts(parts, Body::empty()))
+    }
+}
+
+/// Makes a head ours: without what concerns the upstream's connection, or speaks for us.
+fn own(parts: &mut http::response::Parts, id: DecisionId) {
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::strip_own(&mut parts.headers);
     parts.headers.insert(headers::DECISION, headers::value(id.to_string()));
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
-    let relay = Relay::new(incoming, upstream.returning(connection));
-    Ok(Response::from_parts(parts, Body::relay(relay)))
 }
 
 /// Whether an answer says in at most one way how long it is.

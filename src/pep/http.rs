@@ -16,16 +16,20 @@ use hyper::body::Incoming;
 
 use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Decision, Denied, Door, EvidenceMode, ExchangeFacts};
+use crate::core::id::DecisionId;
 use crate::core::policy::Reason;
 use crate::pep::body::Body;
 use crate::pep::certificate::CallerCertificates;
-use crate::pep::extract::{self, AdmitRules, MethodNames};
-use crate::pep::forward::{ForwardSettings, Outgoing, Stopped, forward};
+use crate::pep::exchanges::{Exchanges, Shard};
+use crate::pep::extract::{self, AdmitRules, Admitted, MethodNames};
+use crate::pep::forward::{ForwardSettings, Forwarder, Outgoing, Stopped};
+use crate::pep::line::Turn;
 use crate::pep::presentation::Carriers;
 use crate::pep::respond::Refusal;
 use crate::pep::routes::Routes;
 use crate::pep::serve::{Front, Peer};
 use crate::pep::upstream::{UpstreamSettings, Upstreams};
+use crate::pep::websocket::Offer;
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, UpstreamFailure};
 
@@ -63,6 +67,7 @@ pub struct UnknownUpstream {
 #[derive(Debug)]
 pub struct ProxyDoor {
     shared: Arc<Shared>,
+    exchanges: Arc<Exchanges>,
     upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     metrics: Metrics,
 }
@@ -82,13 +87,13 @@ struct Shared {
 }
 
 impl ProxyDoor {
-    /// Joins configuration and decision path.
+    /// Joins configuration and decision path; what it forwards is listed among `exchanges`.
     ///
     /// # Errors
     /// [`UnknownUpstream`] when a route's upstream is not configured.
     pub fn new(
         settings: ProxySettings,
-        pipeline: Arc<Pipeline>,
+        exchanges: Arc<Exchanges>,
         metrics: &Metrics,
     ) -> Result<Self, UnknownUpstream> {
         let unknown = settings.routes.upstreams().find(|name| !settings.upstreams.contains_key(*name));
@@ -108,10 +113,10 @@ impl ProxyDoor {
             certificates: settings.certificates,
             forward: settings.forward,
             head_bytes_max: settings.head_bytes_max,
-            pipeline,
+            pipeline: Arc::clone(exchanges.pipeline()),
             methods: MethodNames::default(),
         });
-        Ok(Self { shared, upstreams: settings.upstreams, metrics: metrics.clone() })
+        Ok(Self { shared, exchanges, upstreams: settings.upstreams, metrics: metrics.clone() })
     }
 }
 
@@ -122,7 +127,7 @@ impl Front for ProxyDoor {
 
     fn worker(&self) -> Self::Worker {
         let upstreams = Upstreams::new(&self.upstreams, &self.metrics);
-        Arc::new(ProxyWorker { shared: Arc::clone(&self.shared), upstreams })
+        Arc::new(ProxyWorker { shared: Arc::clone(&self.shared), shard: self.exchanges.shard(), upstreams })
     }
 
     fn service(worker: &Self::Worker, peer: Peer) -> ProxyService {
@@ -143,6 +148,7 @@ impl Front for ProxyDoor {
 #[derive(Debug)]
 pub struct ProxyWorker {
     shared: Arc<Shared>,
+    shard: Arc<Shard>,
     upstreams: Upstreams,
 }
 
@@ -172,15 +178,19 @@ impl ProxyWorker {
         &self,
         peer: IpAddr,
         certificate: Option<Arc<ClientCertificate>>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Response<Body> {
         let begun = Instant::now();
+        let offer = Offer::take(&mut request);
         let bodiless = request.method() == Method::HEAD;
         let close = request.version() < Version::HTTP_2;
         let method = self.shared.methods.of(request.method().as_str());
         let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), request.headers());
         let again = facts.clone();
-        let handled = AssertUnwindSafe(self.handle(facts, certificate, request, begun)).catch_unwind().await;
+        let turn = Turn::next();
+        let handled = AssertUnwindSafe(self.handle(facts, certificate, (request, offer), turn, begun))
+            .catch_unwind()
+            .await;
         let outcome = match handled {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Refused(self.fault(again).await),
@@ -197,6 +207,9 @@ impl ProxyWorker {
                 response
             }
             Outcome::Refused(None) => bare(StatusCode::INTERNAL_SERVER_ERROR),
+            Outcome::Severed(id, reason) => {
+                Refusal::severed(id, reason, self.shared.takes_proofs).into_response(bodiless)
+            }
             Outcome::Failed(refusal) => refusal.into_response(bodiless),
         }
     }
@@ -206,7 +219,8 @@ impl ProxyWorker {
         &self,
         facts: ExchangeFacts,
         certificate: Option<Arc<ClientCertificate>>,
-        request: Request<Incoming>,
+        (request, offer): (Request<Incoming>, Option<Offer>),
+        turn: Turn,
         begun: Instant,
     ) -> Outcome {
         let shared = &*self.shared;
@@ -236,10 +250,16 @@ impl ProxyWorker {
             (Decision::Allow(allowed), Some(admitted)) => {
                 let warnings = allowed.verdict().warnings().to_vec();
                 let decided = begun.elapsed().as_secs_f64();
-                let look = |allowed| shared.pipeline.release(allowed, &admitted.exchange);
-                let outgoing = Outgoing { parts, body, admitted: &admitted };
-                let settings = shared.forward;
-                let forwarded = forward(allowed, look, &self.upstreams, settings, carriers, outgoing).await;
+                let Admitted { exchange, target, host } = admitted;
+                let open = self.shard.enter(exchange, &allowed, turn);
+                let forwarder = Forwarder {
+                    pipeline: &shared.pipeline,
+                    upstreams: &self.upstreams,
+                    settings: shared.forward,
+                    carriers,
+                };
+                let outgoing = Outgoing { parts, body, target, host, offer };
+                let forwarded = forwarder.forward(allowed, &open, outgoing).await;
                 if !matches!(forwarded, Err(Stopped::Denied(_))) {
                     shared.metrics.allowed(&warnings, decided);
                 }
@@ -275,6 +295,7 @@ enum Outcome {
     Answered(Response<Body>),
     Refused(Option<Denied>),
     Failed(Refusal),
+    Severed(DecisionId, Reason),
 }
 
 impl From<Result<Response<Body>, Stopped>> for Outcome {
@@ -282,6 +303,7 @@ impl From<Result<Response<Body>, Stopped>> for Outcome {
         match forwarded {
             Ok(response) => Self::Answered(response),
             Err(Stopped::Denied(denied)) => Self::Refused(Some(denied)),
+            Err(Stopped::Severed(id, reason)) => Self::Severed(id, reason),
             Err(Stopped::Failed(id, kind)) => Self::Failed(Refusal::failed(failure_status(kind), id)),
         }
     }

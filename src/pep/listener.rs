@@ -52,6 +52,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// How long exchanges under way may take to end when the listener stops.
     pub drain_timeout: Duration,
+    /// How long a caller may take to take the end of an exchange that is allowed no more.
+    pub end_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
             header_list_bytes_max: 32 * 1024,
             streams_max: 200,
             drain_timeout: Duration::from_secs(20),
+            end_timeout: Duration::from_millis(500),
         }
     }
 }

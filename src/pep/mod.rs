@@ -4,16 +4,20 @@
 //! pipeline, and leaves by `forward` or is refused by `respond`. Settings come as plain
 //! structs: where they are written is not this room's business.
 //!
-//! Deliberately absent: protocol upgrades, registration of open exchanges, live reload.
+//! What is forwarded is listed among the open `exchanges` until it is over.
+//!
+//! Deliberately absent: upgrades other than to WebSocket, live reload.
 
 mod body;
 mod cache;
 mod certificate;
+mod exchanges;
 mod ext_authz;
 mod extract;
 mod forward;
 mod headers;
 mod http;
+mod line;
 mod listener;
 mod presentation;
 mod replay;
@@ -23,10 +27,14 @@ mod serve;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod tunnel;
 mod upstream;
+mod websocket;
 
+pub use body::BodyError;
 pub use cache::{ANSWERS_MAX, ENTRIES_MAX, PolicyAnswers, VerifiedTokens};
 pub use certificate::{CallerCertificates, ForwardedCertificates, ForwardedHeader};
+pub use exchanges::Exchanges;
 pub use ext_authz::{ExtAuthzDoor, ExtAuthzSettings, Serves};
 pub use forward::ForwardSettings;
 pub use http::{ProxyDoor, ProxySettings, UnknownUpstream};

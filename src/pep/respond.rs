@@ -2,7 +2,7 @@
 //!
 //! All 401s look the same, whatever the credential lacks. Texts are fixed per status.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::core::credential::Algorithm;
@@ -27,7 +27,11 @@ impl Refusal {
     /// RFC 6750 §3 and RFC 9449 §7.1 for `WWW-Authenticate`: one line for both, since a gateway may keep
     /// only one.
     pub(crate) fn of(denied: Denied, proofs: bool) -> Self {
-        let (id, reason) = (denied.id(), denied.reason());
+        Self::severed(denied.id(), denied.reason(), proofs)
+    }
+
+    /// The answer to an allowed request that was ended, on record, before it was answered.
+    pub(crate) fn severed(id: DecisionId, reason: Reason, proofs: bool) -> Self {
         let told = (reason.class() != ReasonClass::Credential).then_some(reason);
         let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut refusal = Self::new(status, id, told);
@@ -115,6 +119,23 @@ impl Refusal {
 /// The algorithms of proofs, as a challenge names them.
 fn algorithms() -> String {
     Algorithm::ALL.map(Algorithm::as_str).join(" ")
+}
+
+/// The trailers that end a call which is allowed no more.
+///
+/// # Standard
+/// gRPC status codes: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE`, 13 `INTERNAL`.
+pub(crate) fn grpc_status(reason: Reason) -> HeaderMap {
+    let status = match reason.status() {
+        401 => "16",
+        503 => "14",
+        500 => "13",
+        _ => "7",
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    trailers.insert("grpc-message", HeaderValue::from_static("the call is allowed no more"));
+    trailers
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::credential::ClientCertificate;
 use crate::pep::certificate;
+use crate::pep::line::{Line, Resettable, Streams, Wire};
 use crate::pep::listener::Limits;
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -63,27 +64,34 @@ pub struct Peer {
 /// What every connection of a worker is served with.
 pub(crate) struct Serving<F: Front> {
     worker: F::Worker,
-    http1: Arc<Builder<TokioExecutor>>,
-    http2: Arc<Builder<TokioExecutor>>,
+    http1: Arc<Builder<Streams>>,
+    http2: Arc<Builder<Streams>>,
+    end_timeout: Duration,
 }
 
 impl<F: Front> Clone for Serving<F> {
     fn clone(&self) -> Self {
-        Self { worker: self.worker.clone(), http1: Arc::clone(&self.http1), http2: Arc::clone(&self.http2) }
+        Self {
+            worker: self.worker.clone(),
+            http1: Arc::clone(&self.http1),
+            http2: Arc::clone(&self.http2),
+            end_timeout: self.end_timeout,
+        }
     }
 }
 
 impl<F: Front> Serving<F> {
     /// Sets the limits of connections.
     pub(crate) fn new(worker: F::Worker, limits: &Limits) -> Self {
-        let mut http1 = Builder::new(TokioExecutor::new());
+        let streams = Streams::new(limits.end_timeout);
+        let mut http1 = Builder::new(streams);
         http1
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_timeout)
             .max_buf_size(limits.head_bytes_max)
             .writev(false);
-        let mut http2 = Builder::new(TokioExecutor::new());
+        let mut http2 = Builder::new(streams);
         http2
             .http2()
             .timer(TokioTimer::new())
@@ -95,18 +103,45 @@ impl<F: Front> Serving<F> {
             .max_local_error_reset_streams(20)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
-        Self { worker, http1: Arc::new(http1.http1_only()), http2: Arc::new(http2.http2_only()) }
+        if F::HTTP1 {
+            http2.http2().enable_connect_protocol();
+        }
+        Self {
+            worker,
+            http1: Arc::new(http1.http1_only()),
+            http2: Arc::new(http2.http2_only()),
+            end_timeout: limits.end_timeout,
+        }
     }
 
     async fn run<I>(&self, io: I, peer: Peer, http2: bool, stop: &CancellationToken) -> Result<(), Failure>
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: Resettable + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if !http2 && !F::HTTP1 {
+        if http2 {
+            // Each of its streams has a line of its own.
+            return self.serve(&self.http2, io, peer, stop).await;
+        }
+        if !F::HTTP1 {
             return Err("this listener speaks HTTP/2 only".into());
         }
-        let builder = if http2 { &self.http2 } else { &self.http1 };
-        let connection = builder.serve_connection(TokioIo::new(io), F::service(&self.worker, peer));
+        let line = Arc::<Line>::default();
+        let served = self.serve(&self.http1, Wire::new(io, Arc::clone(&line)), peer, stop);
+        line.drive(self.end_timeout, served).await.unwrap_or(Ok(()))
+    }
+
+    async fn serve<I>(
+        &self,
+        builder: &Builder<Streams>,
+        io: I,
+        peer: Peer,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(io), F::service(&self.worker, peer));
         tokio::pin!(connection);
         tokio::select! {
             biased;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::core::evidence::{
-    Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use crate::core::id::{DecisionId, LogId, Place};
 use crate::core::policy::{RouteRules, Staleness, Verdict};
@@ -61,4 +61,6 @@ impl EvidenceLog for Counting {
     fn abandoned(&self, _: Option<Slot>, _: &ExchangeFacts) {}
 
     fn withdrawn(&self, _: &Withdrawal) {}
+
+    fn severed(&self, _: &Severance) {}
 }

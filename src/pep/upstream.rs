@@ -12,9 +12,12 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use crate::core::evidence::Released;
+use crate::core::policy::Reason;
 use crate::pep::body::Upload;
+use crate::pep::exchanges::Open;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
 
 /// Where allowed requests go.
@@ -118,7 +121,7 @@ impl Upstream {
     /// Where `connection` goes when the answer's body has ended; `None` for a shared one.
     pub(crate) fn returning(&self, connection: Connection) -> Option<Returning> {
         match connection {
-            Connection::Http1(sender) => Some(Returning { pool: Arc::clone(&self.pool), sender }),
+            Connection::Http1(own) => Some(Returning { pool: Arc::clone(&self.pool), own }),
             Connection::Http2(_) => None,
         }
     }
@@ -136,8 +139,8 @@ impl Upstream {
         }
         let (sender, connection) =
             http1::Builder::new().writev(false).max_buf_size(HEAD_BYTES_MAX).handshake(io).await?;
-        tokio::spawn(async move { log_end(connection.await) });
-        Ok(Connection::Http1(sender))
+        let driven = tokio::spawn(async move { log_end(connection.with_upgrades().await) });
+        Ok(Connection::Http1(Own { sender, task: driven.abort_handle() }))
     }
 }
 
@@ -176,9 +179,16 @@ enum ConnectError {
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// For one exchange at a time.
-    Http1(http1::SendRequest<Upload>),
+    Http1(Own),
     /// One of several handles of a shared connection.
     Http2(http2::SendRequest<Upload>),
+}
+
+/// A connection of one exchange at a time, and the task that drives it: without that it is closed.
+#[derive(Debug)]
+pub(crate) struct Own {
+    sender: http1::SendRequest<Upload>,
+    task: AbortHandle,
 }
 
 /// Why there is no answer.
@@ -188,27 +198,38 @@ pub(crate) enum Unanswered {
     Unsent(Box<(Released, Request<Upload>)>),
     /// Something may have been sent.
     Failed(UpstreamFailure),
+    /// The exchange was ended while it waited.
+    Severed(Reason),
 }
 
 impl Connection {
-    /// Sends a request. This is the effect an allow stands for, and it takes the proof.
+    /// Sends a request for `open`. This is the effect an allow stands for, and it takes the proof.
     pub(crate) async fn send(
         &mut self,
         released: Released,
         request: Request<Upload>,
         silence: Duration,
+        open: &Open,
     ) -> Result<Response<Incoming>, Unanswered> {
         let progress = request.body().progress().cloned();
+        if let Self::Http1(own) = self {
+            open.lend(own.task.clone());
+        }
         let answer = async {
             match self {
-                Self::Http1(sender) => sender.try_send_request(request).await,
+                Self::Http1(own) => own.sender.try_send_request(request).await,
                 Self::Http2(sender) => sender.try_send_request(request).await,
             }
         };
         tokio::pin!(answer);
         let mut seen = 0;
         loop {
-            match tokio::time::timeout(silence, answer.as_mut()).await {
+            let answered = tokio::select! {
+                biased;
+                reason = open.severed() => return Err(Unanswered::Severed(reason)),
+                answered = tokio::time::timeout(silence, answer.as_mut()) => answered,
+            };
+            match answered {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(mut error)) => {
                     return Err(match error.take_message() {
@@ -232,20 +253,20 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct Returning {
     pool: Arc<Pool>,
-    sender: http1::SendRequest<Upload>,
+    own: Own,
 }
 
 impl Returning {
     /// Puts the connection back, at once if it can take a request, else when it can.
     pub(crate) fn give_back(self) {
-        let Self { pool, mut sender } = self;
-        if sender.is_ready() {
-            pool.put(sender);
-        } else if !sender.is_closed() {
+        let Self { pool, mut own } = self;
+        if own.sender.is_ready() {
+            pool.put(own);
+        } else if !own.sender.is_closed() {
             tokio::spawn(async move {
-                let ready = poll_fn(|context| sender.poll_ready(context));
+                let ready = poll_fn(|context| own.sender.poll_ready(context));
                 if let Ok(Ok(())) = tokio::time::timeout(SETTLE, ready).await {
-                    pool.put(sender);
+                    pool.put(own);
                 }
             });
         }
@@ -261,28 +282,28 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Idle connections, last in, first out: the warmest is used, the coldest age and go.
 #[derive(Debug)]
 struct Pool {
-    idle: Mutex<Vec<(Instant, http1::SendRequest<Upload>)>>,
+    idle: Mutex<Vec<(Instant, Own)>>,
     max: usize,
 }
 
 impl Pool {
-    fn take(&self) -> Option<http1::SendRequest<Upload>> {
+    fn take(&self) -> Option<Own> {
         let mut idle = self.idle.lock();
-        while let Some((since, sender)) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE {
-                return Some(sender);
+        while let Some((since, own)) = idle.pop() {
+            if own.sender.is_ready() && since.elapsed() < IDLE {
+                return Some(own);
             }
         }
         None
     }
 
-    fn put(&self, sender: http1::SendRequest<Upload>) {
+    fn put(&self, own: Own) {
         let mut idle = self.idle.lock();
-        let aged = idle.iter().take_while(|(since, sender)| since.elapsed() >= IDLE || sender.is_closed());
+        let aged = idle.iter().take_while(|(since, own)| since.elapsed() >= IDLE || own.sender.is_closed());
         let aged = aged.count();
         idle.drain(..aged);
         if idle.len() < self.max {
-            idle.push((Instant::now(), sender));
+            idle.push((Instant::now(), own));
         }
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::core::evidence::{
-    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use crate::core::id::{DecisionId, LogId, Place, Position};
 use crate::core::policy::{Effect, Verdict};
@@ -298,6 +298,10 @@ impl EvidenceLog for Core {
     fn withdrawn(&self, withdrawal: &Withdrawal) {
         self.note(|out| encode::withdrawn(out, withdrawal));
     }
+
+    fn severed(&self, severance: &Severance) {
+        self.note(|out| encode::severed(out, severance));
+    }
 }
 
 impl Core {
@@ -307,15 +311,15 @@ impl Core {
         cell: &str,
         position: Position,
         revocations: &[Arc<str>],
-        purged: u64,
+        counts: [u64; 2],
     ) {
         let now = self.clock.now();
         let mut rest = revocations;
         loop {
             let (some, after) = rest.split_at(rest.len().min(encode::LIST_ITEMS_MAX));
-            // The count stands in the first one only, so that it can be added up.
-            let purged = if rest.len() == revocations.len() { purged } else { 0 };
-            self.note(|out| encode::in_force(out, now, cell, position, some, purged));
+            // The counts stand in the first one only, so that they can be added up.
+            let counts = if rest.len() == revocations.len() { counts } else { [0; 2] };
+            self.note(|out| encode::in_force(out, now, cell, position, some, counts));
             rest = after;
             if rest.is_empty() {
                 return;

@@ -36,7 +36,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::core::evidence::{
-    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use crate::core::id::{DecisionId, LogId, Position};
 use crate::core::policy::Verdict;
@@ -141,9 +141,10 @@ impl SpoolLog {
         }
     }
 
-    /// Notes that a change came into force here: no decision can read older state any more.
-    pub fn note_in_force(&self, cell: &str, position: Position, revocations: &[Arc<str>], purged: u64) {
-        self.core.note_in_force(cell, position, revocations, purged);
+    /// Notes that a change came into force here: no decision can read older state any more. `counts`:
+    /// remembered verifications dropped, open exchanges ended.
+    pub fn note_in_force(&self, cell: &str, position: Position, revocations: &[Arc<str>], counts: [u64; 2]) {
+        self.core.note_in_force(cell, position, revocations, counts);
     }
 
     /// The logs on disk, oldest first; this one is the last.
@@ -244,6 +245,10 @@ impl EvidenceLog for SpoolLog {
 
     fn withdrawn(&self, withdrawal: &Withdrawal) {
         self.core.withdrawn(withdrawal);
+    }
+
+    fn severed(&self, severance: &Severance) {
+        self.core.severed(severance);
     }
 }
 

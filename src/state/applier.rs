@@ -26,6 +26,16 @@ pub struct AppliedBatch<'a> {
 pub trait Observer: Send {
     /// Called on the writer's thread: must not wait.
     fn in_force(&self, applied: &AppliedBatch<'_>) -> u64;
+
+    /// Called in the same way, and first, when everything that a cell held was put in place anew or is gone.
+    fn replaced(&self, cell: &Name) {
+        _ = cell;
+    }
+
+    /// Open exchanges ended since this was last asked.
+    fn take_ended(&self) -> u64 {
+        0
+    }
 }
 
 /// Applies batches, publishes, waits for the old state to be let go, keeps the last-known-good.
@@ -151,6 +161,7 @@ impl Applier {
         }
         let next = rebuild.finish().inspect_err(|_| self.status.refused())?;
         self.publish(next).await;
+        self.observer.replaced(&repair.cell);
         self.tell(&Batch {
             cell: repair.cell.clone(),
             epoch: repair.epoch,
@@ -170,6 +181,7 @@ impl Applier {
     pub(super) async fn withdraw(&mut self, cell: &Name) {
         let next = self.cell.load().without_cell(cell);
         self.publish(next).await;
+        self.observer.replaced(cell);
         if let Err(error) = self.lkg.remove(cell) {
             disk_failed(&error);
         }
@@ -206,6 +218,11 @@ impl Applier {
     /// Remembered verifications dropped since this was last asked.
     pub(super) fn take_purged(&mut self) -> u64 {
         std::mem::take(&mut self.purged)
+    }
+
+    /// Open exchanges ended since this was last asked.
+    pub(super) fn take_ended(&self) -> u64 {
+        self.observer.take_ended()
     }
 
     async fn publish(&mut self, next: Snapshot) {

@@ -397,7 +397,7 @@ impl Session<'_> {
             scope_version: if applier.is_kept() { self.scope_version } else { 0 },
             effective_boot_us: now.boot.as_micros(),
             purged_verifications: applier.take_purged(),
-            ended_streams: 0,
+            ended_streams: applier.take_ended(),
             refused,
             cluster_id: applier.lkg().cluster_id().clone(),
             spoke_id: self.settings.spoke_id.clone(),

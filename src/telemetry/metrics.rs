@@ -32,6 +32,11 @@ pub const CACHE_HITS: &str = "portreeve_verification_cache_hits_total";
 /// Verifications that had to be done.
 pub const CACHE_MISSES: &str = "portreeve_verification_cache_misses_total";
 
+/// Open exchanges judged again.
+pub const EXCHANGES_REJUDGED: &str = "portreeve_exchanges_rejudged_total";
+/// Open exchanges ended, by reason.
+pub const EXCHANGES_SEVERED: &str = "portreeve_exchanges_severed_total";
+
 /// Buckets of [`DECISION_DURATION`], in seconds: 25 µs to 50 ms.
 const DECISION_BUCKETS: [f64; 11] =
     [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3];
@@ -47,6 +52,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     upstream_errors: IntCounterVec,
     cache: CacheMetrics,
+    exchanges: ExchangeMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -97,6 +103,13 @@ impl Metrics {
                 hits: counter(CACHE_HITS, "Verifications that were remembered."),
                 misses: counter(CACHE_MISSES, "Verifications that had to be done."),
             },
+            exchanges: {
+                let severed = counters(EXCHANGES_SEVERED, "Open exchanges ended.", &["reason"]);
+                ExchangeMetrics {
+                    rejudged: counter(EXCHANGES_REJUDGED, "Open exchanges judged again."),
+                    severed: Reason::ALL.iter().map(|r| severed.with_label_values(&[r.code()])).collect(),
+                }
+            },
             registry,
         }
     }
@@ -142,6 +155,11 @@ impl Metrics {
     /// The handles of the verification cache.
     pub fn cache(&self) -> CacheMetrics {
         self.cache.clone()
+    }
+
+    /// The handles of the open exchanges.
+    pub fn exchanges(&self) -> ExchangeMetrics {
+        self.exchanges.clone()
     }
 
     /// Only rules that can warn have a series.
@@ -242,6 +260,27 @@ pub struct CacheMetrics {
     pub hits: IntCounter,
     /// Not found.
     pub misses: IntCounter,
+}
+
+/// Counts what becomes of open exchanges.
+#[derive(Clone, Debug)]
+pub struct ExchangeMetrics {
+    rejudged: IntCounter,
+    severed: Arc<[IntCounter]>,
+}
+
+impl ExchangeMetrics {
+    /// Counts that one was judged again.
+    pub fn judged_again(&self) {
+        self.rejudged.inc();
+    }
+
+    /// Counts that one was ended.
+    pub fn severed(&self, reason: Reason) {
+        if let Some(counter) = self.severed.get(reason as usize) {
+            counter.inc();
+        }
+    }
 }
 
 /// Makes a family known.

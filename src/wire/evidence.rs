@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use crate::core::evidence::{EvidenceMode, ExchangeFacts, Withdrawal};
-use crate::core::id::{LogId, Name, Place, Position};
+use crate::core::evidence::{EvidenceMode, ExchangeFacts, Severance, Withdrawal};
+use crate::core::id::{DecisionId, LogId, Name, Place, Position};
 use crate::core::policy::{Basis, Effect, Reason, ShadowOutcome, Verdict};
 use crate::core::time::{Now, Timestamp};
 use crate::wire::evidence_proto as proto;
@@ -69,15 +69,28 @@ pub fn decision(out: &mut Vec<u8>, now: Now, mode: EvidenceMode, facts: &Exchang
 
 /// Writes that an allow was taken back. One that has no sequence number is named by number 0.
 pub fn withdrawn(out: &mut Vec<u8>, withdrawal: &Withdrawal) {
-    let decision = match withdrawal.decision.place {
-        Place::Recorded(sequence) => sequence,
-        Place::RolledUp(_) | Place::Lost(_) => 0,
-    };
     record(out, withdrawal.now, 4, |out| {
-        number(out, 1, decision);
+        number(out, 1, sequence(&withdrawal.decision));
         text(out, 2, withdrawal.reason.code());
         number(out, 3, withdrawal.revision);
     });
+}
+
+/// Writes that an open exchange was ended. A decision without a sequence number is named by number 0.
+pub fn severed(out: &mut Vec<u8>, severance: &Severance) {
+    record(out, severance.now, 11, |out| {
+        number(out, 1, sequence(&severance.decision));
+        text(out, 2, severance.reason.code());
+        number(out, 3, severance.revision);
+        number(out, 4, u64::try_from(severance.open_for.as_micros()).unwrap_or(u64::MAX));
+    });
+}
+
+const fn sequence(decision: &DecisionId) -> u64 {
+    match decision.place {
+        Place::Recorded(sequence) => sequence,
+        Place::RolledUp(_) | Place::Lost(_) => 0,
+    }
 }
 
 /// Writes that a request went away before its verdict.
@@ -224,7 +237,7 @@ pub fn in_force(
     cell: &str,
     position: Position,
     revocations: &[Arc<str>],
-    purged: u64,
+    [purged, ended_streams]: [u64; 2],
 ) {
     record(out, now, 10, |out| {
         text(out, 1, cell);
@@ -234,6 +247,7 @@ pub fn in_force(
             put::item(out, 4, revocation);
         }
         number(out, 5, purged);
+        number(out, 6, ended_streams);
     });
 }
 

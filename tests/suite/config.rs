@@ -204,6 +204,7 @@ fn bounds_hold_on_both_sides() {
         ("header_timeout: 10s", "header_timeout: ", "100ms", "99ms", "10m", "600001ms"),
         ("max_header_bytes: 32KiB", "max_header_bytes: ", "8KiB", "8191", "1MiB", "1048577"),
         ("max_concurrent_streams: 200", "max_concurrent_streams: ", "1", "0", "10000", "10001"),
+        ("end_timeout: 500ms", "end_timeout: ", "10ms", "9ms", "900ms", "901ms"),
         ("connect_timeout: 1s", "connect_timeout: ", "10ms", "9ms", "1m", "60001ms"),
         ("response_timeout: 30s", "response_timeout: ", "10ms", "9ms", "1h", "3600001ms"),
         ("max_idle_per_worker: 64", "max_idle_per_worker: ", "0", "", "10000", "10001"),

@@ -425,7 +425,7 @@ fn the_last_look_takes_an_allow_back() {
     let token = world.token(&world.claims("ledger"));
     let exchange = world.exchange(Some(&token), "GET", "/orders/1");
     let target = RevocationTarget::Identity { identity: name("ledger"), generation: 1 };
-    let turned = world.decide_with(&exchange, || world.put(vec![("r1", 1, revocation(target))]));
+    let turned = world.decide_with(&exchange, || drop(world.put(vec![("r1", 1, revocation(target))])));
     assert_eq!(turned, Some(Reason::IdentityRevoked));
     assert!(matches!(world.log.entries().last(), Some(Entry::Withdrawn(Reason::IdentityRevoked))));
 
@@ -463,7 +463,7 @@ fn the_last_look_sees_what_another_tenants_revision_hides() {
         "a decision names its own tenant's state"
     );
     let target = RevocationTarget::Identity { identity: name("ledger"), generation: 1 };
-    let turned = world.decide_with(&exchange, || world.put(vec![("r1", 1, revocation(target))]));
+    let turned = world.decide_with(&exchange, || drop(world.put(vec![("r1", 1, revocation(target))])));
     assert_eq!(turned, Some(Reason::IdentityRevoked));
 
     // A snapshot in place of the cell, at the revision it already stood at.

@@ -2,7 +2,9 @@
 
 mod http2;
 mod lifecycle;
+mod sever;
 mod upstreams;
+mod websocket;
 
 use portreeve::core::policy::Reason;
 use portreeve::pep::ForwardSettings;

@@ -10,9 +10,10 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::caller::Caller;
 use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Reply, Upstream};
 
 /// A role as a process of its own, its log readable line by line.
 struct Role {
@@ -159,12 +160,16 @@ impl Site {
     }
 
     fn answer_to(&self, subject: &str) -> Answer {
+        call(self.proxy, "GET", "/", &[("authorization", &self.bearer(subject))])
+    }
+
+    /// A token of `subject`, as it is presented.
+    fn bearer(&self, subject: &str) -> String {
         let now = jsonwebtoken::get_current_timestamp();
         let claims = json!({
             "iss": self.issuer.iss(), "sub": subject, "aud": "orders", "iat": now, "exp": now + 300,
         });
-        let token = format!("Bearer {}", self.issuer.sign(&self.issuer.header(), &claims));
-        call(self.proxy, "GET", "/", &[("authorization", &token)])
+        format!("Bearer {}", self.issuer.sign(&self.issuer.header(), &claims))
     }
 
     /// Lets the enforcement point join, with a token that is put where it looks for it.
@@ -329,4 +334,45 @@ fn a_killed_enforcement_point_has_every_answered_decision_on_record() {
     let missing: Vec<_> = answered.iter().filter(|id| !recorded.contains(*id)).collect();
     assert_eq!(answered.len(), 100);
     assert!(missing.is_empty(), "answered and not on record: {missing:?}");
+}
+
+/// The receipt says how many open exchanges ended, and the log which.
+#[test]
+fn a_receipt_counts_the_streams_that_a_revocation_ended() {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let upstream = Upstream::new(|_| Reply::Open(head.to_vec()));
+    let site = Site::new(upstream.address());
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    site.let_join();
+    site.apply_records();
+    let mut proxy = site.start("proxy");
+    proxy.says("the hub has confirmed the state");
+    let open = |subject: &str| {
+        let mut caller = Caller::to(site.proxy);
+        caller.write(
+            format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n\r\n", site.bearer(subject))
+                .as_bytes(),
+        );
+        caller.skip_to("hello\r\n");
+        caller
+    };
+    let mut ledger = ["ledger"; 3].map(open);
+    let mut batch = open("batch");
+    let receipts =
+        site.command(&["revoke", "identity", "ledger", "--reason", "test", "--wait", "--output", "json"]);
+    assert!(receipts.contains("\"ended_streams\": 3"), "{receipts}");
+    assert!(ledger.iter_mut().all(Caller::ends));
+    assert!(batch.is_open());
+    proxy.stop();
+    let lines = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
+    let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let severed: Vec<_> = records.iter().filter(|record| record["kind"] == "severed").collect();
+    assert_eq!(severed.len(), 3);
+    for record in severed {
+        assert_eq!(record["reason"], "identity.revoked");
+        let decided = records.iter().find(|other| other["id"] == record["decision"]).unwrap();
+        assert_eq!((&decided["identity"], &decided["effect"]), (&json!("ledger"), &json!("allow")));
+    }
+    assert!(records.iter().any(|record| record["kind"] == "in_force" && record["ended_streams"] == 3));
 }

@@ -101,6 +101,7 @@ pub(super) fn bind(
         Arc::clone(&condition.log),
         Arc::clone(&condition.clock),
         condition.longest,
+        Arc::clone(&core.exchanges),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let readiness = condition.clone();

@@ -38,6 +38,7 @@ pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSet
             header_list_bytes_max: listener.limits.max_header_bytes,
             streams_max: listener.limits.max_concurrent_streams,
             drain_timeout: config.drain_timeout,
+            end_timeout: listener.limits.end_timeout,
         },
     }
 }
@@ -113,7 +114,6 @@ pub(super) fn serve(
     core: &Core,
     serves: &mut Vec<Serves>,
 ) -> Result<Listening, AppError> {
-    let pipeline = Arc::clone(&core.pipeline);
     let started = match &listener.kind {
         ListenerKind::Proxy(proxy) => {
             let settings = ProxySettings {
@@ -125,7 +125,7 @@ pub(super) fn serve(
                 forward: forward(config),
                 head_bytes_max: listener.limits.max_header_bytes as usize,
             };
-            bound.start(&ProxyDoor::new(settings, pipeline, &core.metrics)?)
+            bound.start(&ProxyDoor::new(settings, Arc::clone(&core.exchanges), &core.metrics)?)
         }
         ListenerKind::ExtAuthz(door) => {
             let settings = ExtAuthzSettings {
@@ -138,7 +138,7 @@ pub(super) fn serve(
                 client_issuer: door.client_issuer.clone(),
                 forward: forward(config),
             };
-            let door = ExtAuthzDoor::new(settings, pipeline, &core.metrics);
+            let door = ExtAuthzDoor::new(settings, Arc::clone(&core.pipeline), &core.metrics);
             serves.push(door.serves());
             bound.start(&door)
         }

@@ -229,6 +229,8 @@ pub(in crate::config) struct Limits {
     /// Most open HTTP/2 streams of one connection; 1 to 10000.
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::config) max_concurrent_streams: u64,
+    /// How long a caller may take to take the end of an exchange that is allowed no more; 10ms to 900ms.
+    pub(in crate::config) end_timeout: DurationText,
 }
 
 impl Default for Limits {
@@ -238,6 +240,7 @@ impl Default for Limits {
             header_timeout: "10s".into(),
             max_header_bytes: "32KiB".into(),
             max_concurrent_streams: 200,
+            end_timeout: "500ms".into(),
         }
     }
 }

@@ -106,6 +106,8 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Most open HTTP/2 streams of one connection; 1 to 10,000.
     pub max_concurrent_streams: u32,
+    /// How long a caller may take to take the end of an exchange that is allowed no more; 10 to 900 ms.
+    pub end_timeout: Duration,
 }
 
 pub(super) fn listeners(
@@ -277,10 +279,13 @@ fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits) -> Option<Limits>
     let header_bytes =
         check.size(&key.field("max_header_bytes"), &raw.max_header_bytes, &(8 << 10..=1 << 20));
     let streams = check.number(&key.field("max_concurrent_streams"), raw.max_concurrent_streams, 1..=10_000);
+    let ends = Duration::from_millis(10)..=Duration::from_millis(900);
+    let end_timeout = check.duration(&key.field("end_timeout"), &raw.end_timeout, &ends);
     Some(Limits {
         max_connections: connections?,
         header_timeout: header_timeout?,
         max_header_bytes: u32::try_from(header_bytes?).ok()?,
         max_concurrent_streams: streams?,
+        end_timeout: end_timeout?,
     })
 }

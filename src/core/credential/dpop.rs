@@ -18,7 +18,6 @@ use super::keys::KeyUse;
 use super::possession::{Proof, ProvenRequest};
 use super::profile::is_one_of;
 use crate::core::policy::{CanonicalPath, Reason};
-use crate::core::time::Timestamp;
 
 /// How long a proof must be remembered: it counts from a minute before its time to a minute after.
 pub const PROOF_SPAN: Duration = Duration::from_secs(121);
@@ -36,7 +35,6 @@ pub(super) fn verify_proof(
     token: &[u8],
     bound: &[u8; 32],
     request: &ProvenRequest<'_>,
-    now: Timestamp,
 ) -> Result<Proof, Reason> {
     let jws = Jws::parse(proof).map_err(|_| Reason::CredentialMalformed)?;
     if !jws.kind().is_some_and(|kind| is_one_of(kind, &["dpop+jwt"])) {
@@ -47,7 +45,8 @@ pub(super) fn verify_proof(
     let text = |name: &str| claims.get(name).and_then(Value::as_text);
     let id = text("jti").filter(|id| !id.is_empty() && json::is_plain(id, PROOF_ID_BYTES_MAX));
     let made = claims.get("iat").map(numeric_date).transpose()?;
-    let timely = made.is_some_and(|made| made <= now.after(WINDOW) && now <= made.after(WINDOW));
+    let timely =
+        made.is_some_and(|made| made <= request.at.after(WINDOW) && request.at <= made.after(WINDOW));
     let hash = URL_SAFE_NO_PAD.encode(sha256(&[token]));
     let holds = thumbprint == *bound
         && text("htm") == Some(request.method)

@@ -92,7 +92,7 @@ pub fn verify<'s>(
         && holds(&verified, expected.tenant, &name, issuer)
     {
         judge(&verified, expected, issuer, now)?;
-        let proof = possesses(&verified, presented, token, expected, now)?;
+        let proof = possesses(&verified, presented, token, expected)?;
         return Ok(Verification { verified, cached: true, proof });
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
@@ -105,7 +105,7 @@ pub fn verify<'s>(
     let fingerprint = fingerprint.fingerprint(token);
     let verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
     judge(&verified, expected, issuer, now)?;
-    let proof = possesses(&verified, presented, token, expected, now)?;
+    let proof = possesses(&verified, presented, token, expected)?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
     Ok(Verification { verified, cached: false, proof })
@@ -211,7 +211,6 @@ fn possesses(
     presented: &Presented,
     token: &[u8],
     expected: &Expected<'_>,
-    now: Timestamp,
 ) -> Result<Option<Proof>, Reason> {
     let bound = verified.confirmation.unwrap_or_default();
     let held = expected.possession.certificate;
@@ -223,7 +222,7 @@ fn possesses(
         (Some(key), Some(proof)) => {
             let proof = proof.ok_or(Reason::CredentialUnbound)?;
             let request = expected.possession.request.as_ref().ok_or(Reason::CredentialUnbound)?;
-            verify_proof(proof, token, &key, request, now).map(Some)
+            verify_proof(proof, token, &key, request).map(Some)
         }
         (Some(_), None) | (None, Some(_)) => Err(Reason::CredentialUnbound),
     }

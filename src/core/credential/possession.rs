@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::json::{Object, Value};
 use crate::core::policy::{CanonicalPath, Reason};
+use crate::core::time::Timestamp;
 
 /// What a token is bound to. It takes all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,6 +60,8 @@ pub struct ProvenRequest<'a> {
     pub origin: &'a str,
     /// Its path.
     pub path: &'a CanonicalPath,
+    /// When it came.
+    pub at: Timestamp,
 }
 
 /// A proof that was verified: to be taken once.

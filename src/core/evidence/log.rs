@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::id::DecisionId;
 use crate::core::policy::{Reason, Verdict};
@@ -129,6 +130,21 @@ pub struct Withdrawal {
     pub now: Now,
 }
 
+/// An open exchange ended because its allow no longer holds.
+#[derive(Clone, Debug)]
+pub struct Severance {
+    /// The decision that had allowed it.
+    pub decision: DecisionId,
+    /// Why it is allowed no more.
+    pub reason: Reason,
+    /// The state that said so.
+    pub revision: u64,
+    /// How long after its decision it was ended.
+    pub open_for: Duration,
+    /// When.
+    pub now: Now,
+}
+
 /// An append-only decision log. None of its methods waits.
 ///
 /// INVARIANT: each `Held` slot ends in exactly one of `decided` and `abandoned`, and
@@ -154,4 +170,7 @@ pub trait EvidenceLog: Send + Sync {
 
     /// Appends that an allow was taken back.
     fn withdrawn(&self, withdrawal: &Withdrawal);
+
+    /// Appends that an open exchange was ended.
+    fn severed(&self, severance: &Severance);
 }

@@ -8,5 +8,7 @@
 mod log;
 mod proof;
 
-pub use log::{Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal};
+pub use log::{
+    Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
+};
 pub use proof::{Allowed, Committed, Decision, Denied, Pending, Released};

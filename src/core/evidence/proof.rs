@@ -197,8 +197,13 @@ impl Allowed {
     }
 
     /// The verdict.
-    pub fn verdict(&self) -> &Verdict {
+    pub const fn verdict(&self) -> &Arc<Verdict> {
         &self.verdict
+    }
+
+    /// Refuses what has been ended meanwhile: that is on record already.
+    pub fn severed(self, reason: Reason) -> Denied {
+        Denied { id: self.id, reason, verdict: self.verdict }
     }
 
     /// The last look: `standing` is `None` when the allow still holds now.

@@ -52,6 +52,11 @@ impl<'a> Principal<'a> {
         &self.caller.identity
     }
 
+    /// The first instant at which it, or one that acts for it, may act no more.
+    pub fn end(&self) -> Option<Timestamp> {
+        std::iter::once(&self.caller).chain(&self.actors).filter_map(|party| party.identity.end).min()
+    }
+
     /// What a record says of it.
     pub fn facts(&self) -> PrincipalFacts {
         PrincipalFacts {

@@ -38,3 +38,16 @@ pub fn broken_rules(
         .map(move |(rule, setting, _)| Broken { rule, mode: setting.at(now) })
         .filter(|broken| broken.mode != HygieneMode::Off)
 }
+
+/// The first instant after `now` at which a rule may come to say something else.
+pub fn rules_change_at(
+    hygiene: &Hygiene,
+    identity: &IdentityView<'_>,
+    credential: Option<&CredentialView<'_>>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let Hygiene { ownerless, rotation_overdue, review_lapsed, environment } = hygiene;
+    let rules = [ownerless, rotation_overdue, review_lapsed, environment].map(|rule| rule.deny_from);
+    let dates = [credential.and_then(|credential| credential.rotate_by), identity.review_due];
+    rules.into_iter().chain(dates).flatten().filter(|at| *at > now).min()
+}

@@ -6,6 +6,7 @@
 //! credential's age, nothing is remembered. An answer holds between two ends of entitlements.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::id::Epoch;
 use crate::core::policy::cedar::{Answer, Question, ShadowOutcome, TenantPolicy};
@@ -42,6 +43,9 @@ pub trait PolicyMemory: Send + Sync {
     fn store(&self, key: [u8; 32], answer: Arc<Remembered>);
 }
 
+/// How often an answer that rests on the time of day is asked for again while it is relied on.
+const TIME_CONDITIONS_EVERY: Duration = Duration::from_secs(60);
+
 impl TenantPolicy {
     /// The answer to `question`, remembered or asked.
     pub(crate) fn answer(
@@ -60,6 +64,9 @@ impl TenantPolicy {
         let ends = || question.principal.identity().entitlements.iter().filter_map(|e| e.expires);
         let from = ends().filter(|end| *end <= now).max();
         let until = ends().filter(|end| *end > now).min();
+        // Without a key the policies read the time itself: their answer is asked for again.
+        let again = key.is_none().then(|| now.after(TIME_CONDITIONS_EVERY));
+        let until = [until, again].into_iter().flatten().min();
         let asked = Arc::new(Remembered { answer: Arc::new(answer), shadow, from, until });
         if let Some(key) = key.filter(|_| asked.answer.errors.is_empty()) {
             memory.store(key, Arc::clone(&asked));

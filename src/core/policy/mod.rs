@@ -12,7 +12,7 @@ mod verdict;
 
 pub(crate) use cedar::Question;
 pub use cedar::{Answer, DEFAULT_POLICY, PolicyError, SCHEMA, ShadowOutcome, TenantPolicy};
-pub use hygiene::{Broken, broken_rules};
+pub use hygiene::{Broken, broken_rules, rules_change_at};
 pub use memory::{PolicyMemory, Remembered};
 pub use path::{CanonicalPath, PathError, PathPattern, PatternError};
 pub use reason::{Reason, ReasonClass};

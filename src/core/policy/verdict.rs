@@ -8,7 +8,7 @@ use crate::core::id::{Name, Position};
 use crate::core::identity::PrincipalFacts;
 use crate::core::policy::cedar::{Answer, ShadowOutcome};
 use crate::core::policy::reason::Reason;
-use crate::core::time::Now;
+use crate::core::time::{Now, Timestamp};
 
 /// Allow or deny.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +52,8 @@ pub struct Basis {
     pub route: Option<Arc<str>>,
     /// The verified credential.
     pub verified: Option<Arc<Verified>>,
+    /// The record of an API key, or of a client certificate, if there is one.
+    pub credential: Option<Name>,
     /// Whether verification was remembered rather than done.
     pub verification_cached: bool,
     /// The resolved caller.
@@ -66,6 +68,8 @@ pub struct Basis {
     pub lifted: Vec<Reason>,
     /// What shadow policies would have said.
     pub shadow: Vec<ShadowOutcome>,
+    /// The first instant at which the same state may be judged otherwise; `None`: never.
+    pub until: Option<Timestamp>,
 }
 
 /// The answer of the PDP. Made only in this room, by a judgement that ends.
@@ -128,6 +132,11 @@ impl Judgement {
     /// Begins at a time and a state.
     pub(crate) fn new(basis: Basis) -> Self {
         Self { basis, warnings: Vec::new() }
+    }
+
+    /// Notes an instant at which something that this rests on ends.
+    pub(crate) fn holds_until(&mut self, end: Option<Timestamp>) {
+        self.basis.until = [self.basis.until, end].into_iter().flatten().min();
     }
 
     /// Ends in a refusal.

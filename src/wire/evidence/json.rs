@@ -49,6 +49,14 @@ pub fn json_line(record: &proto::Record, log: LogId, sequence: u64) -> String {
             line.number("revision", body.revision);
             line.texts("revocations", &body.revocations);
             line.number("purged", body.purged);
+            line.number("ended_streams", body.ended_streams);
+        }
+        Some(Body::Severed(body)) => {
+            let place = Place::Recorded(body.decision);
+            line.text("decision", &DecisionId { log, place }.to_string());
+            line.text("reason", &body.reason);
+            line.number("revision", body.revision);
+            line.number("open_us", body.open_us);
         }
         None => {}
     }
@@ -86,6 +94,7 @@ const fn kind(body: Option<&Body>) -> &'static str {
         Some(Body::LogOpen(_)) => "log_open",
         Some(Body::LogClose(_)) => "log_close",
         Some(Body::InForce(_)) => "in_force",
+        Some(Body::Severed(_)) => "severed",
         None => "unknown",
     }
 }

@@ -32,6 +32,8 @@ fn facts() -> ExchangeFacts {
 
 fn basis() -> Basis {
     Basis {
+        until: None,
+        credential: None,
         now: now(),
         position: Position { epoch: Epoch::from_bytes([1; 16]), revision: 4711 },
         root: 0,
@@ -238,13 +240,30 @@ fn others() -> Vec<(Vec<u8>, proto::Record)> {
     );
     let revocations: [Arc<str>; 1] = ["rev-9".into()];
     add(
-        &|out| in_force(out, now(), "acme", basis().position, &revocations, 12),
+        &|out| in_force(out, now(), "acme", basis().position, &revocations, [12, 3]),
         Body::InForce(proto::InForce {
             cell: "acme".into(),
             epoch: vec![1; 16].into(),
             revision: 4711,
             revocations: vec!["rev-9".into()],
             purged: 12,
+            ended_streams: 3,
+        }),
+    );
+    let ended = Severance {
+        decision: id,
+        reason: Reason::IdentityRevoked,
+        revision: 4712,
+        open_for: Duration::from_micros(99),
+        now: now(),
+    };
+    add(
+        &|out| severed(out, &ended),
+        Body::Severed(proto::Severed {
+            decision: 17,
+            reason: "identity.revoked".into(),
+            revision: 4712,
+            open_us: 99,
         }),
     );
     all

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use portreeve::core::evidence::{
-    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use portreeve::core::id::DecisionId;
 use portreeve::core::policy::{Reason, Verdict};
@@ -229,5 +229,9 @@ impl EvidenceLog for FaultyOnce {
 
     fn withdrawn(&self, withdrawal: &Withdrawal) {
         self.log.withdrawn(withdrawal);
+    }
+
+    fn severed(&self, severance: &Severance) {
+        self.log.severed(severance);
     }
 }

@@ -111,7 +111,7 @@ fn the_budget_keeps_one_segment_back_and_a_delivery_frees_it() {
     assert!(!log.stats().stalled, "the segment kept back is still being written");
     // Notes still find room in it.
     log.abandoned(None, &facts("GET"));
-    log.note_in_force("acme", Default::default(), &[], 0);
+    log.note_in_force("acme", Default::default(), &[], [0, 0]);
     log.drive();
     assert!(matches!(log.reserve(EvidenceMode::ProcessSafe), Reserved::Exhausted));
     log.delivered("file", (log.id(), decided / 2));

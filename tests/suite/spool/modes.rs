@@ -174,7 +174,7 @@ fn many_revocations_become_many_records() {
     let log = bench.open();
     let revocations: Vec<Arc<str>> = (0..70).map(|n| Arc::from(format!("r{n}"))).collect();
     let position = portreeve::core::id::Position { revision: 9, ..Default::default() };
-    log.note_in_force("acme", position, &revocations, 5);
+    log.note_in_force("acme", position, &revocations, [5, 0]);
     log.drive();
     let bodies = bench.read(log.id()).0.into_iter().filter_map(|(_, record)| match record.body {
         Some(Body::InForce(body)) => Some((body.revocations.len(), body.purged)),

@@ -77,6 +77,52 @@ impl Caller {
         self.0.read_to_end(&mut Vec::new()).err().is_none_or(|error| !is_timeout(&error))
     }
 
+    /// Reads and drops everything up to and with `text`.
+    pub(crate) fn skip_to(&mut self, text: &str) {
+        let mut seen = Vec::new();
+        while !seen.ends_with(text.as_bytes()) {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap_or_else(|error| {
+                panic!("{error} after {:?}", String::from_utf8_lossy(&seen));
+            });
+            seen.push(byte[0]);
+        }
+    }
+
+    /// As many bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Another handle of the same connection, to write while this one reads.
+    pub(crate) fn another(&mut self) -> Self {
+        Self(BufReader::new(self.0.get_ref().try_clone().unwrap()))
+    }
+
+    /// Everything until the proxy closes the connection, in whatever way.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        drop(self.0.read_to_end(&mut rest));
+        rest
+    }
+
+    /// Whether the connection ends in a reset, whatever the proxy says before.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        let ended = self.0.read_to_end(&mut Vec::new());
+        ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    }
+
+    /// Whether the connection is open, with nothing to read on it.
+    pub(crate) fn is_open(&mut self) -> bool {
+        let stream = self.0.get_mut();
+        stream.set_nonblocking(true).unwrap();
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        seen.is_err_and(|error| is_timeout(&error))
+    }
+
     fn body(&mut self, answer: &Answer) -> Vec<u8> {
         let mut body = Vec::new();
         if let Some(length) = answer.one("content-length") {

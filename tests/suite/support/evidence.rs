@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use portreeve::core::evidence::{
-    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot, Withdrawal,
 };
 use portreeve::core::id::{DecisionId, LogId, Place};
 use portreeve::core::policy::{Reason, Verdict};
@@ -18,6 +18,8 @@ pub(crate) enum Entry {
     Abandoned,
     /// An allow taken back.
     Withdrawn(Reason),
+    /// An open exchange ended.
+    Severed(DecisionId, Reason),
 }
 
 /// The log.
@@ -111,5 +113,9 @@ impl EvidenceLog for MemoryLog {
 
     fn withdrawn(&self, withdrawal: &Withdrawal) {
         self.push(Entry::Withdrawn(withdrawal.reason));
+    }
+
+    fn severed(&self, severance: &Severance) {
+        self.push(Entry::Severed(severance.decision, severance.reason));
     }
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use portreeve::core::credential::FingerprintKey;
 use portreeve::core::evidence::EvidenceLog;
+use portreeve::core::identity::Record;
 use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
 use portreeve::core::time::Clock;
 use portreeve::pep::{
-    Bound, CallerCertificates, Carriers, ENTRIES_MAX, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, Front,
-    Limits, ListenerSettings, Proofs, ProxyDoor, ProxySettings, Route, Routes, Running, UpstreamSettings,
-    VerifiedTokens,
+    Bound, CallerCertificates, Carriers, ENTRIES_MAX, Exchanges, ExtAuthzDoor, ExtAuthzSettings,
+    ForwardSettings, Front, Limits, ListenerSettings, Proofs, ProxyDoor, ProxySettings, Route, Routes,
+    Running, UpstreamSettings, VerifiedTokens,
 };
 use portreeve::pipeline::Pipeline;
 use portreeve::telemetry::metrics::Metrics;
 
 use super::caller::{Answer, Caller};
+use super::upstream::PATIENCE;
 use super::world::{MapMemory, TENANT, World, name, rules};
 
 /// A pipeline over the world's state and log.
@@ -56,11 +58,16 @@ pub(crate) fn listener(workers: usize) -> ListenerSettings {
 
 /// `orders.test/orders/**` is the resource `orders`; `/open/**` is anonymous, on any host.
 pub(crate) fn routes() -> Routes {
-    routes_of(|_| {})
+    routes_and(Vec::new(), |_| {})
 }
 
 /// The same, with rules changed by a test.
 pub(crate) fn routes_of(change: impl Fn(&mut RouteRules)) -> Routes {
+    routes_and(Vec::new(), change)
+}
+
+/// The same, after further ones.
+pub(crate) fn routes_and(mut first: Vec<Route>, change: impl Fn(&mut RouteRules)) -> Routes {
     let rules_of = |service: Option<&str>| {
         let mut rules = RouteRules { anonymous: service.is_none(), ..rules() };
         change(&mut rules);
@@ -73,13 +80,16 @@ pub(crate) fn routes_of(change: impl Fn(&mut RouteRules)) -> Routes {
         service: service.map(|resource| ServiceRef { tenant: name(TENANT), resource: name(resource) }),
         rules: rules_of(service),
     };
-    Routes::new(vec![route(Some("orders.test"), "/orders/**", Some("orders")), route(None, "/open/**", None)])
+    first.push(route(Some("orders.test"), "/orders/**", Some("orders")));
+    first.push(route(None, "/open/**", None));
+    Routes::new(first)
 }
 
 /// A proxy in front of an upstream.
 pub(crate) struct Gate {
     pub(crate) world: World,
     pub(crate) metrics: Metrics,
+    pub(crate) exchanges: Arc<Exchanges>,
     pub(crate) running: Running,
 }
 
@@ -119,9 +129,32 @@ impl Gate {
         };
         let mut bind = listener(1);
         change(&mut settings, &mut bind);
-        let door = ProxyDoor::new(settings, parts.pipeline(&world, &metrics), &metrics).unwrap();
+        let exchanges = Arc::new(Exchanges::new(parts.pipeline(&world, &metrics), &metrics));
+        let door = ProxyDoor::new(settings, Arc::clone(&exchanges), &metrics).unwrap();
         let running = start(bind, &door);
-        Self { world, metrics, running }
+        Self { world, metrics, exchanges, running }
+    }
+
+    /// Publishes records, and tells the open exchanges of them as the writer does; how many it ended at once.
+    pub(crate) fn change(&self, records: Vec<(&str, u32, Record)>) -> u64 {
+        let batch = self.world.put(records);
+        self.exchanges.changed(&batch.cell, &batch.changes, &self.world.state.load())
+    }
+
+    /// How often an open exchange was judged again.
+    pub(crate) fn judged_again(&self) -> u64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix("portreeve_exchanges_rejudged_total "));
+        line.unwrap().parse().unwrap()
+    }
+
+    /// Waits until as many exchanges are open.
+    pub(crate) fn wait_open(&self, count: usize) {
+        let begun = std::time::Instant::now();
+        while self.exchanges.open() != count {
+            assert!(begun.elapsed() < PATIENCE, "{} exchanges are open", self.exchanges.open());
+            std::thread::yield_now();
+        }
     }
 
     /// A new connection.

@@ -15,6 +15,15 @@ pub(crate) enum Reply {
     ThenClose(Vec<u8>),
     /// Writes nothing until the caller goes away.
     Silence,
+    /// Writes these bytes, and tells with [`Upstream::wait_closed`] when the caller goes away.
+    Open(Vec<u8>),
+    /// Switches to WebSocket, writes these bytes, and echoes until the caller goes away.
+    Switch(Vec<u8>),
+    /// Switches to WebSocket; then as [`Self::Flood`].
+    SwitchAndFlood(Vec<u8>),
+    /// Writes these bytes over and over until the caller goes away; tells with
+    /// [`Upstream::wait_stalled`] when they are no longer taken, and with [`Upstream::wait_closed`].
+    Flood(Vec<u8>),
     /// Writes these bytes once the test says so with [`Upstream::go`].
     WhenTold(Vec<u8>),
 }
@@ -55,6 +64,7 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     arrived: Mutex<Receiver<Arrived>>,
     closed: Mutex<Receiver<()>>,
+    stalled: Mutex<Receiver<()>>,
     told: SyncSender<()>,
 }
 
@@ -63,8 +73,12 @@ struct Inside {
     reply: Box<dyn Fn(&Arrived) -> Reply + Send + Sync>,
     arrived: SyncSender<Arrived>,
     closed: SyncSender<()>,
+    stalled: SyncSender<()>,
     told: Mutex<Receiver<()>>,
 }
+
+/// Bytes not taken for this long are not taken.
+const STALLED: Duration = Duration::from_millis(200);
 
 /// Longest wait for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,17 +90,29 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let (arrived_in, arrived) = sync_channel(1000);
         let (closed_in, closed) = sync_channel(1000);
+        let (stalled_in, stalled) = sync_channel(1000);
         let (told, told_out) = sync_channel(1000);
         let reply = Box::new(reply);
-        let inside =
-            Arc::new(Inside { reply, arrived: arrived_in, closed: closed_in, told: Mutex::new(told_out) });
+        let inside = Arc::new(Inside {
+            reply,
+            arrived: arrived_in,
+            closed: closed_in,
+            stalled: stalled_in,
+            told: Mutex::new(told_out),
+        });
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let inside = Arc::clone(&inside);
                 std::thread::spawn(move || serve(stream.unwrap(), number, &inside));
             }
         });
-        Self { address, arrived: Mutex::new(arrived), closed: Mutex::new(closed), told }
+        Self {
+            address,
+            arrived: Mutex::new(arrived),
+            closed: Mutex::new(closed),
+            stalled: Mutex::new(stalled),
+            told,
+        }
     }
 
     /// Answers every request with 200 and `hello`.
@@ -114,6 +140,11 @@ impl Upstream {
         self.closed.lock().unwrap().recv_timeout(PATIENCE).expect("a connection is closed");
     }
 
+    /// Waits until what it writes is no longer taken.
+    pub(crate) fn wait_stalled(&self) {
+        self.stalled.lock().unwrap().recv_timeout(PATIENCE).expect("writing stalls");
+    }
+
     /// Lets one [`Reply::WhenTold`] go.
     pub(crate) fn go(&self) {
         self.told.send(()).unwrap();
@@ -131,6 +162,8 @@ fn serve(stream: TcpStream, connection: usize, inside: &Inside) {
     while let Some(arrived) = read(&mut reader, connection) {
         let reply = (inside.reply)(&arrived);
         let head_only = arrived.line().starts_with("HEAD");
+        let switch = switch(&arrived);
+        let switches = matches!(reply, Reply::SwitchAndFlood(_));
         inside.arrived.send(arrived).unwrap();
         match reply {
             Reply::Bytes(bytes) if head_only => {
@@ -149,12 +182,51 @@ fn serve(stream: TcpStream, connection: usize, inside: &Inside) {
                 drop(reader.read(&mut [0]));
                 return;
             }
+            Reply::Open(bytes) => {
+                writer.write_all(&bytes).unwrap();
+                drop(std::io::copy(&mut reader, &mut std::io::sink()));
+                // A test may be over.
+                inside.closed.send(()).ok();
+                return;
+            }
+            Reply::Switch(bytes) => {
+                writer.write_all(&[switch, bytes].concat()).unwrap();
+                drop(std::io::copy(&mut reader, &mut writer));
+                inside.closed.send(()).ok();
+                return;
+            }
+            Reply::Flood(bytes) | Reply::SwitchAndFlood(bytes) => {
+                if switches {
+                    writer.write_all(&switch).unwrap();
+                }
+                writer.set_write_timeout(Some(STALLED)).unwrap();
+                while writer.write_all(&bytes).is_ok() {}
+                inside.stalled.send(()).ok();
+                writer.set_write_timeout(None).unwrap();
+                while writer.write_all(&bytes).is_ok() {}
+                inside.closed.send(()).ok();
+                return;
+            }
             Reply::WhenTold(bytes) => {
                 inside.told.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                 writer.write_all(&bytes).unwrap();
             }
         }
     }
+}
+
+/// The head that switches to WebSocket, as a request asks for it.
+fn switch(arrived: &Arrived) -> Vec<u8> {
+    use base64::Engine as _;
+    let key = arrived.one("sec-websocket-key").unwrap_or_default();
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 fn read(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Arrived> {

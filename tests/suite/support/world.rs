@@ -172,7 +172,7 @@ impl World {
     }
 
     /// Publishes records (name, generation, value) as one batch.
-    pub(crate) fn put(&self, records: Vec<(&str, u32, Record)>) {
+    pub(crate) fn put(&self, records: Vec<(&str, u32, Record)>) -> Batch {
         let cell = name(TENANT);
         let held = self.state.load();
         let from = held.cell(&cell).map_or(0, |c| c.revision);
@@ -196,6 +196,7 @@ impl World {
         let next = held.apply(&batch).unwrap();
         drop(held);
         self.state.publish(next);
+        batch
     }
 
     /// Publishes one identity.

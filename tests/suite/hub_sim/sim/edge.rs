@@ -8,7 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portreeve::core::credential::{FingerprintKey, Presented, TokenCache, Verified};
 use portreeve::core::evidence::{
-    Allowed, Decision, Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Slot, Withdrawal,
+    Allowed, Decision, Door, EvidenceLog, EvidenceMode, ExchangeFacts, Reserved, Settlement, Severance, Slot,
+    Withdrawal,
 };
 use portreeve::core::id::{DecisionId, Epoch, LogId, Name, Place};
 use portreeve::core::identity::{Keyer, Snapshot, SnapshotCell};
@@ -299,6 +300,10 @@ impl EvidenceLog for EdgeLog {
     }
 
     fn withdrawn(&self, _: &Withdrawal) {
+        self.number();
+    }
+
+    fn severed(&self, _: &Severance) {
         self.number();
     }
 }
