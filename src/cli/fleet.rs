@@ -183,9 +183,10 @@ async fn receipts(cx: &mut Context<'_, '_, ()>, revocation: &str, verify: bool) 
     if cx.out.is_json() {
         return Ok(cx.out.json(&receipts)?);
     }
-    if members(&receipts).is_empty() {
+    let is_void = receipts.get("state") == Some(&json!("VOID"));
+    if members(&receipts).is_empty() && !is_void {
         cx.out.note("warning: no enforcement point is connected");
-    } else {
+    } else if !members(&receipts).is_empty() {
         cx.out.line(receipts_table(&receipts))?;
     }
     let guarantee = cell(receipts.get("guarantee"));
@@ -194,6 +195,11 @@ async fn receipts(cx: &mut Context<'_, '_, ()>, revocation: &str, verify: bool) 
     cx.out.line(format_args!("effective since {}", cell(receipts.get("effective_since"))))?;
     if let Some(checked) = checked {
         cx.out.line(format_args!("{checked} signed receipts are good"))?;
+    }
+    if is_void {
+        return Ok(cx.out.line(format_args!(
+            "revision {revision} is void: the store was restored since, and does not hold it"
+        ))?);
     }
     let not = if is_effective(&receipts) { "" } else { "not yet " };
     Ok(cx.out.line(format_args!("revision {revision} is {not}in force everywhere"))?)

@@ -172,10 +172,10 @@ pub struct StatusArgs {
     #[arg(value_parser = Name::parse)]
     pub name: Name,
     /// Why.
-    #[arg(long)]
-    pub reason: Option<String>,
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub reason: String,
     /// Do it although more identities are denied than may be at once; it is on record, with the reason.
-    #[arg(long, requires = "reason")]
+    #[arg(long)]
     pub break_glass: bool,
 }
 

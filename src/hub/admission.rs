@@ -288,7 +288,8 @@ impl Admissions {
             match blocking(&*self.store, move || store.items(ADMISSIONS)).await {
                 Ok(items) => {
                     let versions: Vec<_> = items.into_iter().map(|item| (item.key, item.version)).collect();
-                    if seen.replace(versions.clone()).is_some_and(|before| before != versions) {
+                    // At the first look, too: streams may have come before it.
+                    if seen.replace(versions.clone()) != Some(versions) {
                         self.changed();
                     }
                 }

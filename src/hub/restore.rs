@@ -12,7 +12,7 @@ use super::admission::withdraw_tokens;
 use super::keys::ClusterKey;
 use super::service::open_store;
 use super::settings::{HubError, HubSettings};
-use super::store::{DirectoryLock, FaultKind, Minted, StateStore, StoreFault};
+use super::store::{DirectoryLock, FaultKind, Minted, StateStore, StoreError, StoreFault};
 use super::witness::{Seen, Witness};
 use crate::core::id::Position;
 use crate::core::time::Clock;
@@ -75,6 +75,8 @@ impl Restoring {
         }
         let mut against = None;
         for seen in &seen {
+            // Most often an empty store, which was made where a part of the backup is missing.
+            seen.of(&*store, witness.file())?;
             against = against.or(seen.against(&*store)?);
         }
         let found = Found {
@@ -108,11 +110,25 @@ impl Restoring {
         // This handle is of the lineage that was left.
         drop((store, lock));
         let (store, _lock) = open_store(&settings, Arc::clone(&clock))?;
+        let begins = minted.position.revision.to_string();
+        let before = store.item(LINEAGE, BEGINS)?.map(|item| item.version);
+        store.put_item(LINEAGE, BEGINS, begins.as_bytes(), before)?;
         let read_at = clock.now().wall;
         witness.name(&store.heartbeat()?, (store.identity().cluster_id, read_at), &key)?;
         Ok(minted)
     }
 }
+
+/// Where the epoch of a restored store begins: no commit up to there is of it. `None`: it is the first.
+pub(super) fn begins(store: &dyn StateStore) -> Result<Option<u64>, StoreError> {
+    let Some(parent) = store.identity().parent else { return Ok(None) };
+    let noted = store.item(LINEAGE, BEGINS)?;
+    let noted = noted.and_then(|item| std::str::from_utf8(&item.value).ok()?.parse().ok());
+    Ok(Some(parent.revision.max(noted.unwrap_or(0))))
+}
+
+const LINEAGE: &str = "lineage";
+const BEGINS: &str = "begins";
 
 /// Opening would make a new store where there is none.
 pub(super) fn refuse_absent(file: &Path) -> Result<(), HubError> {

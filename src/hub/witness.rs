@@ -68,6 +68,16 @@ impl Seen {
         Ok(Self { position, global_hash, head, signed: signed.clone() })
     }
 
+    /// Refuses a store of another cluster than this head, which was kept in `file`.
+    pub(crate) fn of(&self, store: &dyn StateStore, file: &Path) -> Result<(), StoreFault> {
+        if self.head.cluster_id[..] == store.identity().cluster_id {
+            return Ok(());
+        }
+        let what = "this witness was kept for another cluster's store";
+        Err(StoreFault::new(file, FaultKind::Foreign, what)
+            .with_remedy("name another file in `hub.witness`, or open the store it belongs to"))
+    }
+
     /// What this head says against `store`, if anything: that what was served is not in it. Blocks.
     pub(crate) fn against(&self, store: &dyn StateStore) -> Result<Option<String>, StoreError> {
         if self.head.cluster_id[..] != store.identity().cluster_id {
@@ -159,12 +169,7 @@ impl Witness {
     /// [`FaultKind::Behind`] says what was signed and what the store holds; a fault of the store.
     pub(crate) fn admit(&self, store: &dyn StateStore) -> Result<(), StoreError> {
         let Some(seen) = self.seen() else { return Ok(()) };
-        if seen.head.cluster_id[..] != store.identity().cluster_id {
-            let what = "this witness was kept for another cluster's store";
-            return Err(StoreFault::new(&self.file, FaultKind::Foreign, what)
-                .with_remedy("name another file in `hub.witness`, or open the store it belongs to")
-                .into());
-        }
+        seen.of(store, &self.file)?;
         match seen.against(store)? {
             Some(found) => Err(StoreFault::at(store.describe(), FaultKind::Behind, found).into()),
             None => Ok(()),

@@ -127,7 +127,7 @@ fn every_shape_of_revocation_beats_a_remembered_token() {
     };
     let expires = later(300);
     type Target = fn(&World, [u8; 32], Timestamp) -> RevocationTarget;
-    let rows: [(Target, Option<Reason>); 8] = [
+    let rows: [(Target, Option<Reason>); 7] = [
         (
             |_, _, expires| RevocationTarget::TokenId {
                 issuer: name("main"),
@@ -159,7 +159,6 @@ fn every_shape_of_revocation_beats_a_remembered_token() {
             |_, _, _| RevocationTarget::Identity { identity: name("ledger"), generation: 1 },
             Some(Reason::IdentityRevoked),
         ),
-        (|_, _, _| RevocationTarget::Identity { identity: name("ledger"), generation: 0 }, None),
         (|_, _, _| RevocationTarget::Identity { identity: name("other"), generation: 9 }, None),
     ];
     for (at, (target, expected)) in rows.into_iter().enumerate() {
@@ -176,12 +175,21 @@ fn every_shape_of_revocation_beats_a_remembered_token() {
 fn a_revoked_identity_returns_only_under_a_new_generation() {
     let world = World::new();
     let target = RevocationTarget::Identity { identity: name("ledger"), generation: 3 };
-    world.put(vec![("r1", 1, revocation(target))]);
-    for (generation, expected) in
-        [(1, Some(Reason::IdentityRevoked)), (3, Some(Reason::IdentityRevoked)), (4, None)]
-    {
-        world.put_identity("ledger", generation, identity("ledger"));
-        assert_eq!(world.read_orders("ledger"), expected, "generation {generation}");
+    let at = START.before(Duration::from_secs(3600));
+    let Record::Revocation(made) = revocation(target) else { panic!("a revocation") };
+    let made = Revocation { at, ..made.as_ref().clone() };
+    world.put(vec![("r1", 1, Record::Revocation(Arc::new(made)))]);
+    let (revoked, reinstated) = (Some(Reason::IdentityRevoked), Some(at));
+    for (generation, not_before, expected) in [
+        (1, None, revoked),
+        (3, reinstated, revoked),
+        // Begun by a suspension that ended, not by a reinstatement.
+        (4, None, revoked),
+        (4, Some(at.before(Duration::from_micros(1))), revoked),
+        (4, reinstated, None),
+    ] {
+        world.put_identity("ledger", generation, Identity { not_before, ..identity("ledger") });
+        assert_eq!(world.read_orders("ledger"), expected, "generation {generation}, {not_before:?}");
     }
 }
 

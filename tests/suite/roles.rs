@@ -1,5 +1,7 @@
 //! Hub and enforcement point as two processes, apart and together again.
 
+mod guard;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
@@ -244,6 +246,37 @@ fn an_enforcement_point_outlives_its_hub_and_forgets_no_revocation() {
     hub.says("the hub is running");
     proxy.says("the hub has confirmed the state");
     assert_eq!((site.call_as("ledger"), site.call_as("batch")), (200, 401));
+}
+
+#[test]
+fn an_enforcement_point_without_a_tenant_is_not_ready_and_says_why() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+    let mut hub = site.start("hub");
+    hub.says("the hub is running");
+    site.apply_records();
+    site.let_join();
+    let mut proxy = site.start("proxy");
+    proxy.says("the hub has confirmed the state");
+    assert_eq!((site.ready(), site.call_as("ledger")), (200, 200));
+    let shown = || site.command(&["fleet", "status"]);
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let begun = std::time::Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "waited in vain until {what}");
+            std::thread::yield_now();
+        }
+    };
+    until("the tenant is in force", &|| shown().contains("demo 1"));
+    site.command(&["fleet", "scope", "p1", "--none"]);
+    until("it is not ready", &|| site.ready() == 503);
+    let why = call(site.health, "GET", "/readyz", &[]).body;
+    assert!(String::from_utf8_lossy(&why).contains("portreeve fleet scope"), "{why:?}");
+    assert_eq!(site.call_as("ledger"), 503);
+    until("the tenant is listed no more", &|| !shown().contains("demo"));
+    site.command(&["fleet", "scope", "p1", "--tenant", "demo"]);
+    until("it is ready again", &|| site.ready() == 200);
+    assert_eq!(site.call_as("ledger"), 200);
 }
 
 #[test]

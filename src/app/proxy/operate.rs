@@ -15,14 +15,18 @@ use crate::spool::SpoolLog;
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Condition {
-    /// Ready once there is a state that some route would still decide by, and a log to record in.
+    /// Ready once there is a tenant's state that some route would still decide by, and a log to record in.
     pub(super) fn readiness(&self) -> Readiness {
         let snapshot = self.state.load();
         let freshness = self.state.lease().freshness(self.clock.now(), &self.longest);
         let failed = self.log.stats().failed;
         let mut detail = Vec::new();
-        if snapshot.is_absent() {
+        let holds_none = snapshot.cells().is_empty();
+        if holds_none && freshness.age.is_none() {
             detail.push("state.absent: no state has arrived yet".to_owned());
+        } else if holds_none {
+            let remedy = "no tenant is in its scope: `portreeve fleet scope` gives it one";
+            detail.push(format!("state.absent: {remedy}"));
         }
         match freshness.age {
             None => detail.push("state age unknown: no hub has confirmed it".to_owned()),
@@ -35,7 +39,7 @@ impl Condition {
         if failed {
             detail.push("evidence.unavailable: the decision log cannot be written".to_owned());
         }
-        Readiness { ready: !snapshot.is_absent() && !freshness.stale && !failed, detail }
+        Readiness { ready: !holds_none && !freshness.stale && !failed, detail }
     }
 
     fn dump(&self) -> Value {

@@ -200,11 +200,14 @@ impl Snapshot {
     ) -> Result<(), Reason> {
         let issued_in_time = |cut: Timestamp| verified.issued_at().is_some_and(|at| at >= cut.after(leeway));
         for kill in self.kills_of_identity(tenant, party.name.as_str()) {
-            match kill.value.as_deref().map(|revocation| &revocation.target) {
-                Some(RevocationTarget::Identity { generation, .. }) if party.generation <= *generation => {
+            let Some(revocation) = kill.value.as_deref() else { continue };
+            match &revocation.target {
+                RevocationTarget::Identity { .. }
+                    if !revocation.is_lifted(party.generation, party.identity.not_before) =>
+                {
                     return Err(Reason::IdentityRevoked);
                 }
-                Some(RevocationTarget::IssuedBefore { not_before, .. }) if !issued_in_time(*not_before) => {
+                RevocationTarget::IssuedBefore { not_before, .. } if !issued_in_time(*not_before) => {
                     return Err(Reason::CredentialRevoked);
                 }
                 _ => {}

@@ -93,9 +93,8 @@ pub(super) async fn approve(
     Path(id): Path<String>,
     Body(answer): Body<Answer>,
 ) -> Result<Json<HeldAnswer>, Problem> {
-    let reason = read_reason(&answer.reason)?;
-    let done = context.work(move |context| release(context, &id, &by, &reason)).await??;
-    Ok(Json(HeldAnswer { held: done.0 }))
+    answered(&context, (id, by), &answer, |context, id, by, reason| Ok(release(context, id, by, reason)?.0))
+        .await
 }
 
 /// Rejects one: it is never committed.
@@ -115,14 +114,24 @@ pub(super) async fn reject(
     Path(id): Path<String>,
     Body(answer): Body<Answer>,
 ) -> Result<Json<HeldAnswer>, Problem> {
-    let reason = read_reason(&answer.reason)?;
-    let now = context.clock.now().wall;
-    let rejected = context.work(move |context| {
-        let held = context.authority.held().reject(&id, (&by, &reason), now)?;
-        tracing::warn!(held = held.id, %by, %reason, "a held change was rejected");
-        Ok::<_, Refusal>(held)
-    });
-    Ok(Json(HeldAnswer { held: rejected.await?? }))
+    answered(&context, (id, by), &answer, |context, id, by, reason| {
+        let held = context.authority.held().reject(id, (by, reason), context.clock.now().wall)?;
+        tracing::warn!(held = held.id, by, reason, "a held change was rejected");
+        Ok(held)
+    })
+    .await
+}
+
+/// Answers one as `answer` does, for `by`, with the reason given.
+async fn answered(
+    context: &Arc<Context>,
+    (id, by): (String, Arc<str>),
+    given: &Answer,
+    answer: impl FnOnce(&Context, &str, &str, &str) -> Result<Held, Refusal> + Send + 'static,
+) -> Result<Json<HeldAnswer>, Problem> {
+    let reason = read_reason(&given.reason)?;
+    let held = context.work(move |context| answer(context, &id, &by, &reason)).await??;
+    Ok(Json(HeldAnswer { held }))
 }
 
 /// A change as it is asked of the authority, and again when it is let through.

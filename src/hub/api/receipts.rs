@@ -10,9 +10,11 @@ use serde::Deserialize;
 use super::exchange::{Params, kind, name};
 use super::problem::Problem;
 use super::{Context, Shared};
-use crate::core::identity::Change;
+use crate::core::id::Name;
+use crate::core::identity::{Change, Record, RecordKind, Revocation};
+use crate::hub::restore;
 use crate::hub::roster::{Receipt, ReceiptState, RevisionFacts};
-use crate::hub::store::StoreError;
+use crate::hub::store::{Logged, StateStore, StoreError};
 use crate::wire::state::decode_body;
 
 #[derive(Debug, Deserialize)]
@@ -72,9 +74,60 @@ pub(super) async fn of_revision(
     answer(&context, revision, &params).await
 }
 
+/// A commit that the log does not hold: trimmed, or from before a restoration.
+enum Trimmed {
+    /// A record says what it was.
+    Known(Box<RevisionFacts>),
+    /// Only receipts are left of it, or the epoch that was left.
+    Kept(Box<Receipt>),
+}
+
+fn trimmed(context: &Context, revision: u64) -> Result<Trimmed, StoreError> {
+    let store = context.feed.store();
+    let (kept, guarantee) = (store.receipts(revision)?, store.guarantee()?);
+    if let Some((cell, revocation)) = revocation_of(&**store, revision)? {
+        return Ok(Trimmed::Known(Box::new(RevisionFacts {
+            revision,
+            cell,
+            // Asked for just before; by now every lease that counts from it is over.
+            committed_at: revocation.at,
+            committed: context.feed.acknowledged_by(revision),
+            denies: true,
+            kept,
+            guarantee,
+        })));
+    }
+    let was_left = restore::begins(&**store)?.is_some_and(|begins| revision <= begins);
+    if kept.is_empty() && !was_left {
+        return Err(StoreError::Compacted { oldest: store.oldest()? });
+    }
+    Ok(Trimmed::Kept(Box::new(Receipt::kept(revision, &kept, &guarantee))))
+}
+
+/// The revocation that was made by a commit, and whose it is.
+fn revocation_of(store: &dyn StateStore, revision: u64) -> Result<Option<(Name, Revocation)>, StoreError> {
+    let Ok(name) = Name::parse(&format!("r{revision}")) else { return Ok(None) };
+    for cell in store.cells()?.1 {
+        let found = store.record(&cell.tenant, RecordKind::Revocation, &name)?;
+        let record = found.and_then(|found| found.change().ok()).and_then(|change| change.record);
+        if let Some(Record::Revocation(revocation)) = record {
+            return Ok(Some((cell.tenant, revocation.as_ref().clone())));
+        }
+    }
+    Ok(None)
+}
+
 /// What is known of a revision; also used for a revocation just made.
 pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<RevisionFacts, Problem> {
     let logged = context.work(move |context| context.feed.store().logged(revision)).await??;
+    facts_of(context, revision, logged).await
+}
+
+async fn facts_of(
+    context: &Arc<Context>,
+    revision: u64,
+    logged: Option<Logged>,
+) -> Result<RevisionFacts, Problem> {
     let logged = logged.ok_or_else(|| Problem::not_found(format!("no commit is of revision {revision}")))?;
     // Whoever joined another hub before the commit is known from here on.
     context.roster.meet().await?;
@@ -105,7 +158,15 @@ async fn answer(
     revision: u64,
     params: &WaitParams,
 ) -> Result<Json<Receipt>, Problem> {
-    let facts = facts(context, revision).await?;
+    let facts = match context.work(move |context| context.feed.store().logged(revision)).await? {
+        Err(StoreError::Compacted { .. }) => {
+            match context.work(move |context| trimmed(context, revision)).await?? {
+                Trimmed::Known(facts) => *facts,
+                Trimmed::Kept(receipt) => return Ok(Json(*receipt)),
+            }
+        }
+        logged => facts_of(context, revision, logged?).await?,
+    };
     let wait = Duration::from_millis(params.wait_ms.unwrap_or(0).min(WAIT_MS_MAX));
     let mut changes = context.roster.subscribe();
     let news = async {

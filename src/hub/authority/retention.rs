@@ -4,11 +4,12 @@
 //! slowest clock there may be and for the longest lease; nor while the change log still speaks of it. What
 //! denies an identity, or a key, for as long as that is there, goes only once something else denies the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Authority, Images, Pass, Refusal};
 use crate::core::id::Name;
-use crate::core::identity::{Record, RecordKind, RevocationTarget};
+use crate::core::identity::{Change, Identity, Record, RecordKind, RevocationTarget};
 use crate::core::time::Timestamp;
 use crate::hub::model::TenantImage;
 use crate::hub::store::{Edit, StoredRecord};
@@ -82,8 +83,11 @@ fn is_spent(image: &TenantImage, record: &StoredRecord, ended: Timestamp) -> boo
         RevocationTarget::IssuedBefore { identity, not_before } => {
             image.identity(identity).is_none_or(|(_, identity)| identity.not_before >= Some(*not_before))
         }
-        RevocationTarget::Identity { identity, generation } => {
-            image.identity(identity).is_none_or(|(change, _)| change.generation > *generation)
+        RevocationTarget::Identity { identity, .. } => {
+            let is_lifted = |(change, identity): (&Change, &Arc<Identity>)| {
+                revocation.is_lifted(change.generation, identity.not_before)
+            };
+            image.identity(identity).is_none_or(is_lifted)
         }
     }
 }

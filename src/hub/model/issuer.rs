@@ -1,6 +1,7 @@
 //! Issuers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -226,3 +227,5 @@ const SHARED_ISSUERS: [(&str, TokenProfile); 2] = [
 const LEGACY_KUBERNETES: &str = "kubernetes/serviceaccount";
 const GITHUB_DEFAULT_AUDIENCE: &str = "https://github.com/";
 const LIFETIME_S_MAX: u32 = 365 * 86_400;
+/// Longest time that any issuer may grant.
+pub(super) const LIFETIME_MAX: Duration = Duration::from_secs(LIFETIME_S_MAX as u64);

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Read, TenantImage};
+use super::issuer::LIFETIME_MAX;
+use super::{Read, TenantImage, Time};
 use crate::core::id::Name;
 use crate::core::identity::{
     Binding, Change, Credential, CredentialKind, CredentialStatus, Identity, IdentityStatus, Record,
@@ -91,16 +92,14 @@ fn keeps_subjects(
     if let (Some(binding), Some(why)) = (dropped().next(), stopped(image, name, held, next)) {
         return refuse(binding, why);
     }
-    let cut = image.cut_off(name, held);
-    let may_live = |binding: &&Binding| match (cut, image.live(RecordKind::Issuer, &binding.issuer)) {
-        (Some(cut), Some(Record::Issuer(issuer))) => {
-            now <= cut.after(Duration::from_secs(issuer.max_lifetime_s.into())).after(LEEWAY_MAX)
+    // Not what its issuer may grant today: that can be raised again once the subject is another's.
+    let ends = |cut: Timestamp| cut.after(LIFETIME_MAX).after(LEEWAY_MAX);
+    match (dropped().next(), image.cut_off(name, held).map(ends)) {
+        (Some(binding), Some(ends)) if now <= ends => {
+            let ends = Time(ends);
+            refuse(binding, &format!("what it was issued before its `not_before` may live until {ends}"))
         }
-        _ => false,
-    };
-    match dropped().find(may_live) {
-        Some(binding) => refuse(binding, "what it was issued before its `not_before` may not have ended yet"),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -209,8 +208,13 @@ pub fn transition(
     }
     let mut next = Identity { status: asked.to, ..held.clone() };
     if !asked.lifts.is_empty() {
-        // What was issued before stays refused: only later tokens are of the new generation.
-        next.not_before = next.not_before.max(Some(now));
+        // What was issued before stays refused: only later tokens are of the new generation. No clock that
+        // was set back since makes it earlier than what it lifts.
+        let lifted = kills.iter().filter_map(|kill| match &kill.record {
+            Some(Record::Revocation(kill)) => Some(kill.at),
+            _ => None,
+        });
+        next.not_before = next.not_before.max(lifted.max()).max(Some(now));
     }
     Ok(Some(next))
 }

@@ -163,15 +163,13 @@ impl TenantImage {
 
     /// Revocations that take away the whole identity as it is now.
     pub fn identity_kills(&self, name: &Name) -> Vec<&Change> {
-        let Some((held, _)) = self.identity(name) else { return Vec::new() };
+        let Some((held, identity)) = self.identity(name) else { return Vec::new() };
         let like = RevocationTarget::Identity { identity: name.clone(), generation: 0 };
-        self.revocations_like(&like)
-            .filter(|(_, target)| match target {
-                RevocationTarget::Identity { generation, .. } => *generation >= held.generation,
-                _ => false,
-            })
-            .map(|(change, _)| change)
-            .collect()
+        let stands = |change: &&Change| match &change.record {
+            Some(Record::Revocation(kill)) => !kill.is_lifted(held.generation, identity.not_before),
+            _ => false,
+        };
+        self.revocations_like(&like).map(|(change, _)| change).filter(stands).collect()
     }
 
     /// Credentials issued to an identity before this are refused, by its record or by revocation.

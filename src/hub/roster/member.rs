@@ -300,6 +300,11 @@ impl Member {
                 held.pop_front();
             }
         }
+        if self.is_alone(session, now.boot) {
+            // What it has dropped is nowhere in force.
+            let holdings = &self.holdings;
+            self.cells.retain(|cell, _| holdings.of(cell).is_some());
+        }
         self.carried = ack.carried;
         self.drift = ack.drift;
         for refused in ack.refused {

@@ -40,14 +40,14 @@ pub(crate) struct RevisionFacts {
 pub(crate) struct Receipt {
     /// The revision.
     pub(crate) revision: u64,
-    /// The hub's clock once the store had acknowledged the commit.
-    pub(crate) committed_at: Time,
+    /// The hub's clock once the store had acknowledged the commit; `null` where the store no longer knows.
+    pub(crate) committed_at: Option<Time>,
     /// Whether any member is pending.
     pub(crate) state: ReceiptState,
     /// Since when no member has been pending; `null` while one is.
     pub(crate) effective_since: Option<Time>,
     /// By when it is effective whatever happens, for routes with a finite `deny_after`, their
-    /// streams included; `null` when members have waived routes only.
+    /// streams included; `null` when members have waived routes only, or it is not known when it was committed.
     pub(crate) effective_by: Option<Time>,
     /// `holds`, or why the promise is not guaranteed: the store may lose an acknowledged commit.
     pub(crate) guarantee: String,
@@ -65,6 +65,8 @@ pub(crate) enum ReceiptState {
     Effective,
     /// Some member may.
     Pending,
+    /// The commit is of an epoch that was left, and the store does not hold it: nothing is said of it any more.
+    Void,
 }
 
 /// One member's part.
@@ -140,17 +142,39 @@ impl Receipt {
         let committed_at = Time(facts.committed_at);
         Self {
             revision: facts.revision,
-            committed_at,
+            committed_at: Some(committed_at),
             state: if effective { ReceiptState::Effective } else { ReceiptState::Pending },
             effective_since: effective.then(|| last.map_or(committed_at, |last| last.max(committed_at))),
             effective_by: effective_by(facts.committed_at, roster.terms(facts.committed)),
-            guarantee: match &facts.guarantee {
-                Guarantee::Holds => "holds".to_owned(),
-                Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
-            },
+            guarantee: guarantee(&facts.guarantee),
             settled,
             members: each,
         }
+    }
+
+    /// Of a commit that neither the log nor a record tells of any more: what was kept of its receipts.
+    pub(crate) fn kept(revision: u64, kept: &[StoredReceipt], held: &Guarantee) -> Self {
+        let members: Vec<_> = kept.iter().map(MemberReceipt::kept).collect();
+        let is_void = kept.iter().all(|receipt| receipt.voided);
+        let last = members.iter().filter_map(|member| member.at).max();
+        Self {
+            revision,
+            committed_at: None,
+            // Trimmed, it is longer ago than any lease lasts.
+            state: if is_void { ReceiptState::Void } else { ReceiptState::Effective },
+            effective_since: last.filter(|_| !is_void),
+            effective_by: None,
+            guarantee: guarantee(held),
+            settled: members.len(),
+            members,
+        }
+    }
+}
+
+fn guarantee(held: &Guarantee) -> String {
+    match held {
+        Guarantee::Holds => "holds".to_owned(),
+        Guarantee::NotGuaranteed(why) => format!("not guaranteed: {why}"),
     }
 }
 

@@ -10,6 +10,8 @@ use portreeve::core::identity::IdentityStatus;
 use portreeve::hub::copy::copy;
 use portreeve::hub::store::PostgresSettings;
 use portreeve::hub::{Hub, HubSettings, StoreSettings};
+use portreeve::wire::state_proto::PlanKind;
+use portreeve::wire::state_proto::hub_message::Message as Down;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -135,6 +137,29 @@ async fn what_one_hub_commits_the_other_serves_judges_and_counts() {
     // It says goodbye there: nobody waits for it here.
     edge.beat(4).await;
     drop(edge);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_one_hub_gives_reaches_a_stream_of_the_other() {
+    let Some(server) = shared() else { return };
+    let pair = Pair::start(&server, "scope").await;
+    pair.one.apply(&demo()).await;
+    let mut edge = Spoke::connect(&pair.other, hello("edge", 1, MINUTE)).await;
+    edge.welcome().await;
+    edge.beat(1).await;
+    let next = async |edge: &mut Spoke, body: Value| {
+        let (status, set) = pair.one.ask("PUT", "/v1/fleet/edge/scope", Some(body)).await;
+        assert_eq!(status, 200, "{set:#}");
+        let Down::Plan(plan) = edge.next().await.unwrap() else { panic!("no plan") };
+        assert_eq!((&*plan.cell, json!(plan.scope_version)), ("demo", set["scope_version"].clone()));
+        plan.kind()
+    };
+    assert_eq!(next(&mut edge, json!({ "tenants": [] })).await, PlanKind::Withdrawn);
+    assert_eq!(next(&mut edge, json!({ "tenants": ["demo"] })).await, PlanKind::Repair);
+    // And who is removed at one hub is turned away by the other.
+    assert_eq!(pair.one.ask("DELETE", "/v1/fleet/edge", None).await.0, 200);
+    assert_eq!(edge.end().await.code(), tonic::Code::PermissionDenied);
     pair.stop().await;
 }
 

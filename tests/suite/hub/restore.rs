@@ -214,6 +214,25 @@ async fn a_backup_put_back_is_gone_on_from_in_a_new_epoch_and_no_revocation_is_l
     };
     assert!(carried.iter().any(|change| kills_ledger(&change.record)), "{carried:?}");
     lab.until_answer("/v1/fleet", |fleet| fleet["members"][0]["carried_kills"] == json!(1)).await;
+    // What was confirmed of it says nothing any more.
+    let (status, void) = lab.ask("GET", &format!("/v1/revisions/{revision}/receipts"), None).await;
+    assert_eq!((status, &void["state"]), (200, &json!("VOID")), "{void:#}");
+    assert_eq!((&void["committed_at"], &void["effective_by"]), (&json!(null), &json!(null)));
+    let (_, older) = lab.ask("GET", "/v1/revisions/1/receipts", None).await;
+    assert_eq!((&older["state"], &older["members"]), (&json!("VOID"), &json!([])));
+    let (status, beyond) = lab.ask("GET", "/v1/revisions/3/receipts", None).await;
+    assert_eq!(status, 404, "{beyond:#}");
+    // Neither does a suspension that ends lift it: nobody named it.
+    for to in ["suspended", "active"] {
+        let body = json!({ "status": to, "reason": "x" });
+        assert_eq!(lab.ask("POST", "/v1/tenants/demo/identity/ledger/status", Some(body)).await.0, 200);
+    }
+    let ledger = Name::parse("ledger").unwrap();
+    until("the third generation is in force", || {
+        client.state.load().identity(&demo_cell, &ledger).is_some_and(|held| held.generation == 3)
+    })
+    .await;
+    assert_eq!(client.state.load().carried(&demo_cell), carried);
     // Restated, it is nobody's to carry.
     lab.revoke("ledger").await;
     until("nothing is carried", || client.state.load().carried(&demo_cell).is_empty()).await;
@@ -248,6 +267,16 @@ async fn a_restoration_needs_what_it_restores() {
             .unwrap();
     assert_eq!((both.found().commits_lost(), both.found().against.is_some()), (Some(1), true));
     drop(both);
+    // An empty store where the backup should be: of another cluster, and not gone on from.
+    let kept = tempfile::tempdir().unwrap();
+    put(here, kept.path(), &STORE);
+    for file in STORE {
+        std::fs::remove_file(here.join(file)).ok();
+    }
+    std::fs::write(here.join("hub.db"), b"").unwrap();
+    let empty = patiently(|| Restoring::open(settings(here), &[], HandClock::new())).unwrap_err().to_string();
+    assert!(empty.contains("another cluster's store"), "{empty}");
+    put(kept.path(), here, &STORE);
     std::fs::remove_file(here.join(KEY)).unwrap();
     assert!(refused(here).contains("cluster's own key"), "{}", refused(here));
 }

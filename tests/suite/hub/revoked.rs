@@ -2,6 +2,7 @@
 //! that names the revocation lifts it, and what it was revoked for stays refused even then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -146,6 +147,47 @@ async fn the_named_way_lifts_it_for_what_comes_later_alone() {
     let (status, back) = lab.ask("POST", path, Some(body)).await;
     assert_eq!((status, &back["generation"]), (200, &json!(2)), "{back:#}");
     assert!(back["spec"]["not_before"].is_string(), "what was issued before stays refused");
+    lab.stop().await;
+}
+
+/// What was issued before a cut-off could live again under another name, once its subject is that one's and
+/// its issuer may grant more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_is_not_let_go_of_while_any_lifetime_could_bring_its_tokens_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = HandClock::new();
+    let lab = Lab::start(directory.path(), clock.clone()).await;
+    lab.apply(&demo()).await;
+    let cut =
+        json!({ "target": { "identity": "ledger", "issued_before": "2026-06-21T00:00:01Z" }, "reason": "x" });
+    assert_eq!(lab.ask("POST", "/v1/tenants/demo/revocations", Some(cut)).await.0, 201);
+    let lasting = |lifetime: &str| {
+        let mut spec = issuer_spec();
+        spec["max_lifetime"] = json!(lifetime);
+        json!({ "documents": [document("issuer", "main", spec)] })
+    };
+    let moved = json!({ "documents": [
+        document("identity", "ledger", identity_spec("free")),
+        document("identity", "ledger-2", identity_spec("ledger")),
+    ] });
+    let apply = async |body: &Value| lab.ask("POST", "/v1/apply", Some(body.clone())).await;
+    assert_eq!(apply(&lasting("1s")).await.0, 200);
+    let year = Duration::from_secs(365 * 86_400 + 600);
+    for (passes, status) in [(Duration::from_secs(700), 409), (year - Duration::from_secs(700), 409)] {
+        clock.pass(passes);
+        let (found, problem) = apply(&moved).await;
+        assert_eq!(found, status, "{problem:#}");
+        assert!(
+            problem["detail"].as_str().unwrap().contains("may live until 2027-06-21T00:10:01Z"),
+            "{problem:#}"
+        );
+        // Nothing else of it is touched by the wait.
+        assert_eq!(apply(&lasting("24h")).await.0, 200);
+        assert_eq!(apply(&lasting("1s")).await.0, 200);
+    }
+    clock.pass(Duration::from_micros(1));
+    let (status, done) = apply(&moved).await;
+    assert_eq!(status, 200, "{done:#}");
     lab.stop().await;
 }
 

@@ -13,9 +13,28 @@ use super::stream::{MINUTE, Spoke, hello, lab};
 /// The tenants `demo` and `other`, one record each at least.
 async fn two_tenants(lab: &Lab) {
     lab.apply(&demo()).await;
-    let mut other = document("resource", "x", resource_spec());
-    other["tenant"] = json!("other");
-    lab.apply(&[other]).await;
+    lab.apply(&[of_other("resource", "x", resource_spec())]).await;
+}
+
+fn of_other(kind: &str, name: &str, spec: Value) -> Value {
+    let mut document = document(kind, name, spec);
+    document["tenant"] = json!("other");
+    document
+}
+
+/// An enforcement point that holds `demo` under a lease.
+async fn holder(lab: &Lab) -> Spoke {
+    scope(lab, "edge", &["demo"]).await;
+    let mut spoke = Spoke::connect(lab, hello("edge", 1, MINUTE)).await;
+    spoke.welcome().await;
+    spoke.beat(1).await;
+    spoke
+}
+
+/// Nobody is waited for, nor listed.
+async fn concerns_nobody(lab: &Lab, revision: u64) {
+    let receipt = receipt(lab, revision).await;
+    assert_eq!((&receipt["state"], &receipt["members"]), (&json!("EFFECTIVE"), &json!([])));
 }
 
 async fn scope(lab: &Lab, id: &str, tenants: &[&str]) -> u64 {
@@ -51,8 +70,7 @@ async fn only_the_tenants_of_its_scope_are_told() {
     assert_eq!(spoke.welcome().await, [("demo".to_owned(), proto::PlanKind::Snapshot)]);
     let mut urgent = spoke.urgent(spoke.positions()).await;
     // Neither by a delta, nor by a head, nor alone, nor by a repair.
-    let mut more = document("identity", "ledger", super::lab::identity_spec("ledger"));
-    more["tenant"] = json!("other");
+    let mut more = of_other("identity", "ledger", super::lab::identity_spec("ledger"));
     more["spec"]["bindings"] = json!([]);
     lab.apply(&[more]).await;
     let kill = json!({ "target": { "identity": "ledger" }, "reason": "test" });
@@ -78,8 +96,7 @@ async fn only_the_tenants_of_its_scope_are_told() {
         (&fleet["members"][0]["scope"], &fleet["admissions"][0]["id"]),
         (&json!(["demo"]), &json!("edge"))
     );
-    let other = receipt(&lab, 4).await;
-    assert_eq!((&other["state"], &other["members"]), (&json!("EFFECTIVE"), &json!([])));
+    concerns_nobody(&lab, 4).await;
     lab.stop().await;
 }
 
@@ -87,10 +104,7 @@ async fn only_the_tenants_of_its_scope_are_told() {
 async fn a_tenant_that_comes_is_brought_in_and_one_that_goes_is_waited_for() {
     let (_directory, lab) = lab().await;
     two_tenants(&lab).await;
-    scope(&lab, "edge", &["demo"]).await;
-    let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
-    spoke.welcome().await;
-    spoke.beat(1).await;
+    let mut spoke = holder(&lab).await;
     // It comes: to be repaired from nothing, then its deltas follow.
     let version = scope(&lab, "edge", &["demo", "other"]).await;
     let plan = next_plan(&mut spoke).await;
@@ -104,9 +118,7 @@ async fn a_tenant_that_comes_is_brought_in_and_one_that_goes_is_waited_for() {
     spoke.state = None;
     assert_eq!(spoke.beat(2).await.scope_version, version);
     spoke.send_ack(in_force(&spoke, version)).await;
-    let mut more = document("resource", "y", resource_spec());
-    more["tenant"] = json!("other");
-    lab.apply(&[more]).await;
+    lab.apply(&[of_other("resource", "y", resource_spec())]).await;
     spoke.beat(3).await;
     assert_eq!(spoke.cells["other"].0, 3);
 
@@ -131,8 +143,10 @@ async fn a_tenant_that_comes_is_brought_in_and_one_that_goes_is_waited_for() {
     assert_eq!(receipt(&lab, revision).await["state"], "PENDING");
     spoke.send_ack(in_force(&spoke, version)).await;
     spoke.beat(7).await;
-    let done = receipt(&lab, revision).await;
-    assert_eq!((&done["state"], &done["members"]), (&json!("EFFECTIVE"), &json!([])));
+    concerns_nobody(&lab, revision).await;
+    let (_, fleet) = lab.ask("GET", "/v1/fleet", None).await;
+    let held = fleet["members"][0]["cells"].as_array().unwrap();
+    assert_eq!(held.iter().map(|cell| &cell["tenant"]).collect::<Vec<_>>(), [&json!("other")]);
     lab.stop().await;
 }
 
@@ -141,10 +155,7 @@ async fn what_is_withdrawn_out_of_reach_is_not_effective_before_the_lease_is_ove
     for returns in [false, true] {
         let (_directory, lab) = lab().await;
         two_tenants(&lab).await;
-        scope(&lab, "edge", &["demo"]).await;
-        let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
-        spoke.welcome().await;
-        spoke.beat(1).await;
+        let spoke = holder(&lab).await;
         spoke.acknowledge().await;
         let have = spoke.positions();
         drop(spoke);
@@ -186,11 +197,7 @@ async fn what_is_withdrawn_out_of_reach_is_not_effective_before_the_lease_is_ove
 async fn after_a_restart_the_hub_takes_nobody_for_done_with_what_it_may_hold() {
     let (directory, lab) = lab().await;
     two_tenants(&lab).await;
-    scope(&lab, "edge", &["demo"]).await;
-    let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
-    spoke.welcome().await;
-    spoke.beat(1).await;
-    drop(spoke);
+    drop(holder(&lab).await);
     lab.until_status(|status| status["members_connected"] == 0).await;
     scope(&lab, "edge", &[]).await;
     let clock = lab.clock.clone();

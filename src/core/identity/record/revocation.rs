@@ -74,3 +74,19 @@ pub struct Revocation {
     /// When it was asked for.
     pub at: Timestamp,
 }
+
+impl Revocation {
+    /// Whether an identity in this generation, and cut off so, was reinstated since it was revoked as a whole.
+    ///
+    /// A reinstatement begins a generation, and cuts off what was issued before it. A suspension and its end
+    /// begin generations too, and lift nothing: a revocation that a restored store does not know is not
+    /// carried along by them.
+    pub fn is_lifted(&self, generation: u32, not_before: Option<Timestamp>) -> bool {
+        match &self.target {
+            RevocationTarget::Identity { generation: revoked, .. } => {
+                generation > *revoked && not_before >= Some(self.at)
+            }
+            _ => false,
+        }
+    }
+}

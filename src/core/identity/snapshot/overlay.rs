@@ -200,20 +200,22 @@ impl Snapshot {
                 let revoked = |is: CredentialView<'_>| is.status == CredentialStatus::Revoked;
                 held.generation > change.generation || held.value.is_some_and(revoked)
             }),
-            Some(Record::Revocation(was)) => self.restates_revocation(cell, &was.target),
+            Some(Record::Revocation(was)) => self.restates_revocation(cell, was),
             _ => true,
         }
     }
 
-    fn restates_revocation(&self, cell: &Name, was: &RevocationTarget) -> bool {
-        let recorded = self.kills_at(self.kill_key(cell, was)).iter().any(|kill| {
+    fn restates_revocation(&self, cell: &Name, was: &Revocation) -> bool {
+        let recorded = self.kills_at(self.kill_key(cell, &was.target)).iter().any(|kill| {
             let target = kill.value.as_ref().filter(|value| self.records_kill(cell, &kill.name, value));
-            target.is_some_and(|is| is.target.covers(was))
+            target.is_some_and(|is| is.target.covers(&was.target))
         });
         recorded
-            || match was {
-                RevocationTarget::Identity { identity, generation } => {
-                    self.identity(cell, identity).is_some_and(|held| held.generation > *generation)
+            || match &was.target {
+                RevocationTarget::Identity { identity, .. } => {
+                    self.identity(cell, identity).is_some_and(|held| {
+                        was.is_lifted(held.generation, held.value.and_then(|is| is.not_before))
+                    })
                 }
                 RevocationTarget::IssuedBefore { identity, not_before } => {
                     let held = self.identity(cell, identity).and_then(|held| held.value);

@@ -111,6 +111,24 @@ impl Hub {
         self.take(change, revision);
     }
 
+    /// Lifts whatever was taken away of an identity as a whole, as naming it does.
+    fn reinstate(&mut self, who: u8) {
+        let revision = self.log.len() as u64 + 1;
+        let who = name(&format!("svc{who}"));
+        let generation = self.generations.entry(who.clone()).or_insert(1);
+        *generation += 1;
+        let record = Some(identity(IdentityStatus::Active, who.as_str(), Some(1)));
+        let change = Change {
+            kind: RecordKind::Identity,
+            name: who,
+            generation: *generation,
+            revision,
+            record,
+            dropped: false,
+        };
+        self.take(change, revision);
+    }
+
     fn take(&mut self, change: Change, revision: u64) {
         let kill = change.denies().then(|| KillBatch {
             cell: cell(),
@@ -173,8 +191,8 @@ fn denied(state: &Snapshot, who: &Name) -> bool {
     let Some(held) = state.identity(&cell(), who) else { return true };
     let status = held.value.is_none_or(|value| value.status != IdentityStatus::Active);
     let killed = state.kills_of_identity(&cell(), who.as_str()).any(|kill| {
-        matches!(kill.value.as_deref().map(|r| &r.target),
-            Some(RevocationTarget::Identity { generation, .. }) if held.generation <= *generation)
+        let not_before = held.value.and_then(|value| value.not_before);
+        kill.value.as_deref().is_some_and(|kill| !kill.is_lifted(held.generation, not_before))
     });
     let ahead = state.overlaid_identity(&cell(), who.as_str()).any(|(generation, identity)| {
         held.generation <= generation && identity.status != IdentityStatus::Active
@@ -305,13 +323,26 @@ proptest! {
         for who in everyone() {
             prop_assert_eq!(denied(&fresh, &who), denied(&state, &who));
         }
-        // A higher generation ends what was carried.
+        // A higher generation ends what was carried, of a revocation only one that a reinstatement began.
         let mut later = restored;
         more.iter().for_each(|(act, who)| later.commit(*act, *who));
         for who in 0..4 {
             (0..8).for_each(|_| later.commit(Act::Suspend, who));
             later.commit(Act::Resume, who);
         }
+        let mut repair = later.repair_of(&state);
+        repair.epoch = RESTORED;
+        let state = state.repair(&repair).unwrap();
+        let carried = state.carried(&cell());
+        prop_assert!(carried.iter().all(|change| change.kind == RecordKind::Revocation));
+        for change in &carried {
+            if let Some(Record::Revocation(revocation)) = &change.record
+                && let RevocationTarget::Identity { identity, .. } = &revocation.target
+            {
+                prop_assert!(denied(&state, identity), "{} was revived by a suspension that ended", identity);
+            }
+        }
+        (0..4).for_each(|who| later.reinstate(who));
         let mut repair = later.repair_of(&state);
         repair.epoch = RESTORED;
         let state = state.repair(&repair).unwrap();
