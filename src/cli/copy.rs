@@ -38,6 +38,6 @@ pub fn run(args: &CopyArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     }
     out.line(format_args!("copied {} records from {} to {}", done.records, done.from, done.to))?;
     out.line(format_args!("epoch    {}, which goes on from revision {}", position.epoch, position.revision))?;
-    out.line(format_args!("receipts {} open ones are void", done.minted.voided))?;
+    out.line(format_args!("receipts {} of before are void", done.minted.voided))?;
     Ok(out.line("start the hub with the new configuration, and never again with the old one")?)
 }

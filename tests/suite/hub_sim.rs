@@ -21,13 +21,14 @@ fn complain(seed: u64, report: &Report) -> String {
 
 #[test]
 fn everything_holds_whatever_fails() {
-    let next = AtomicU64::new(0);
+    let (next, trimmed) = (AtomicU64::new(0), AtomicU64::new(0));
     let seeds: Vec<u64> = FAILED_ONCE.iter().copied().chain(100..100 + SEEDS).collect();
     let work = || {
         let mut failed = Vec::new();
         let take = || usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
         while let Some(seed) = seeds.get(take()) {
             let report = run(*seed, Options::default());
+            trimmed.fetch_add(report.counts.get("log trimmed").copied().unwrap_or(0), Ordering::Relaxed);
             if !report.violations.is_empty() {
                 failed.push(complain(*seed, &report));
             }
@@ -38,6 +39,7 @@ fn everything_holds_whatever_fails() {
         let threads = [scope.spawn(work), scope.spawn(work)];
         threads.map(|thread| thread.join().unwrap()).concat()
     });
+    assert!(trimmed.into_inner() > seeds.len() as u64, "the log was hardly ever trimmed");
     assert!(failed.is_empty(), "{} of {} seeds failed\n{}", failed.len(), seeds.len(), failed.join("\n"));
 }
 

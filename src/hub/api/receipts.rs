@@ -46,10 +46,11 @@ pub(super) async fn of_revocation(
     let (tenant, revocation) = (name(&tenant, "tenant")?, name(&revocation, "name")?);
     let detail = format!("no revocation of tenant `{tenant}` is named `{revocation}`");
     let kind = kind("revocation")?;
-    let found =
-        context.work(move |context| context.feed.store().record(&tenant, kind, &revocation)).await??;
+    let (of, named) = (tenant.clone(), revocation.clone());
+    let found = context.work(move |context| context.feed.store().record(&of, kind, &named)).await??;
     let found = found.ok_or_else(|| Problem::not_found(detail))?;
-    answer(&context, found.revision, &params).await
+    let asked = Asked { revision: found.revision, revocation: Some((tenant, revocation)) };
+    answer(&context, asked, &params).await
 }
 
 /// Whether any commit is effective.
@@ -71,22 +72,55 @@ pub(super) async fn of_revision(
     Params(params): Params<WaitParams>,
 ) -> Result<Json<Receipt>, Problem> {
     let revision = revision.parse().map_err(|_| Problem::not_found("expected a revision, a number"))?;
-    answer(&context, revision, &params).await
+    answer(&context, Asked { revision, revocation: None }, &params).await
 }
 
-/// A commit that the log does not hold: trimmed, or from before a restoration.
-enum Trimmed {
-    /// A record says what it was.
-    Known(Box<RevisionFacts>),
+/// A commit whose receipt is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) revision: u64,
+    /// The tenant and the revocation, where they are known.
+    pub(super) revocation: Option<(Name, Name)>,
+}
+
+/// What is known of a commit.
+pub(super) enum Known {
+    /// The log, or a record, says what it was.
+    Facts(Box<RevisionFacts>),
     /// Only receipts are left of it, or the epoch that was left.
     Kept(Box<Receipt>),
 }
 
-fn trimmed(context: &Context, revision: u64) -> Result<Trimmed, StoreError> {
+impl Known {
+    /// The receipt as of now.
+    pub(super) fn receipt(&self, context: &Context) -> Receipt {
+        match self {
+            Self::Facts(facts) => context.roster.receipt(facts),
+            Self::Kept(receipt) => (**receipt).clone(),
+        }
+    }
+}
+
+/// What is known of a commit; also of a revocation just made, or made long ago.
+pub(super) async fn known(context: &Arc<Context>, asked: Asked) -> Result<Known, Problem> {
+    let revision = asked.revision;
+    match context.work(move |context| context.feed.store().logged(revision)).await? {
+        Err(StoreError::Compacted { .. }) => {
+            // Whoever holds state at another hub counts, too.
+            context.roster.meet().await?;
+            Ok(context.work(move |context| trimmed(context, &asked)).await??)
+        }
+        logged => Ok(Known::Facts(Box::new(facts(context, revision, logged?).await?))),
+    }
+}
+
+/// A commit that the log does not hold: trimmed, or from before a restoration.
+fn trimmed(context: &Context, asked: &Asked) -> Result<Known, StoreError> {
     let store = context.feed.store();
+    let revision = asked.revision;
     let (kept, guarantee) = (store.receipts(revision)?, store.guarantee()?);
-    if let Some((cell, revocation)) = revocation_of(&**store, revision)? {
-        return Ok(Trimmed::Known(Box::new(RevisionFacts {
+    if let Some((cell, revocation)) = revocation_of(&**store, asked)? {
+        return Ok(Known::Facts(Box::new(RevisionFacts {
             revision,
             cell,
             // Asked for just before; by now every lease that counts from it is over.
@@ -101,29 +135,27 @@ fn trimmed(context: &Context, revision: u64) -> Result<Trimmed, StoreError> {
     if kept.is_empty() && !was_left {
         return Err(StoreError::Compacted { oldest: store.oldest()? });
     }
-    Ok(Trimmed::Kept(Box::new(Receipt::kept(revision, &kept, &guarantee))))
+    Ok(Known::Kept(Box::new(Receipt::kept(revision, &kept, &guarantee))))
 }
 
 /// The revocation that was made by a commit, and whose it is.
-fn revocation_of(store: &dyn StateStore, revision: u64) -> Result<Option<(Name, Revocation)>, StoreError> {
-    let Ok(name) = Name::parse(&format!("r{revision}")) else { return Ok(None) };
-    for cell in store.cells()?.1 {
-        let found = store.record(&cell.tenant, RecordKind::Revocation, &name)?;
+fn revocation_of(store: &dyn StateStore, asked: &Asked) -> Result<Option<(Name, Revocation)>, StoreError> {
+    let places: Vec<_> = match (&asked.revocation, Name::parse(&format!("r{}", asked.revision))) {
+        (Some(named), _) => vec![named.clone()],
+        (None, Ok(name)) => store.cells()?.1.into_iter().map(|cell| (cell.tenant, name.clone())).collect(),
+        (None, Err(_)) => Vec::new(),
+    };
+    for (tenant, name) in places {
+        let found = store.record(&tenant, RecordKind::Revocation, &name)?;
         let record = found.and_then(|found| found.change().ok()).and_then(|change| change.record);
         if let Some(Record::Revocation(revocation)) = record {
-            return Ok(Some((cell.tenant, revocation.as_ref().clone())));
+            return Ok(Some((tenant, revocation.as_ref().clone())));
         }
     }
     Ok(None)
 }
 
-/// What is known of a revision; also used for a revocation just made.
-pub(super) async fn facts(context: &Arc<Context>, revision: u64) -> Result<RevisionFacts, Problem> {
-    let logged = context.work(move |context| context.feed.store().logged(revision)).await??;
-    facts_of(context, revision, logged).await
-}
-
-async fn facts_of(
+async fn facts(
     context: &Arc<Context>,
     revision: u64,
     logged: Option<Logged>,
@@ -153,26 +185,17 @@ async fn facts_of(
     })
 }
 
-async fn answer(
-    context: &Arc<Context>,
-    revision: u64,
-    params: &WaitParams,
-) -> Result<Json<Receipt>, Problem> {
-    let facts = match context.work(move |context| context.feed.store().logged(revision)).await? {
-        Err(StoreError::Compacted { .. }) => {
-            match context.work(move |context| trimmed(context, revision)).await?? {
-                Trimmed::Known(facts) => *facts,
-                Trimmed::Kept(receipt) => return Ok(Json(*receipt)),
-            }
-        }
-        logged => facts_of(context, revision, logged?).await?,
-    };
+async fn answer(context: &Arc<Context>, asked: Asked, params: &WaitParams) -> Result<Json<Receipt>, Problem> {
+    let known = known(context, asked).await?;
+    if let Known::Kept(receipt) = known {
+        return Ok(Json(*receipt));
+    }
     let wait = Duration::from_millis(params.wait_ms.unwrap_or(0).min(WAIT_MS_MAX));
     let mut changes = context.roster.subscribe();
     let news = async {
         loop {
             changes.mark_unchanged();
-            let receipt = context.roster.receipt(&facts);
+            let receipt = known.receipt(context);
             let is_news = params.seen.is_none_or(|seen| receipt.settled != seen);
             if receipt.state == ReceiptState::Effective || params.seen.is_none() {
                 return receipt;
@@ -180,7 +203,7 @@ async fn answer(
             // Each look and each answer costs as much as there are members: in a large fleet news is gathered.
             tokio::time::sleep(pace(receipt.members.len())).await;
             if is_news {
-                return context.roster.receipt(&facts);
+                return known.receipt(context);
             }
             // A lease can end without anyone saying so: look again soon.
             tokio::time::timeout(LOOK_AGAIN, changes.changed()).await.ok();
@@ -190,7 +213,7 @@ async fn answer(
         receipt = tokio::time::timeout(wait, news) => receipt.ok(),
         () = context.shutdown.cancelled() => None,
     };
-    Ok(Json(receipt.unwrap_or_else(|| context.roster.receipt(&facts))))
+    Ok(Json(receipt.unwrap_or_else(|| known.receipt(context))))
 }
 
 /// How long news is gathered: 20 µs a member, so that a thousand acknowledgements make some dozen answers.

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::exchange::{Body, name};
 use super::held::{Ask, HeldAnswer, Outcome, accepted};
 use super::problem::Problem;
+use super::receipts::Asked;
 use super::{Caller, Shared, receipts};
 use crate::core::identity::RevocationTarget;
 use crate::hub::held::Request;
@@ -64,7 +65,7 @@ pub(super) async fn revoke(
     let reason = read_reason(&new.reason)?;
     let what = format!("revoke {}", described(&target));
     let ask = Ask {
-        tenant,
+        tenant: tenant.clone(),
         request: Request::Revoke { target: new.target, reason: reason.to_string() },
         what,
         by,
@@ -77,9 +78,10 @@ pub(super) async fn revoke(
             return Err(Problem::unavailable("a revocation came to something else"));
         }
     };
-    let facts = receipts::facts(&context, revoked.revision).await?;
+    let asked = Asked { revision: revoked.revision, revocation: Some((tenant, revoked.name.clone())) };
+    let known = receipts::known(&context, asked).await?;
     let status = if revoked.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let made = RevocationMade { name: revoked.name.to_string(), receipt: context.roster.receipt(&facts) };
+    let made = RevocationMade { name: revoked.name.to_string(), receipt: known.receipt(&context) };
     Ok((status, Json(made)).into_response())
 }
 

@@ -25,7 +25,10 @@ impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, fault) in self.found.iter().enumerate() {
             let separator = if place == 0 { "" } else { "; " };
-            write!(f, "{separator}{}: {}", fault.path, fault.message)?;
+            match fault.path.as_str() {
+                "" => write!(f, "{separator}{}", fault.message)?,
+                path => write!(f, "{separator}{path}: {}", fault.message)?,
+            }
         }
         Ok(())
     }

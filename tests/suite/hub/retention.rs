@@ -161,6 +161,23 @@ async fn what_denies_nothing_any_more_is_let_go_of_and_nothing_else() {
     let mut kept = named(&lab, "revocation").await;
     kept.sort_by_key(|name| name[1..].parse::<u64>().unwrap());
     assert_eq!(kept, [lives.clone(), whole.clone(), before.clone()]);
+    // A revocation is told of from its record, where the log is silent; of what was dropped, the receipts.
+    let again = lab
+        .ask(
+            "POST",
+            "/v1/tenants/demo/revocations",
+            Some(json!({ "target": { "identity": "batch" }, "reason": "x" })),
+        )
+        .await;
+    assert_eq!((again.0, &again.1["name"], &again.1["state"]), (200, &json!(whole), &json!("EFFECTIVE")));
+    let (status, receipt) = lab.ask("GET", &format!("/v1/revisions/{}/receipts", &whole[1..]), None).await;
+    assert_eq!(
+        (status, &receipt["state"], receipt["committed_at"].is_string()),
+        (200, &json!("EFFECTIVE"), true)
+    );
+    let (status, nothing) = lab.ask("GET", "/v1/revisions/1/receipts", None).await;
+    assert_eq!(status, 422, "{nothing:#}");
+    assert!(nothing["detail"].as_str().unwrap().starts_with("the change log begins"), "{nothing:#}");
     // It came as a change like any other; whoever was there and whoever comes hold the same.
     spoke.beat(2).await;
     let digest = |spoke: &Spoke| spoke.state.as_ref().unwrap().cells()[0].state_digest;

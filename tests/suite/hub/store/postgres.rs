@@ -5,9 +5,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use portreeve::core::identity::RecordKind;
+use portreeve::core::time::Clock as _;
 use portreeve::hub::store::{
-    FaultKind, Guarantee, PeerInForce, PeerMember, PeerStream, PostgresSettings, PostgresStore, StateStore,
-    StoreError, StoredMember,
+    ChangeSet, Edit, FaultKind, Guarantee, PeerInForce, PeerMember, PeerStream, PostgresSettings,
+    PostgresStore, SqliteStore, StateStore, StoreError, StoredMember,
 };
 
 use super::conformance::{conformance, follows_its_own_log, name, put, resource};
@@ -30,6 +32,29 @@ fn postgres_conforms() {
     let Some(server) = shared() else { return };
     let settings = server.database("conforms");
     conformance(&|| Box::new(open(&settings)));
+}
+
+#[test]
+fn a_store_that_is_moved_brings_the_names_that_are_never_used_again() {
+    let Some(server) = shared() else { return };
+    let (settings, directory) = (server.database("moved"), tempfile::tempdir().unwrap());
+    let clock = HandClock::new();
+    let from = SqliteStore::open(&directory.path().join("hub.db"), clock.clone()).unwrap();
+    let edits = |edits: Vec<Edit>| ChangeSet { tenant: name("a"), stands_at: None, edits };
+    from.commit(&put("a", &[("gone", resource("1")), ("left", resource("1"))]), &[]).unwrap();
+    let removed = ["gone", "left"].map(|it| Edit::new(RecordKind::Resource, name(it), None));
+    from.commit(&edits(removed.to_vec()), &[]).unwrap();
+    from.commit(&edits(vec![Edit::drop(RecordKind::Resource, name("gone"))]), &[]).unwrap();
+    let now = clock.now().wall;
+    PostgresStore::fill(&settings, &from.dump().unwrap(), now).unwrap();
+    let store = open(&settings);
+    assert_eq!(store.dropped(&name("a")).unwrap(), from.dropped(&name("a")).unwrap());
+    let again = store.commit(&put("a", &[("gone", resource("2"))]), &[]);
+    assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+    // When a record was last changed is not told: it was by then.
+    let settled = |before| store.settled(&name("a"), before).unwrap().len();
+    let just_after = portreeve::core::time::Timestamp::from_micros(now.as_micros() + 1);
+    assert_eq!((settled(now), settled(just_after)), (0, 1));
 }
 
 /// What version 2 added is taken away again.

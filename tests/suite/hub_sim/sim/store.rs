@@ -27,6 +27,8 @@ pub(crate) struct Contents {
     identity: StoreIdentity,
     head: Head,
     oldest: u64,
+    /// How often some of the log was let go.
+    trims: u64,
     cells: BTreeMap<Name, CellPosition>,
     records: BTreeMap<RecordKey, StoredRecord>,
     changed: BTreeMap<RecordKey, Timestamp>,
@@ -91,6 +93,7 @@ impl Disk {
             identity: StoreIdentity { cluster_id: [0xc1; 16], epoch, parent: None },
             head: Head { position: Position { epoch, revision: 0 }, global_hash: [0; 32] },
             oldest: 1,
+            trims: 0,
             cells: BTreeMap::new(),
             records: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -116,6 +119,11 @@ impl Disk {
     /// A disk of its own with the same on it.
     pub(crate) fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.contents())))
+    }
+
+    /// How often some of the log was let go.
+    pub(crate) fn trims(&self) -> u64 {
+        self.0.lock().trims
     }
 
     pub(crate) fn head(&self) -> Position {
@@ -474,7 +482,9 @@ impl StateStore for MemoryStore {
 
     fn trim(&self, before: u64) -> Result<(), StoreError> {
         self.write(|held| {
-            held.oldest = before.min(held.head.position.revision + 1).max(held.oldest);
+            let oldest = before.min(held.head.position.revision + 1).max(held.oldest);
+            held.trims += u64::from(oldest > held.oldest);
+            held.oldest = oldest;
             held.log = held.log.split_off(&held.oldest);
             Ok(())
         })

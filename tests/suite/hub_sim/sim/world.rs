@@ -196,6 +196,9 @@ impl World {
         for hub in &mut self.hubs {
             hub.kill(&self.net);
         }
+        for _ in 0..self.hubs[self.primary].disk.trims() {
+            self.report.count("log trimmed");
+        }
         self.liar.host.kill();
         for _ in 0..self.net.lost() {
             self.report.count("segment lost");
