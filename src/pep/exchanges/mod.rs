@@ -85,7 +85,8 @@ impl Exchanges {
         self.all().iter().map(|shard| shard.len()).sum()
     }
 
-    /// How many have been ended since this was last asked.
+    /// How many changes have ended, before they were acknowledged, since this was last asked. What the time,
+    /// or a change that was only marked, has ended is not among them.
     pub fn take_ended(&self) -> u64 {
         self.ended.swap(0, Ordering::AcqRel)
     }
@@ -108,36 +109,35 @@ impl Exchanges {
         }
         let mut ended = 0;
         for shard in self.all() {
-            let turned = shard.resting_on(&denied);
-            ended += turned.iter().map(|open| u64::from(self.judge(open))).sum::<u64>();
+            ended += self.judge_all(&shard.resting_on(&denied));
             if !touched.is_empty() {
                 self.mark(shard.resting_on(&touched));
             }
         }
+        self.ended.fetch_add(ended, Ordering::AcqRel);
         ended
     }
 
     /// A whole cell was put in place anew, or is gone. Says how many exchanges this has ended.
     pub fn replaced(&self, cell: &Name) -> u64 {
         let touched = HashSet::from([self.reads.tenant(cell)]);
-        let resting = self.all().into_iter().flat_map(|shard| shard.resting_on(&touched));
-        resting.map(|open| u64::from(self.judge(&open))).sum()
+        let ended = self.all().iter().map(|shard| self.judge_all(&shard.resting_on(&touched))).sum();
+        self.ended.fetch_add(ended, Ordering::AcqRel);
+        ended
     }
 
     /// Looks once for what has been marked, and for what is to be judged again because of the time.
     pub fn look(&self) {
         let marked = std::mem::take(&mut *self.marked.lock());
-        marked.iter().for_each(|open| {
-            self.judge(open);
-        });
+        // Before it is judged: a change that comes meanwhile marks it anew.
+        marked.iter().for_each(|open| open.unmark());
+        self.judge_all(&marked);
         let now = self.pipeline.now().wall;
         let is_over = |deny_after: Option<Duration>| {
             self.pipeline.is_stale(&Staleness { deny_after, ..Staleness::default() })
         };
         for shard in self.all() {
-            shard.round(now, is_over).iter().for_each(|open| {
-                self.judge(open);
-            });
+            self.judge_all(&shard.round(now, is_over));
         }
     }
 
@@ -160,11 +160,16 @@ impl Exchanges {
         self.shards.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn mark(&self, found: Vec<Arc<Open>>) {
+    fn mark(&self, mut found: Vec<Arc<Open>>) {
+        found.retain(|open| open.mark());
         if !found.is_empty() {
             self.marked.lock().extend(found);
             self.wanted.notify_one();
         }
+    }
+
+    fn judge_all(&self, open: &[Arc<Open>]) -> u64 {
+        open.iter().map(|open| u64::from(self.judge(open))).sum()
     }
 
     /// Judges an exchange again; whether this has ended it.
@@ -193,7 +198,6 @@ impl Exchanges {
                 let judged = open.judged();
                 self.pipeline.sever(open.decision(), judged.basis(), reason, revision);
                 self.metrics.severed(reason);
-                self.ended.fetch_add(1, Ordering::AcqRel);
             }
             return ended;
         }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub(crate) struct Open {
     /// 0: open. Else the reason's place in [`Reason::ALL`], plus one.
     ended: AtomicU8,
     stage: AtomicU8,
+    /// Whether it waits to be judged again.
+    marked: AtomicBool,
     upload: Flow,
     answer: Flow,
     upstream: Mutex<Option<AbortHandle>>,
@@ -108,6 +110,7 @@ impl Open {
             turn,
             ended: AtomicU8::new(0),
             stage: AtomicU8::new(Stage::Asking as u8),
+            marked: AtomicBool::new(false),
             upload: Flow::default(),
             answer: Flow::default(),
             upstream: Mutex::new(None),
@@ -179,6 +182,16 @@ impl Open {
         if let Some(place) = &self.place {
             place.relist(&verdict, self.exchange.rules.staleness);
         }
+    }
+
+    /// Marks it to be judged again. `false`: it is marked already.
+    pub(super) fn mark(&self) -> bool {
+        !self.marked.swap(true, Ordering::AcqRel)
+    }
+
+    /// It is about to be judged again.
+    pub(super) fn unmark(&self) {
+        self.marked.store(false, Ordering::Release);
     }
 
     /// Notes the connection that is the exchange's alone while it lasts.

@@ -301,3 +301,21 @@ fn through_the_proxy() {
     assert_eq!(ask(&format!("{both}DPoP: {proof}\r\n")).status, 400, "two proofs");
     assert_eq!(ask(&format!("{both}Connection: dpop\r\n")).status, 400);
 }
+
+/// A stream outlasts the minute in which its proof counts: that was settled when it was opened.
+#[test]
+fn an_open_exchange_is_judged_again_by_the_proof_it_came_with() {
+    use portreeve::core::time::Clock as _;
+    let case = Case::new();
+    let world = &case.world;
+    let exchange = case.ask(Some(&HOLDER.sign(&Case::header(&HOLDER), &case.claims())));
+    let opened = world.clock.now().wall;
+    assert_eq!(world.decide(&exchange), None);
+    world.clock.advance(Duration::from_secs(200));
+    assert_eq!(world.pipeline.review(&exchange, opened).reason(), None);
+    let now = world.clock.now().wall;
+    assert_eq!(world.pipeline.review(&exchange, now).reason(), Some(Reason::CredentialUnbound));
+    world.clock.advance(Duration::from_secs(131));
+    let ended = world.pipeline.review(&exchange, opened).reason();
+    assert_eq!(ended, Some(Reason::CredentialExpired), "the token's own end counts");
+}

@@ -210,7 +210,7 @@ fn a_change_ends_what_it_turns_and_leaves_the_others() {
             assert_eq!(gate.judged_again(), judged, "{what}");
             assert!(ledger.ends(), "{what}");
             assert_eq!(severed(gate), [reason], "{what}: on record");
-            assert_eq!(gate.exchanges.take_ended(), 1, "{what}: counted");
+            assert_eq!(gate.exchanges.take_ended(), ended, "{what}: what its acknowledgement says");
             pair._upstream.wait_closed();
             assert!(audit.is_open(), "{what}: the other goes on");
         }
@@ -506,4 +506,21 @@ fn an_api_key_whose_record_changes_ends_its_streams() {
         assert_eq!(severed(&gate), [reason], "row {at}");
         assert!(other.is_open(), "row {at}: a token of the same identity");
     }
+}
+
+#[test]
+fn what_is_marked_twice_is_judged_once() {
+    let pair = Pair::new();
+    let gate = &pair.gate;
+    let [_ledger, _audit] = pair.open();
+    for owner in ["a", "b", "c"] {
+        let mut resource = orders();
+        resource.owner.team = Some(owner.into());
+        gate.change(vec![("orders", 1, Record::Resource(Arc::new(resource)))]);
+    }
+    gate.exchanges.look();
+    assert_eq!((gate.judged_again(), gate.exchanges.open()), (1, 2));
+    gate.change(vec![("orders", 1, Record::Resource(Arc::new(orders())))]);
+    gate.exchanges.look();
+    assert_eq!((gate.judged_again(), gate.exchanges.open()), (2, 2), "and again when it is marked again");
 }
