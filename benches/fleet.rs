@@ -159,7 +159,14 @@ impl Member {
             jitter: n as u64 + 1,
         };
         let stop = CancellationToken::new();
-        let running = state::run(settings, applier, status, Arc::new(SystemClock::new()), stop.clone());
+        let running = state::run(
+            settings,
+            applier,
+            status,
+            Arc::new(SystemClock::new()),
+            state::KeyReports::new().1,
+            stop.clone(),
+        );
         Self { state, stop, ended: tokio::spawn(running) }
     }
 

@@ -9,6 +9,7 @@ pub mod config;
 pub mod core;
 pub mod hub;
 pub mod mtls;
+pub mod outbound;
 pub mod pep;
 pub mod pipeline;
 pub mod sink;

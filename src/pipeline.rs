@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::credential::{
-    Expected, FingerprintKey, Kind, KnownCertificates, Possession, ProvenRequest, ReplayMemory, Seen,
-    TokenCache, Verification, Verified, verify, verify_api_key, verify_certificate,
+    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, ProvenRequest, ReplayMemory,
+    Seen, TokenCache, Verification, Verified, missing_key, verify, verify_api_key, verify_certificate,
 };
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Severance,
@@ -50,6 +50,7 @@ pub struct Pipeline {
     memory: Arc<dyn PolicyMemory>,
     fingerprint: FingerprintKey,
     replay: Option<Arc<dyn ReplayMemory>>,
+    missing: Option<Arc<dyn MissingKeys>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -68,13 +69,19 @@ impl Pipeline {
         memory: Arc<dyn PolicyMemory>,
         fingerprint: FingerprintKey,
     ) -> Self {
-        Self { state, clock, evidence, cache, memory, fingerprint, replay: None }
+        Self { state, clock, evidence, cache, memory, fingerprint, replay: None, missing: None }
     }
 
     /// Takes signed proofs of possession, each once. Without a memory of them, none is taken.
     #[must_use]
     pub fn with_replay_memory(self, replay: Arc<dyn ReplayMemory>) -> Self {
         Self { replay: Some(replay), ..self }
+    }
+
+    /// Tells `missing` of keys that refused tokens name and the state lacks.
+    #[must_use]
+    pub fn telling(self, missing: Arc<dyn MissingKeys>) -> Self {
+        Self { missing: Some(missing), ..self }
     }
 
     /// Reserves evidence for a request, before anything is decided about it.
@@ -315,8 +322,14 @@ impl Pipeline {
         let expected =
             Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew, possession };
         let now = case.now.wall;
-        let found = verify(presented, &expected, &issuers, now, &*self.cache, &self.fingerprint)?;
-        self.take_once(case.proofs, found)
+        let found = verify(presented, &expected, &issuers, now, &*self.cache, &self.fingerprint);
+        if matches!(found, Err(Reason::CredentialUnverified))
+            && let Some(told) = &self.missing
+            && let Some((issuer, key_id)) = missing_key(presented, &issuers)
+        {
+            told.missing(tenant, &issuer, &key_id);
+        }
+        self.take_once(case.proofs, found?)
     }
 
     /// Refuses a proof that was taken before.

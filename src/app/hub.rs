@@ -13,9 +13,10 @@ use crate::config::{Database, HubConfig, StateSecurity, Store};
 use crate::core::time::Clock;
 use crate::hub::store::PostgresSettings;
 use crate::hub::{
-    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, RetentionSettings, Scope, StoreSettings,
-    StreamSecurity, StreamSettings, TlsFiles,
+    AccessSettings, GuardLimits, Hub, HubFigures, HubSettings, IssuerSettings, RetentionSettings, Scope,
+    StoreSettings, StreamSecurity, StreamSettings, TlsFiles,
 };
+use crate::outbound::OutboundSettings;
 
 /// Whether the hub serves health and metrics itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +96,21 @@ pub(super) fn settings(config: &HubConfig) -> HubSettings {
         witness: config.witness.clone(),
         streams: StreamSettings::default(),
         access: access(&config.state),
+        issuers: issuers(&config.issuers),
+    }
+}
+
+fn issuers(config: &crate::config::Issuers) -> IssuerSettings {
+    IssuerSettings {
+        refresh: config.refresh,
+        refetch_interval: config.refetch_interval,
+        keep: config.keep,
+        outbound: OutboundSettings {
+            internal_hosts: config.internal_hosts.clone(),
+            ca_file: config.ca.clone(),
+            ..OutboundSettings::default()
+        },
+        ..IssuerSettings::default()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::pep::{
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
 use crate::spool::SpoolLog;
-use crate::state::{self, Applier, LastKnownGood, StateStatus};
+use crate::state::{self, Applier, KeyReports, LastKnownGood, ReportQueue, StateStatus};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 
@@ -97,21 +97,22 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let fingerprint = FingerprintKey::new(secret::key(&data.join("fingerprint.key"))?);
     let evidence = Arc::clone(&log) as Arc<dyn EvidenceLog>;
     let answers = Arc::new(PolicyAnswers::new(ANSWERS_MAX));
+    let (reports, waiting) = KeyReports::new();
     let pipeline =
         Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
     let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
-    let pipeline = Arc::new(pipeline.with_replay_memory(Arc::new(proofs)));
+    let pipeline = Arc::new(pipeline.with_replay_memory(Arc::new(proofs)).telling(reports));
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let core = Core { pipeline, exchanges, cache, metrics, condition, incarnation };
-    run(config, core, lkg, level)
+    run(config, core, (lkg, waiting), level)
 }
 
 fn run(
     config: &ProxyConfig,
     core: Core,
-    lkg: LastKnownGood,
+    kept: (LastKnownGood, ReportQueue),
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
     // Bind everything before the first thread starts.
@@ -125,9 +126,9 @@ fn run(
     for (bound, listener) in bound.into_iter().zip(&config.listeners) {
         listeners.push(settings::serve(config, listener, bound, &core, &mut serves)?);
     }
-    let kept = Arc::clone(&core.exchanges);
-    let exchanges = Part::start("exchanges", move |stop| async move { kept.keep(stop).await })?;
-    let client = start_client(config, &core, lkg)?;
+    let open = Arc::clone(&core.exchanges);
+    let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
+    let client = start_client(config, &core, kept)?;
     let operations = operate::start(operations, core.condition.clone(), serves)?;
     Ok(Running {
         listeners,
@@ -140,7 +141,11 @@ fn run(
     })
 }
 
-fn start_client(config: &ProxyConfig, core: &Core, lkg: LastKnownGood) -> Result<Part, AppError> {
+fn start_client(
+    config: &ProxyConfig,
+    core: &Core,
+    (lkg, reports): (LastKnownGood, ReportQueue),
+) -> Result<Part, AppError> {
     let condition = &core.condition;
     let observer = OnRecord {
         cache: Arc::clone(&core.cache),
@@ -153,7 +158,7 @@ fn start_client(config: &ProxyConfig, core: &Core, lkg: LastKnownGood) -> Result
     let dial = settings::dial(config, &condition.clock, jitter)?;
     let client = settings::client(config, core.incarnation, jitter, dial);
     let (status, clock) = (Arc::clone(&condition.status), Arc::clone(&condition.clock));
-    Part::start("state", move |stop| state::run(client, applier, status, clock, stop))
+    Part::start("state", move |stop| state::run(client, applier, status, clock, reports, stop))
 }
 
 impl Running {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::failure::Failure;
-use crate::cli::print::{Column, Printer};
+use crate::cli::print::{Column, Printer, Table, cell, plain};
 use crate::cli::records::{self, Spec, set};
-use crate::cli::target::HubTarget;
+use crate::cli::target::{Context, HubTarget};
 use crate::cli::value::{Span, read_jwks};
 use crate::core::id::Name;
 use crate::core::identity::{RecordKind, TokenProfile};
@@ -30,7 +30,7 @@ pub struct IssuerArgs {
 pub enum IssuerAction {
     /// Print all issuers.
     List,
-    /// Print an issuer.
+    /// Print an issuer, and how its keys stand.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -43,9 +43,15 @@ pub enum IssuerAction {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
-        /// A JSON Web Key Set of public keys.
-        #[arg(long, value_name = "FILE")]
-        jwks: PathBuf,
+        /// Where its keys are.
+        #[command(flatten)]
+        keys: KeysArgs,
+    },
+    /// Have the hub fetch an issuer's keys now.
+    Refresh {
+        /// Its name.
+        #[arg(value_parser = Name::parse)]
+        name: Name,
     },
     /// End an issuer: its tokens are refused from then on.
     Delete {
@@ -53,6 +59,31 @@ pub enum IssuerAction {
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
+}
+
+/// Where an issuer's keys are.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct KeysArgs {
+    /// A JSON Web Key Set of public keys.
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
+    /// The `https` URL of a JSON Web Key Set, which the hub fetches.
+    #[arg(long, value_name = "URL")]
+    pub jwks_url: Option<String>,
+    /// The hub finds the URL by OpenID Connect discovery at `iss`, and fetches.
+    #[arg(long)]
+    pub discovery: bool,
+}
+
+impl KeysArgs {
+    fn spec(&self) -> Result<Value, Failure> {
+        Ok(match (&self.jwks, &self.jwks_url) {
+            (Some(file), _) => json!({ "inline": read_jwks(file)? }),
+            (None, Some(url)) => json!({ "url": url }),
+            (None, None) => json!({ "discovery": true }),
+        })
+    }
 }
 
 /// Arguments of `issuer create`.
@@ -67,9 +98,9 @@ pub struct CreateArgs {
     /// What its tokens look like.
     #[arg(long, default_value = "generic", value_parser = PossibleValuesParser::new(TokenProfile::ALL.map(TokenProfile::as_str)))]
     pub profile: String,
-    /// A JSON Web Key Set of public keys.
-    #[arg(long, value_name = "FILE")]
-    pub jwks: PathBuf,
+    /// Where its keys are.
+    #[command(flatten)]
+    pub keys: KeysArgs,
     /// The only algorithms taken from it, such as `ES256`; separated by commas.
     #[arg(long, required = true, value_delimiter = ',', value_name = "LIST")]
     pub algorithms: Vec<String>,
@@ -101,10 +132,19 @@ pub async fn run(args: IssuerArgs, out: &mut Printer<'_>) -> Result<(), Failure>
     let cx = &mut args.hub.context(out)?;
     match args.action {
         IssuerAction::List => records::list(cx, KIND, &COLUMNS).await,
-        IssuerAction::Show { name } => records::show(cx, KIND, &name).await,
+        IssuerAction::Show { name } => show(cx, &name).await,
         IssuerAction::Create(args) => records::create(cx, KIND, &args.name, created(&args)?).await,
-        IssuerAction::SetKeys { name, jwks } => {
-            let keys = json!({ "inline": read_jwks(&jwks)? });
+        IssuerAction::Refresh { name } => {
+            let path = format!("{}/refresh", records::record_path(cx, KIND, &name));
+            let keys = cx.client.post(&path, &json!({})).await?;
+            print_keys(cx, &keys)?;
+            match keys.get("last_error").and_then(Value::as_str) {
+                Some(error) => Err(Failure::failed(format!("the keys cannot be fetched: {}", plain(error)))),
+                None => Ok(()),
+            }
+        }
+        IssuerAction::SetKeys { name, keys } => {
+            let keys = keys.spec()?;
             records::modify(cx, KIND, &name, |spec| {
                 spec.insert("keys".to_owned(), keys.clone());
                 Ok(())
@@ -115,13 +155,63 @@ pub async fn run(args: IssuerArgs, out: &mut Printer<'_>) -> Result<(), Failure>
     }
 }
 
+async fn show(cx: &mut Context<'_, '_>, name: &Name) -> Result<(), Failure> {
+    let keys = cx.client.get(&format!("{}/keys", records::record_path(cx, KIND, name))).await?;
+    if cx.out.is_json() {
+        let mut record = records::fetch(cx, KIND, name).await?;
+        if let Value::Object(record) = &mut record {
+            record.insert("keys".to_owned(), keys);
+        }
+        return Ok(cx.out.json(&record)?);
+    }
+    records::show(cx, KIND, name).await?;
+    cx.out.line("")?;
+    print_keys(cx, &keys)
+}
+
+/// Prints how an issuer's keys stand; as JSON, what the hub answered.
+fn print_keys(cx: &mut Context<'_, '_>, keys: &Value) -> Result<(), Failure> {
+    if cx.out.is_json() {
+        return Ok(cx.out.json(keys)?);
+    }
+    let list = |field: &str| keys.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let in_use = list("keys");
+    match in_use.is_empty() {
+        true => cx.out.line("no key is in use: every token of this issuer is refused")?,
+        false => cx.out.line(Table::of(&KEY_COLUMNS, &in_use))?,
+    }
+    for refused in list("refused") {
+        cx.out.line(format_args!("refused: {}", cell(Some(&refused))))?;
+    }
+    for (field, what) in FETCHED {
+        if let Some(value) = keys.get(field).filter(|value| !value.is_null()) {
+            cx.out.line(format_args!("{what}: {}", cell(Some(value))))?;
+        }
+    }
+    if keys.get("given_up") == Some(&Value::Bool(true)) {
+        cx.out.line("the keys were given up: they could not be fetched for too long")?;
+    }
+    Ok(())
+}
+
+const KEY_COLUMNS: [Column; 3] =
+    [("KEY", &["/kid"]), ("ALGORITHM", &["/algorithm"]), ("THUMBPRINT", &["/thumbprint"])];
+
+const FETCHED: [(&str, &str); 5] = [
+    ("url", "found at"),
+    ("fetched_at", "last fetch"),
+    ("next_at", "next fetch"),
+    ("last_error", "last error"),
+    ("kept_until", "kept until, if they cannot be fetched"),
+];
+
 fn created(args: &CreateArgs) -> Result<Spec, Failure> {
     let mut spec = Spec::new();
     set(&mut spec, "iss", Some(&args.iss));
     set(&mut spec, "profile", Some(&args.profile));
     spec.insert("algorithms".to_owned(), json!(args.algorithms));
     spec.insert("audiences".to_owned(), json!(args.audiences));
-    spec.insert("keys".to_owned(), json!({ "inline": read_jwks(&args.jwks)? }));
+    spec.insert("keys".to_owned(), args.keys.spec()?);
     set(&mut spec, "max_lifetime", Some(args.max_lifetime.as_str()));
     Ok(spec)
 }

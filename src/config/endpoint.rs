@@ -94,7 +94,7 @@ impl fmt::Display for Endpoint {
 ///
 /// # Standard
 /// RFC 1123 §2.1, with `_` accepted as container platforms use it.
-pub(super) fn is_host_name(host: &str) -> bool {
+pub(in crate::config) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         let edges = !label.starts_with('-') && !label.ends_with('-');

@@ -5,6 +5,7 @@
 //! committed to the tenant in between, the request is judged anew.
 
 mod commit;
+mod keys;
 mod pass;
 mod removal;
 mod request;

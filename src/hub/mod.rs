@@ -12,9 +12,11 @@
 //! | `guard`, `held` | what denies too many at once, and waits for a second approval |
 //! | [`copy`] | a store moved to another engine |
 //! | `feed` | the change log as streams read it, signed |
+//! | `figures` | numbers for metrics |
 //! | `follow` | what other hubs on the same store do |
 //! | `mirror` | the table that every enforcement point shall hold |
 //! | `keys` | what the hub signs with |
+//! | `issuers` | keys of issuers, fetched |
 //! | `witness` | the highest head it has named, outside the store |
 //! | `restore` | a new epoch over a store that was put back |
 //! | `retention` | the log behind a window, and records that deny nothing any more, let go of |
@@ -33,9 +35,11 @@ pub mod copy;
 mod door;
 mod enrolment;
 mod feed;
+mod figures;
 mod follow;
 mod guard;
 mod held;
+mod issuers;
 mod keys;
 mod mirror;
 pub mod model;
@@ -52,9 +56,11 @@ mod token;
 mod witness;
 
 pub use admission::Scope;
+pub use figures::HubFigures;
 pub use guard::GuardLimits;
+pub use issuers::IssuerSettings;
 pub use retention::RetentionSettings;
-pub use service::{BoundHub, Hub, HubFigures};
+pub use service::{BoundHub, Hub};
 pub use settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity, TlsFiles};
 pub use stream::{MESSAGE_BYTES_MAX, StreamSettings};
 

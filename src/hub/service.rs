@@ -4,7 +4,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
@@ -22,7 +21,9 @@ use super::blocking;
 use super::door::Door;
 use super::enrolment::{CertificateAuthority, Enrolling, EnrolmentService};
 use super::feed::Feed;
+use super::figures::HubFigures;
 use super::follow;
+use super::issuers::Issuers;
 use super::keys::ClusterKey;
 use super::peer::Carried;
 use super::receipts::{Keeper, Receipts};
@@ -30,12 +31,11 @@ use super::retention;
 use super::roster::Roster;
 use super::settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity};
 use super::store::{DirectoryLock, PostgresStore, SqliteStore, StateStore};
-use super::stream::{Shared, StateService};
+use super::stream::{Partners, Shared, StateService};
 use super::token::Admins;
 use super::witness::Witness;
 use crate::core::time::Clock;
 use crate::mtls::Cluster;
-use crate::telemetry::hub::{HubMetrics, HubReading};
 
 /// A hub whose store is open. It serves nobody yet.
 #[derive(Debug)]
@@ -51,43 +51,6 @@ pub struct Hub {
     /// Saves receipts while the hub serves.
     keeper: Option<Keeper>,
     _lock: Option<DirectoryLock>,
-}
-
-/// A hub's metrics; each look costs as much as there are members.
-#[derive(Clone, Debug)]
-pub struct HubFigures {
-    streams: Arc<Shared>,
-    enrolling: Arc<Enrolling>,
-    door: Option<Arc<Door>>,
-}
-
-impl HubFigures {
-    /// Brings every metric up to date, and gives them.
-    pub fn refresh(&self) -> &HubMetrics {
-        let streams = &self.streams;
-        let fleet = streams.roster.figures(&streams.feed.kill_revisions());
-        let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let door = self.door.as_deref().map(Door::counts);
-        streams.metrics.show(&HubReading {
-            revision: streams.feed.head(),
-            serving: !streams.is_condemned(),
-            frozen: streams.quarantine.all().len() as u64,
-            members: fleet.members,
-            connected: fleet.connected,
-            pending: fleet.pending,
-            quietest_s: fleet.quietest.as_secs(),
-            drift_found: fleet.drift_found,
-            drift_mended: fleet.drift_mended,
-            carried: fleet.carried,
-            joined: counted(&self.enrolling.counts.joined),
-            renewed: counted(&self.enrolling.counts.renewed),
-            unenrolled: counted(&self.enrolling.counts.refused),
-            handshakes_failed: door.map_or(0, |counts| counted(&counts.refused)),
-            tls_reloads: door.map_or(0, |counts| counted(&counts.reloads)),
-            tls_reload_failures: door.map_or(0, |counts| counted(&counts.failed_reloads)),
-        });
-        &streams.metrics
-    }
 }
 
 impl Hub {
@@ -124,18 +87,27 @@ impl Hub {
         let (receipts, keeper) = Receipts::new(Arc::clone(&store));
         let enrolling = enrolling(&settings.access, &authority, &feed, &clock);
         let door = door(&settings.access, authority, &clock)?;
+        let changes = Authority::new(Arc::clone(&feed), Arc::clone(&clock), settings.guard);
+        let changes = Arc::new(changes);
+        let issuers =
+            Issuers::new(Arc::clone(&feed), Arc::clone(&changes), Arc::clone(&clock), &settings.issuers);
+        let issuers = Arc::new(issuers);
         let streams = Shared::new(
             Arc::clone(&feed),
             Arc::clone(&roster),
             Arc::clone(&clock),
             settings.streams.clone(),
-            receipts,
-            Arc::clone(&enrolling.admissions),
+            Partners {
+                receipts,
+                admissions: Arc::clone(&enrolling.admissions),
+                issuers: Arc::clone(&issuers),
+            },
             shutdown.clone(),
         );
         let context = Arc::new(Context {
             feed: Arc::clone(&feed),
-            authority: Arc::new(Authority::new(Arc::clone(&feed), Arc::clone(&clock), settings.guard)),
+            authority: changes,
+            issuers: Arc::clone(&issuers),
             roster: Arc::clone(&roster),
             clock: Arc::clone(&clock),
             admins,
@@ -149,6 +121,7 @@ impl Hub {
             settings,
             figures: HubFigures {
                 streams: Arc::clone(&streams),
+                issuers,
                 enrolling: Arc::clone(&enrolling),
                 door: door.clone(),
             },
@@ -264,6 +237,7 @@ impl BoundHub {
         let sweeping = sweep(&hub);
         let following = follow::run(&hub.context);
         let retaining = retention::run(&hub.context, &hub.settings.retention);
+        let fetching = hub.context.issuers.run();
         let both = async {
             let ended = tokio::try_join!(streams, requests);
             hub.shutdown.cancel();
@@ -285,6 +259,7 @@ impl BoundHub {
             () = sweeping => Ok(()),
             () = following => Ok(()),
             () = retaining => Ok(()),
+            () = fetching => Ok(()),
         }
     }
 }

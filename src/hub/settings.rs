@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admission::Scope;
 use super::guard::GuardLimits;
+use super::issuers::IssuerSettings;
 use super::retention::RetentionSettings;
 use super::store::{PostgresSettings, StoreError, StoreFault};
 use super::stream::StreamSettings;
@@ -36,6 +37,8 @@ pub struct HubSettings {
     pub streams: StreamSettings,
     /// Who may come, and how that is told.
     pub access: AccessSettings,
+    /// How keys of issuers are fetched.
+    pub issuers: IssuerSettings,
 }
 
 /// Which store a hub keeps what it knows in.

@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::core::time::Clock;
 use crate::state::applier::Applier;
+use crate::state::missing::ReportQueue;
 use crate::state::session::{self, SessionError};
 use crate::state::status::StateStatus;
 use crate::state::{drift, urgent};
@@ -87,6 +88,7 @@ pub async fn run(
     applier: Applier,
     status: Arc<StateStatus>,
     clock: Arc<dyn Clock>,
+    reports: ReportQueue,
     stop: CancellationToken,
 ) {
     let receipt_key = match Ed25519KeyPair::generate() {
@@ -111,6 +113,7 @@ pub async fn run(
         hub,
         kills,
         mend: mended,
+        reports,
         scope_version: 0,
     };
     // The ordered stream ends in its own way when told to; the others are simply left.

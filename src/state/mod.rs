@@ -11,6 +11,7 @@ mod drift;
 mod enrolment;
 mod freshness;
 mod lkg;
+mod missing;
 mod session;
 mod status;
 mod urgent;
@@ -20,4 +21,5 @@ pub use client::{ClientSettings, Dial, Dialled, Kept, Pins, PlainDial, run, tune
 pub use dial::{FilesDial, HubFiles};
 pub use enrolment::{EnrolledDial, EnrolmentError, EnrolmentSettings};
 pub use lkg::{LastKnownGood, LkgError, Loaded};
+pub use missing::{KeyReports, ReportQueue};
 pub use status::StateStatus;

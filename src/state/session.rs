@@ -21,6 +21,7 @@ use crate::core::time::Clock;
 use crate::state::applier::Applier;
 use crate::state::client::ClientSettings;
 use crate::state::freshness::{Freshness, Heads, Told};
+use crate::state::missing::ReportQueue;
 use crate::state::status::StateStatus;
 use crate::wire::signed;
 use crate::wire::state::{self as wire, WireError};
@@ -94,6 +95,8 @@ pub(super) struct Session<'a> {
     pub(super) kills: watch::Receiver<u64>,
     /// Cells whose table in memory was found damaged.
     pub(super) mend: mpsc::Receiver<Name>,
+    /// Keys that tokens name and the state lacks.
+    pub(super) reports: ReportQueue,
     /// Of the scope that is in force; 0: no hub has told one.
     pub(super) scope_version: u64,
 }
@@ -195,6 +198,9 @@ impl Session<'_> {
                 Some(cell) = self.mend.recv() => {
                     self.repair(&mut stream, &cell).await?;
                     self.status.mended();
+                }
+                missing = self.reports.next() => {
+                    send(&stream.outbox, ToHub::MissingKey(missing)).await?;
                 }
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };

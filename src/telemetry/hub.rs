@@ -13,6 +13,25 @@ pub const RECEIPT_SECONDS: &str = "portreeve_hub_receipt_seconds";
 const RECEIPT_BUCKETS: [f64; 13] =
     [1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0, 300.0];
 
+/// Numbers of the issuers whose keys the hub fetches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IssuerReading {
+    /// Such issuers.
+    pub fetched: u64,
+    /// Of these, those whose last fetch failed.
+    pub failing: u64,
+    /// Of these, those without a usable key: all their tokens are refused.
+    pub without_keys: u64,
+    /// Keys that are refused, each for a fault of its own.
+    pub refused_keys: u64,
+    /// Fetches begun.
+    pub fetches: u64,
+    /// Fetches that failed.
+    pub fetch_failures: u64,
+    /// Reports of enforcement points that a key is missing.
+    pub missing_reports: u64,
+}
+
 /// A hub's numbers at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HubReading {
@@ -48,13 +67,15 @@ pub struct HubReading {
     pub tls_reloads: u64,
     /// Times that they could not be.
     pub tls_reload_failures: u64,
+    /// Issuers whose keys are fetched.
+    pub issuers: IssuerReading,
 }
 
 type Field = fn(&HubReading) -> u64;
 
 /// Name, help, and which number it shows.
 /// A `_total` here is a counter kept elsewhere.
-const GAUGES: [(&str, &str, Field); 16] = [
+const GAUGES: [(&str, &str, Field); 23] = [
     ("portreeve_hub_revision", "The store's head revision.", |r| r.revision),
     ("portreeve_hub_serving", "1 while state is streamed; 0: the store was rolled back.", |r| {
         u64::from(r.serving)
@@ -85,6 +106,29 @@ const GAUGES: [(&str, &str, Field); 16] = [
         r.tls_reloads
     }),
     ("portreeve_hub_tls_reload_failures_total", "Times that they could not be.", |r| r.tls_reload_failures),
+    ("portreeve_hub_issuers_fetched", "Issuers whose keys the hub fetches.", |r| r.issuers.fetched),
+    (
+        "portreeve_hub_issuers_failing",
+        "Of these, those whose last fetch failed: they live on the keys before.",
+        |r| r.issuers.failing,
+    ),
+    (
+        "portreeve_hub_issuers_without_keys",
+        "Of these, those without a usable key: their tokens are refused.",
+        |r| r.issuers.without_keys,
+    ),
+    (
+        "portreeve_hub_issuer_keys_refused",
+        "Keys of these issuers that are not used, each for a fault of its own.",
+        |r| r.issuers.refused_keys,
+    ),
+    ("portreeve_hub_issuer_fetches_total", "Fetches of an issuer's keys.", |r| r.issuers.fetches),
+    ("portreeve_hub_issuer_fetch_failures_total", "Of these, those that failed.", |r| {
+        r.issuers.fetch_failures
+    }),
+    ("portreeve_hub_missing_key_reports_total", "Reports that a token names a key that is not there.", |r| {
+        r.issuers.missing_reports
+    }),
 ];
 
 /// The families, on a registry of their own.

@@ -18,6 +18,8 @@ mod ext_authz;
 mod hub;
 /// Hub and enforcement points in virtual time, under faults drawn from seeds.
 mod hub_sim;
+/// Asking servers that others run, on real sockets: what is refused.
+mod outbound;
 /// The decision path over a hand-made state: data rows through one check.
 mod pipeline;
 /// The reverse proxy on real sockets; few.

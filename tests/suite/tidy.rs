@@ -19,11 +19,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pipeline", &["core"]),
     ("wire", &["core"]),
     ("mtls", &["core"]),
+    ("outbound", &["mtls", "core"]),
     ("pep", &["pipeline", "wire", "core", "telemetry"]),
     ("spool", &["wire", "core", "telemetry"]),
     ("state", &["spool", "wire", "mtls", "core", "telemetry"]),
     ("sink", &["spool", "wire", "core", "telemetry"]),
-    ("hub", &["pipeline", "spool", "wire", "mtls", "core", "telemetry"]),
+    ("hub", &["pipeline", "spool", "wire", "mtls", "outbound", "core", "telemetry"]),
     ("config", &["core"]),
     ("admin", &["core", "telemetry"]),
     ("telemetry", &["core"]),
@@ -34,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "pipeline",
             "wire",
             "mtls",
+            "outbound",
             "pep",
             "spool",
             "state",
@@ -78,7 +80,7 @@ const BORDERS: &[(&[&str], &[&str])] = &[
     (&["tonic", "tonic_health"], &["wire", "state", "hub", "pep", "app"]),
     (
         &["axum", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
-        &["pep", "hub", "admin", "cli"],
+        &["pep", "hub", "admin", "cli", "outbound"],
     ),
 ];
 

@@ -26,6 +26,9 @@ pub(in crate::config) struct HubFile {
     /// How long what is over is kept.
     #[serde(default)]
     pub(in crate::config) retention: Retention,
+    /// Keys of issuers, which the hub fetches.
+    #[serde(default)]
+    pub(in crate::config) issuers: Issuers,
     /// Health and metrics.
     #[serde(default)]
     pub(in crate::config) metrics: Metrics,
@@ -176,6 +179,37 @@ impl Default for Retention {
 impl Default for Guard {
     fn default() -> Self {
         Self { count: 50, percent: 1, window: DurationText("60s".to_owned()) }
+    }
+}
+
+/// Keys of issuers, which the hub fetches over HTTPS.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Issuers {
+    /// Hosts that may be at loopback or private addresses: names, or addresses without brackets. All others
+    /// are asked at public addresses only.
+    #[schemars(length(max = 256))]
+    pub(in crate::config) internal_hosts: Vec<String>,
+    /// PEM file of the only authorities trusted for these servers. Default: the system's.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) ca: Option<String>,
+    /// How often keys are fetched when their server does not say for how long they are good; 10s to 1h.
+    pub(in crate::config) refresh: DurationText,
+    /// Shortest time between fetches of one issuer because a token names a key that is not there; 1s to 1h.
+    pub(in crate::config) refetch_interval: DurationText,
+    /// How long keys are used that can no longer be fetched; 1h to 7d.
+    pub(in crate::config) keep: DurationText,
+}
+
+impl Default for Issuers {
+    fn default() -> Self {
+        Self {
+            internal_hosts: vec![],
+            ca: None,
+            refresh: "10m".into(),
+            refetch_interval: "30s".into(),
+            keep: "24h".into(),
+        }
     }
 }
 

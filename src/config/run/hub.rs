@@ -1,9 +1,11 @@
 //! The configuration of a hub, as run.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::endpoint::is_host_name;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::hub as raw;
@@ -29,6 +31,8 @@ pub struct HubConfig {
     pub guard: Guard,
     /// How long what is over is kept.
     pub retention: Retention,
+    /// How keys of issuers are fetched.
+    pub issuers: Issuers,
     /// Where health and metrics are served.
     pub metrics: SocketAddr,
     /// Diagnostics.
@@ -108,6 +112,21 @@ pub struct Retention {
     pub log: Duration,
 }
 
+/// How keys of issuers are fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Issuers {
+    /// Hosts that may be at loopback or private addresses, in lower case.
+    pub internal_hosts: BTreeSet<String>,
+    /// The only authorities trusted; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// How often keys are fetched when their server does not say.
+    pub refresh: Duration,
+    /// Shortest time between fetches because a key is missing.
+    pub refetch_interval: Duration,
+    /// How long keys are kept that cannot be fetched.
+    pub keep: Duration,
+}
+
 const NO_TLS: &str = "it speaks no TLS, and an admin token must not cross a network in clear";
 
 pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -> Option<HubConfig> {
@@ -123,6 +142,7 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
     let admins = admins(check, &raw.api, &below);
     let guard = guard(check, &raw.revocation.guard);
     let retention = retention(check, &raw.retention);
+    let issuers = issuers(check, &raw.issuers);
     let metrics = shared::metrics(check, &raw.metrics);
     Some(HubConfig {
         store: store?,
@@ -132,6 +152,7 @@ pub(in crate::config) fn hub_config(check: &mut Check<'_>, raw: &raw::HubFile) -
         api: Api { address: address?, admin_token_file: token_file?, admins: admins? },
         guard: guard?,
         retention: retention?,
+        issuers: issuers?,
         metrics: metrics?,
         log: shared::log(&raw.log),
     })
@@ -217,6 +238,38 @@ fn retention(check: &mut Check<'_>, raw: &raw::Retention) -> Option<Retention> {
     let bounds = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
     let log = check.duration(&Key::root().field("retention").field("log"), &raw.log, &bounds);
     Some(Retention { log: log? })
+}
+
+fn issuers(check: &mut Check<'_>, raw: &raw::Issuers) -> Option<Issuers> {
+    let key = Key::root().field("issuers");
+    let mut internal_hosts = Some(BTreeSet::new());
+    for (place, host) in raw.internal_hosts.iter().enumerate() {
+        let lower = host.to_ascii_lowercase();
+        if lower.parse::<IpAddr>().is_ok() || is_host_name(&lower) {
+            internal_hosts.as_mut().map(|all| all.insert(lower));
+        } else {
+            let expected = "a host name or an address, without scheme, port or brackets";
+            let remedy = "write only the host";
+            check.refuse(&key.field("internal_hosts").item(place), quoted(host), expected, remedy);
+            internal_hosts = None;
+        }
+    }
+    let ca = raw.ca.as_ref().map(|path| check.path(&key.field("ca"), path));
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let refresh = check.duration(&key.field("refresh"), &raw.refresh, &(Duration::from_secs(10)..=hours(1)));
+    let shortest = Duration::from_secs(1)..=hours(1);
+    let refetch_interval = check.duration(&key.field("refetch_interval"), &raw.refetch_interval, &shortest);
+    let keep = check.duration(&key.field("keep"), &raw.keep, &(hours(1)..=hours(7 * 24)));
+    Some(Issuers {
+        internal_hosts: internal_hosts?,
+        ca: match ca {
+            Some(path) => Some(path?),
+            None => None,
+        },
+        refresh: refresh?,
+        refetch_interval: refetch_interval?,
+        keep: keep?,
+    })
 }
 
 fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {

@@ -42,6 +42,27 @@ pub(super) fn verify_key(jwk: &Value<'_>, allowed: &[Algorithm], key_use: KeyUse
     }
 }
 
+/// What is read of a key here, without what others may read of it.
+pub(super) fn public_members(jwk: &Value<'_>) -> Result<serde_json::Map<String, serde_json::Value>, Why> {
+    let Value::Object(members) = jwk else { return Err("not an object") };
+    refuse_private(members)?;
+    let mut public = serde_json::Map::new();
+    // By its id first: that is what sets are sorted by.
+    for name in ["kid", "kty", "crv", "x", "y", "n", "e", "use", "key_ops", "alg"] {
+        let Some(value) = members.get(name) else { continue };
+        let kept = match value {
+            Value::Text(text) => serde_json::Value::from(&**text),
+            // One that is no text makes the whole unusable, and must after this, too.
+            Value::Array(texts) if texts.iter().all(|text| text.as_text().is_some()) => {
+                texts.iter().filter_map(Value::as_text).collect()
+            }
+            _ => serde_json::Value::Null,
+        };
+        public.insert(name.to_owned(), kept);
+    }
+    Ok(public)
+}
+
 fn refuse_private(members: &Object<'_>) -> Result<(), Why> {
     let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
     if private.iter().any(|name| members.contains_key(*name)) {

@@ -120,7 +120,7 @@ fn holds(verified: &Verified, tenant: &Name, name: &Name, issuer: &Issuer) -> bo
 
 /// The issuer whose keys count: the one of exactly this `iss`. Where there is none, the trust domain of
 /// a SPIFFE ID in `sub`, which is how JWT-SVIDs name theirs.
-fn voucher<'s>(
+pub(super) fn voucher<'s>(
     payload: &Object<'_>,
     issuers: &dyn Fn(&str) -> Option<(Name, &'s Issuer)>,
 ) -> Result<(Name, &'s Issuer), Reason> {

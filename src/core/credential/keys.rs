@@ -34,7 +34,7 @@ impl KeySet {
     /// The same, for keys of another use.
     pub fn parse_for(jwks_json: &[u8], allowed: &[Algorithm], key_use: KeyUse) -> Self {
         let digest = digest(jwks_json, allowed, key_use);
-        let jwks = match members(jwks_json) {
+        let jwks = match members(jwks_json, SET_BYTES_MAX) {
             Ok(jwks) => jwks,
             Err(why) => {
                 return Self { refused: vec![RefusedKey { key_id: None, why }], digest, ..Self::default() };
@@ -72,6 +72,12 @@ impl KeySet {
         }
         let mut fitting = self.keys.iter().filter(fits);
         fitting.next().filter(|_| fitting.next().is_none())
+    }
+
+    /// Whether the set has a key of this id, usable or not.
+    pub fn names(&self, key_id: &str) -> bool {
+        self.by_id.contains_key(key_id)
+            || self.refused.iter().any(|key| key.key_id.as_deref() == Some(key_id))
     }
 
     /// The usable keys, in the set's order.
@@ -188,8 +194,41 @@ impl fmt::Display for RefusedKey {
     }
 }
 
-fn members(jwks_json: &[u8]) -> Result<Vec<Value<'_>>, &'static str> {
-    if jwks_json.len() > SET_BYTES_MAX {
+/// A set as a hub keeps it, and what it left out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CanonicalSet {
+    /// A JSON Web Key Set.
+    pub jwks: Vec<u8>,
+    /// Keys that are not even kept, and why.
+    pub dropped: Vec<RefusedKey>,
+}
+
+/// Brings a set that was fetched into the one form that it is kept in: what verification reads of each
+/// key and nothing else, in an order that is not the sender's. Sets that mean the same become equal.
+///
+/// Keys with private members are left out: a secret must not be kept, and is no secret any more.
+///
+/// # Errors
+/// Why the whole is no set to be kept.
+pub fn canonical(fetched: &[u8]) -> Result<CanonicalSet, &'static str> {
+    let mut kept = Vec::new();
+    let mut dropped = Vec::new();
+    for jwk in &members(fetched, FETCHED_BYTES_MAX)? {
+        match jwk::public_members(jwk) {
+            Ok(public) => kept.push(serde_json::Value::Object(public).to_string()),
+            Err(why) => dropped.push(RefusedKey { key_id: jwk::key_id(jwk), why }),
+        }
+    }
+    kept.sort_unstable();
+    let jwks = format!(r#"{{"keys":[{}]}}"#, kept.join(",")).into_bytes();
+    if jwks.len() > SET_BYTES_MAX {
+        return Err("key set is longer than 256 KiB");
+    }
+    Ok(CanonicalSet { jwks, dropped })
+}
+
+fn members(jwks_json: &[u8], bytes_max: usize) -> Result<Vec<Value<'_>>, &'static str> {
+    if jwks_json.len() > bytes_max {
         return Err("key set is longer than 256 KiB");
     }
     let mut object = json::parse_object(jwks_json).map_err(|_| "key set is not a strict JSON object")?;
@@ -214,5 +253,81 @@ fn digest(jwks_json: &[u8], allowed: &[Algorithm], key_use: KeyUse) -> [u8; 32] 
     *hasher.finalize().as_bytes()
 }
 
+/// A set without keys.
+pub const NO_KEYS: &[u8] = br#"{"keys":[]}"#;
+/// Longest set, in bytes.
 const SET_BYTES_MAX: usize = 256 * 1024;
+/// Longest set as it comes, with what is not kept of it.
+const FETCHED_BYTES_MAX: usize = 1024 * 1024;
 const KEYS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(fetched: &str) -> (String, Vec<String>) {
+        let set = canonical(fetched.as_bytes()).unwrap();
+        (String::from_utf8(set.jwks).unwrap(), set.dropped.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn sets_that_mean_the_same_become_equal() {
+        let one = r#"{"keys":[{"kid":"b","kty":"OKP","crv":"Ed25519","x":"AA"},{"kty":"RSA","n":"AQ","e":"AQAB","kid":"a"}]}"#;
+        let other = r#" {"spiffe_sequence": 7, "keys": [
+            {"n":"AQ", "e":"AQAB","kid":"a","kty":"RSA","x5c":["MII"],"x5t":"t","exp":9},
+            {"x":"AA","kty":"OKP","crv":"Ed25519","kid":"b"}]}"#;
+        assert_eq!(kept(one), kept(other));
+        let (jwks, dropped) = kept(one);
+        assert_eq!(
+            jwks,
+            r#"{"keys":[{"kid":"a","kty":"RSA","n":"AQ","e":"AQAB"},{"kid":"b","kty":"OKP","crv":"Ed25519","x":"AA"}]}"#
+        );
+        assert!(dropped.is_empty());
+        assert_ne!(kept(one).0, kept(&one.replace("AQAB", "AQAC")).0);
+        assert_eq!(kept(r#"{"keys":[]}"#).0, r#"{"keys":[]}"#);
+    }
+
+    #[test]
+    fn what_is_kept_is_refused_for_the_same_reason() {
+        let all = [Algorithm::EdDsa];
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        for (members, usable) in [
+            (format!(r#""crv":"Ed25519","x":"{x}","kid":"a""#), true),
+            (format!(r#""crv":"Ed25519","x":"{x}","kid":7"#), false),
+            (format!(r#""crv":"Ed25519","x":"{x}","use":"enc""#), false),
+            (format!(r#""crv":"Ed25519","x":"{x}","use":["sig"]"#), false),
+            (format!(r#""crv":"Ed25519","x":"{x}","key_ops":["verify"]"#), true),
+            (format!(r#""crv":"Ed25519","x":"{x}","key_ops":["verify",1]"#), false),
+            (format!(r#""crv":"Ed25519","x":"{x}","key_ops":["encrypt"]"#), false),
+            (format!(r#""crv":"Ed25519","x":"{x}","alg":null"#), false),
+        ] {
+            let fetched = format!(r#"{{"keys":[{{"kty":"OKP",{members}}}]}}"#);
+            let before = KeySet::parse(fetched.as_bytes(), &all);
+            let after = KeySet::parse(&canonical(fetched.as_bytes()).unwrap().jwks, &all);
+            assert_eq!(before.len(), usize::from(usable), "{members}");
+            assert_eq!((before.len(), before.refused()), (after.len(), after.refused()), "{members}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_kept_and_what_is_no_set_is_refused() {
+        let fetched = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"s3cret","kid":"a"},{"kty":"oct","k":"s3cret"},5]}"#;
+        let (jwks, dropped) = kept(fetched);
+        assert_eq!(jwks, r#"{"keys":[]}"#);
+        assert_eq!(dropped.len(), 3);
+        assert!(dropped[0].starts_with("key `a`: secret"), "{dropped:?}");
+        let many = vec![r#"{"kty":"RSA"}"#; KEYS_MAX + 1].join(",");
+        let long = "A".repeat(SET_BYTES_MAX);
+        for bad in [
+            "[]",
+            "{}",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[],"keys":[]}"#,
+            r#"{"keys":[]} x"#,
+            &format!(r#"{{"keys":[{many}]}}"#),
+            &format!(r#"{{"keys":[{{"kty":"RSA","n":"{long}"}}]}}"#),
+        ] {
+            assert!(canonical(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(60)]);
+        }
+    }
+}

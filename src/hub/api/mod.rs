@@ -5,6 +5,7 @@ mod apply;
 mod exchange;
 mod fleet;
 mod held;
+mod issuers;
 mod openapi;
 mod problem;
 mod receipts;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::Authority;
 use super::enrolment::Enrolling;
 use super::feed::Feed;
+use super::issuers::Issuers;
 use super::roster::Roster;
 use super::stream::Shared as Streams;
 use super::token::Admins;
@@ -41,6 +43,7 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) struct Context {
     pub(crate) feed: Arc<Feed>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) issuers: Arc<Issuers>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) admins: Admins,
@@ -123,6 +126,8 @@ fn routes() -> Vec<Route> {
         Route::new(Put, one, records::replace),
         Route::new(Delete, one, records::remove),
         Route::new(Post, "/v1/tenants/{tenant}/identity/{name}/status", records::transition),
+        Route::new(Get, "/v1/tenants/{tenant}/issuer/{name}/keys", issuers::keys),
+        Route::new(Post, "/v1/tenants/{tenant}/issuer/{name}/refresh", issuers::refresh),
         Route::new(Post, "/v1/tenants/{tenant}/revocations", revocations::revoke),
         Route::new(Get, "/v1/tenants/{tenant}/revocations/{name}/receipts", receipts::of_revocation),
         Route::new(Get, "/v1/revisions/{revision}/receipts", receipts::of_revision),

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admission, apply, fleet, held, receipts, records, revocations, status};
+use super::{admission, apply, fleet, held, issuers, receipts, records, revocations, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +31,8 @@ use super::{admission, apply, fleet, held, receipts, records, revocations, statu
         records::replace,
         records::remove,
         records::transition,
+        issuers::keys,
+        issuers::refresh,
         revocations::revoke,
         receipts::of_revocation,
         receipts::of_revision,

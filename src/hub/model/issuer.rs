@@ -9,8 +9,10 @@ use utoipa::ToSchema;
 
 use super::time::{parse_span, show_span};
 use super::{Fault, Faults, Read, text};
-use crate::core::credential::{Algorithm, SpiffeId};
-use crate::core::identity::{Issuer, Record, TokenProfile};
+use crate::core::credential::{Algorithm, NO_KEYS, SpiffeId};
+use crate::core::identity::{Issuer, KeySource, Record, TokenProfile};
+use crate::hub::issuers::discovery;
+use crate::outbound::Target;
 
 /// A trust anchor for tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -34,9 +36,9 @@ pub struct IssuerSpec {
     pub max_lifetime: String,
 }
 
-/// Where an issuer's keys are. This build takes them `inline` only.
+/// Where an issuer's keys are: one of these.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with `inline`")]
+#[serde(deny_unknown_fields, expecting = "an object with `inline`, `url` or `discovery`")]
 pub struct KeysSpec {
     /// A JSON Web Key Set, public keys only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,10 +47,10 @@ pub struct KeysSpec {
     /// A file; the command line turns it into `inline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// An address to fetch from; not built.
+    /// The `https` URL of a JSON Web Key Set, which the hub fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Whether to find the address by OpenID Connect discovery; not built.
+    /// `true`: the hub finds the URL by OpenID Connect discovery at `iss`, and fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<bool>,
 }
@@ -71,13 +73,14 @@ impl IssuerSpec {
         if let Some(profile) = profile {
             self.fits(profile, &algorithms, faults);
         }
-        let jwks = self.keys.read(faults)?;
+        let (key_source, jwks) = self.keys.read(&iss, faults)?;
         if algorithms.is_empty() {
             return None;
         }
         let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, Arc::from(jwks));
+        let issuer = issuer.with_source(key_source);
         let refused = issuer.keys.refused();
-        if issuer.keys.is_empty() {
+        if issuer.keys.is_empty() && !issuer.key_source.is_fetched() {
             let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
             let why = if why.is_empty() { "the set is empty".to_owned() } else { why.join("; ") };
             faults.push("keys.inline", format_args!("has no usable key: {why}"));
@@ -182,26 +185,53 @@ impl KeysSpec {
         *self == Self::default()
     }
 
-    fn read(&self, faults: &mut Faults) -> Option<Vec<u8>> {
-        if self.url.is_some() {
-            faults.push("keys.url", "fetching keys is not built: expected `inline`");
-        }
-        if self.discovery.is_some() {
-            faults.push("keys.discovery", "discovery is not built: expected `inline`");
-        }
+    /// Where the keys come from, and those that are there already.
+    fn read(&self, iss: &str, faults: &mut Faults) -> Option<(KeySource, Vec<u8>)> {
         if self.file.is_some() {
             faults.push("keys.file", "files are read by `portreeve apply`: expected `inline`");
+            return None;
         }
-        match &self.inline {
-            Some(inline @ Value::Object(_)) => serde_json::to_vec(inline).ok(),
-            Some(_) => {
+        match (&self.inline, &self.url, self.discovery) {
+            (Some(inline @ Value::Object(_)), None, None) => {
+                Some((KeySource::Given, serde_json::to_vec(inline).ok()?))
+            }
+            (Some(_), None, None) => {
                 faults.push("keys.inline", "expected a JSON Web Key Set, an object with `keys`");
                 None
             }
-            None => {
-                faults.push("keys", "expected `inline` with a JSON Web Key Set");
+            (None, Some(url), None) => match Target::parse(url) {
+                Ok(_) => Some((KeySource::Url(Arc::from(url.as_str())), NO_KEYS.to_vec())),
+                Err(error) => {
+                    let given = url.escape_debug();
+                    faults.push("keys.url", format_args!("`{given}` {error}: expected an `https` URL"));
+                    None
+                }
+            },
+            (None, None, Some(true)) => match discovery::address(iss) {
+                Ok(_) => Some((KeySource::Discovery, NO_KEYS.to_vec())),
+                Err(error) => {
+                    faults.push("keys.discovery", format_args!("nothing is found at `iss`, which {error}"));
+                    None
+                }
+            },
+            (None, None, Some(false)) => {
+                faults.push("keys.discovery", "expected `true`, or another place of keys");
                 None
             }
+            _ => {
+                faults.push("keys", "expected one of `inline`, `url` and `discovery`");
+                None
+            }
+        }
+    }
+}
+
+impl From<&KeySource> for KeysSpec {
+    fn from(source: &KeySource) -> Self {
+        match source {
+            KeySource::Given => Self::default(),
+            KeySource::Url(url) => Self { url: Some(url.to_string()), ..Self::default() },
+            KeySource::Discovery => Self { discovery: Some(true), ..Self::default() },
         }
     }
 }
@@ -213,7 +243,12 @@ impl From<&Issuer> for IssuerSpec {
             profile: v.profile.as_str().to_owned(),
             algorithms: v.algorithms.iter().map(|a| a.as_str().to_owned()).collect(),
             audiences: v.audiences.iter().map(ToString::to_string).collect(),
-            keys: KeysSpec { inline: serde_json::from_slice(&v.jwks).ok(), ..KeysSpec::default() },
+            keys: match &v.key_source {
+                KeySource::Given => {
+                    KeysSpec { inline: serde_json::from_slice(&v.jwks).ok(), ..KeysSpec::default() }
+                }
+                fetched => fetched.into(),
+            },
             max_lifetime: show_span(v.max_lifetime_s.into()),
         }
     }

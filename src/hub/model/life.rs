@@ -48,6 +48,12 @@ pub fn settle(
             let message = "is fixed once written: write a new issuer under another name".to_owned();
             Err(Refused { path: "iss", message })
         }
+        // What was fetched stays while it is fetched from the same place.
+        (Some(Record::Issuer(held)), Record::Issuer(next))
+            if next.key_source.is_fetched() && held.key_source == next.key_source =>
+        {
+            Ok(Record::Issuer(Arc::new(next.with_jwks(Arc::clone(&held.jwks)))))
+        }
         (_, record) => Ok(record),
     }
 }

@@ -30,6 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::admission::Admissions;
 use super::blocking;
 use super::feed::Feed;
+use super::issuers::Issuers;
 use super::peer::{Peer, Who};
 use super::receipts::Receipts;
 use super::roster::Roster;
@@ -72,6 +73,13 @@ impl Default for StreamSettings {
     }
 }
 
+/// Whom streams hand on to.
+pub(crate) struct Partners {
+    pub(crate) receipts: Receipts,
+    pub(crate) admissions: Arc<Admissions>,
+    pub(crate) issuers: Arc<Issuers>,
+}
+
 /// What every stream shares.
 pub(crate) struct Shared {
     pub(crate) feed: Arc<Feed>,
@@ -83,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: HubMetrics,
     pub(crate) admissions: Arc<Admissions>,
     receipts: Receipts,
+    issuers: Arc<Issuers>,
     /// Cancelled when it is proven that the store is not the one this hub served from.
     condemned: CancellationToken,
     images: Images,
@@ -104,10 +113,10 @@ impl Shared {
         roster: Arc<Roster>,
         clock: Arc<dyn Clock>,
         settings: StreamSettings,
-        receipts: Receipts,
-        admissions: Arc<Admissions>,
+        partners: Partners,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
+        let Partners { receipts, admissions, issuers } = partners;
         let room = Arc::new(Semaphore::new(settings.streams_max));
         Arc::new(Self {
             pulse: Pulse::new(Arc::clone(&feed), Arc::clone(&clock)),
@@ -116,6 +125,7 @@ impl Shared {
             metrics: HubMetrics::default(),
             admissions,
             receipts,
+            issuers,
             condemned: CancellationToken::new(),
             sessions: TaskTracker::new(),
             repairs: Semaphore::new(REPAIRS_AT_ONCE),

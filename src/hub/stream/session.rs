@@ -143,7 +143,9 @@ async fn exchange(
     let (orders, waiting) = mpsc::channel(ORDERS_MAX);
     let receipt_key = shown.receipt_key;
     let covered = shown.covered;
-    let mut reader = Reader { shared, membership, receipt_key, covered, sent, orders, repairs: 0 };
+    let begun = shared.clock.now().boot;
+    let mut reader =
+        Reader { shared, membership, receipt_key, covered, sent, orders, repairs: 0, reports: (0, begun) };
     tokio::select! {
         biased;
         () = membership.fenced.cancelled() => {

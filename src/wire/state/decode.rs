@@ -131,14 +131,21 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
     if algorithms.is_empty() != keyless || v.max_lifetime_s == 0 {
         return Err(WireError::new("issuer", "algorithms and max_lifetime_s must not be empty"));
     }
-    Ok(core::Issuer::new(
+    let key_source = match proto::KeySource::try_from(v.key_source) {
+        Ok(proto::KeySource::Given) => core::KeySource::Given,
+        Ok(proto::KeySource::Url) => core::KeySource::Url(needed("keys_url", v.keys_url)?),
+        Ok(proto::KeySource::Discovery) => core::KeySource::Discovery,
+        Err(_) => return Err(unknown("key_source", v.key_source)),
+    };
+    let issuer = core::Issuer::new(
         needed("iss", v.iss)?,
         profile,
         algorithms,
         texts(v.audiences),
         v.max_lifetime_s,
         Arc::from(&v.jwks[..]),
-    ))
+    );
+    Ok(issuer.with_source(key_source))
 }
 
 pub(super) fn revocation(v: proto::Revocation) -> Result<core::Revocation, WireError> {

@@ -102,6 +102,15 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
         audiences: v.audiences.iter().map(ToString::to_string).collect(),
         max_lifetime_s: v.max_lifetime_s,
         jwks: Bytes::copy_from_slice(&v.jwks),
+        key_source: match v.key_source {
+            core::KeySource::Given => proto::KeySource::Given,
+            core::KeySource::Url(_) => proto::KeySource::Url,
+            core::KeySource::Discovery => proto::KeySource::Discovery,
+        } as i32,
+        keys_url: match &v.key_source {
+            core::KeySource::Url(url) => url.to_string(),
+            core::KeySource::Given | core::KeySource::Discovery => String::new(),
+        },
     }
 }
 

@@ -198,8 +198,14 @@ impl Edge {
             jitter: 7,
         };
         let stop = CancellationToken::new();
-        let ended =
-            tokio::spawn(state::run(settings, applier, Arc::clone(&status), lab.clock.clone(), stop.clone()));
+        let ended = tokio::spawn(state::run(
+            settings,
+            applier,
+            Arc::clone(&status),
+            lab.clock.clone(),
+            state::KeyReports::new().1,
+            stop.clone(),
+        ));
         Self { state, status, stop, ended }
     }
 

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use portreeve::core::credential::{FingerprintKey, Presented};
+use portreeve::core::evidence::Door;
 use portreeve::core::identity::{Keyer, SnapshotCell};
+use portreeve::core::policy::{CanonicalPath, Exchange, Presentation, Reason, ServiceRef};
+use portreeve::pipeline::Pipeline;
 use portreeve::state::{
     self, AppliedBatch, Applier, ClientSettings, LastKnownGood, Observer, PlainDial, StateStatus,
 };
@@ -21,6 +25,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::lab::{HandClock, Lab, demo, until};
+use crate::support::evidence::MemoryLog;
+use crate::support::world::{MapCache, MapMemory, TENANT, name, rules};
 
 const BOOT: &str = "boot-1";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -33,9 +39,24 @@ impl Observer for Unobserved {
     }
 }
 
+fn exchange(token: &str) -> Exchange {
+    Exchange {
+        listener: "inbound".into(),
+        door: Door::Proxy,
+        method: "GET".into(),
+        path: CanonicalPath::parse("/orders/1").unwrap(),
+        service: Some(ServiceRef { tenant: name(TENANT), resource: name("orders") }),
+        rules: Arc::new(rules()),
+        presentation: Presentation::One(Presented::bearer(token.as_bytes())),
+        peer: None,
+        trace_id: [0; 16],
+    }
+}
+
 /// A client that runs.
 pub(super) struct Client {
     pub(super) state: Arc<SnapshotCell>,
+    reports: Arc<state::KeyReports>,
     status: Arc<StateStatus>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
@@ -58,9 +79,30 @@ impl Client {
             jitter: 7,
         };
         let stop = CancellationToken::new();
-        let ended =
-            tokio::spawn(state::run(settings, applier, Arc::clone(&status), clock.clone(), stop.clone()));
-        Self { state, status, stop, ended }
+        let (reports, waiting) = state::KeyReports::new();
+        let ended = tokio::spawn(state::run(
+            settings,
+            applier,
+            Arc::clone(&status),
+            clock.clone(),
+            waiting,
+            stop.clone(),
+        ));
+        Self { state, reports, status, stop, ended }
+    }
+
+    /// Judges a GET of `/orders/1` with a token, by the state in force: the reason of a refusal.
+    pub(super) fn judge(&self, clock: &Arc<HandClock>) -> impl Fn(&str) -> Option<Reason> + use<> {
+        let pipeline = Pipeline::new(
+            Arc::clone(&self.state),
+            clock.clone(),
+            Arc::new(MemoryLog::default()),
+            Arc::new(MapCache::default()),
+            Arc::new(MapMemory::default()),
+            FingerprintKey::new([9; 32]),
+        );
+        let pipeline = pipeline.telling(self.reports.clone());
+        move |token| pipeline.explain(&exchange(token)).0.reason()
     }
 
     pub(super) async fn confirmed(&self) {

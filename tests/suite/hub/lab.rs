@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubError, HubSettings, RetentionSettings, Scope, StoreSettings,
-    StreamSecurity, StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubError, HubSettings, IssuerSettings, RetentionSettings, Scope,
+    StoreSettings, StreamSecurity, StreamSettings,
 };
 use serde_json::{Value, json};
 
@@ -54,6 +54,7 @@ pub(crate) fn settings(directory: &Path) -> HubSettings {
         witness: directory.join("hub.witness"),
         streams: StreamSettings::default(),
         access: in_clear(),
+        issuers: IssuerSettings::default(),
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod dev;
 pub(crate) mod evidence;
 pub(crate) mod front;
 pub(crate) mod http;
+pub(crate) mod idp;
 pub(crate) mod issuer;
 pub(crate) mod postgres;
 pub(crate) mod upstream;

@@ -164,13 +164,31 @@ impl Written for CredentialView<'_> {
 impl Written for Issuer {
     fn write(&self, fields: &mut Fields) {
         // The parsed keys are made from `jwks`, the digest from all the others.
-        let Issuer { iss, profile, algorithms, audiences, max_lifetime_s, jwks, keys: _, digest: _ } = self;
+        let Issuer {
+            iss,
+            profile,
+            algorithms,
+            audiences,
+            max_lifetime_s,
+            jwks,
+            keys: _,
+            digest: _,
+            key_source,
+        } = self;
         fields.text(iss);
         fields.text(profile.as_str());
         fields.list(algorithms.iter(), |fields, algorithm| fields.text(algorithm.as_str()));
         fields.list(audiences.iter(), |fields, audience| fields.text(audience));
         fields.number(u64::from(*max_lifetime_s));
         fields.bytes(jwks);
+        match key_source {
+            KeySource::Given => fields.number(0),
+            KeySource::Url(url) => {
+                fields.number(1);
+                fields.text(url);
+            }
+            KeySource::Discovery => fields.number(2),
+        }
     }
 }
 

@@ -62,6 +62,25 @@ impl TokenProfile {
     }
 }
 
+/// Where an issuer's keys come from. A hub acts on it; what verifies are the keys alone.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub enum KeySource {
+    /// Whoever wrote the record gave them.
+    #[default]
+    Given,
+    /// A JSON Web Key Set that a hub fetches from this `https` URL.
+    Url(Arc<str>),
+    /// A JSON Web Key Set that a hub finds by OpenID Connect discovery at `iss`.
+    Discovery,
+}
+
+impl KeySource {
+    /// Whether a hub fetches the keys.
+    pub const fn is_fetched(&self) -> bool {
+        !matches!(self, Self::Given)
+    }
+}
+
 /// A trust anchor for tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
@@ -81,6 +100,8 @@ pub struct Issuer {
     pub keys: Arc<KeySet>,
     /// Digest of all the above: what a verification depended on.
     pub digest: [u8; 32],
+    /// Where the keys come from.
+    pub key_source: KeySource,
 }
 
 impl Issuer {
@@ -108,12 +129,26 @@ impl Issuer {
         field(&max_lifetime_s.to_le_bytes());
         field(&jwks);
         let digest = *hasher.finalize().as_bytes();
-        Self { iss, profile, algorithms, audiences, max_lifetime_s, jwks, keys, digest }
+        let key_source = KeySource::Given;
+        Self { iss, profile, algorithms, audiences, max_lifetime_s, jwks, keys, digest, key_source }
+    }
+
+    /// The same with keys from elsewhere.
+    #[must_use]
+    pub fn with_source(self, key_source: KeySource) -> Self {
+        Self { key_source, ..self }
+    }
+
+    /// The same with other keys.
+    #[must_use]
+    pub fn with_jwks(&self, jwks: Arc<[u8]>) -> Self {
+        let Self { iss, profile, algorithms, audiences, max_lifetime_s, key_source, .. } = self.clone();
+        Self::new(iss, profile, algorithms, audiences, max_lifetime_s, jwks).with_source(key_source)
     }
 }
 
 impl PartialEq for Issuer {
     fn eq(&self, other: &Self) -> bool {
-        self.digest == other.digest
+        self.digest == other.digest && self.key_source == other.key_source
     }
 }

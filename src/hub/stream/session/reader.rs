@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use tonic::{Status, Streaming};
 
 use super::{Arrived, Order, Sent};
 use crate::core::id::Name;
+use crate::core::time::BootInstant;
 use crate::hub::blocking;
 use crate::hub::roster::{Acknowledged, CellInForce, Membership};
 use crate::hub::store::{StoreError, StoredReceipt};
@@ -29,6 +31,8 @@ pub(super) struct Reader<'a> {
     pub(super) sent: Sent,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) repairs: u32,
+    /// Reports of missing keys taken since then.
+    pub(super) reports: (u32, BootInstant),
 }
 
 impl Reader<'_> {
@@ -56,10 +60,27 @@ impl Reader<'_> {
                     );
                     return self.shared.roster.goodbye(self.membership).await.map_err(|e| unavailable(&e));
                 }
+                Some(Up::MissingKey(missing)) => self.missing(&missing),
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
                 // An addition of a newer build: what is optional is ignored.
                 None => {}
             }
+        }
+    }
+
+    /// Hands on that a key is missing, of a tenant that this stream serves and not too often.
+    fn missing(&mut self, missing: &proto::MissingKey) {
+        let now = self.shared.clock.now().boot;
+        let (taken, since) = self.reports;
+        let anew = now.since(since).is_none_or(|passed| passed >= REPORTS_WITHIN);
+        self.reports = if anew { (1, now) } else { (taken.saturating_add(1), since) };
+        let named = Name::parse(&missing.cell).ok().zip(Name::parse(&missing.issuer).ok());
+        let served = named.filter(|(cell, _)| self.sent.lock().contains_key(cell));
+        if let Some(issuer) = served
+            && self.reports.0 <= REPORTS_MAX
+            && (1..=KEY_ID_BYTES_MAX).contains(&missing.key_id.len())
+        {
+            self.shared.issuers.missing(&issuer, &missing.key_id);
         }
     }
 
@@ -234,5 +255,9 @@ fn describe(refusal: &proto::Refusal) -> String {
 }
 
 const REFUSALS_MAX: usize = 64;
+/// Most reports of missing keys within [`REPORTS_WITHIN`]; an enforcement point sends fewer.
+const REPORTS_MAX: u32 = 16;
+const REPORTS_WITHIN: Duration = Duration::from_secs(1);
+const KEY_ID_BYTES_MAX: usize = 256;
 /// Repairs of one stream; one that needs more is better begun anew, after its back-off.
 const REPAIRS_MAX: u32 = 16;

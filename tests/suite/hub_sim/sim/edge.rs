@@ -146,7 +146,14 @@ impl Edge {
         );
         let stop = CancellationToken::new();
         let runtime = self.host.start();
-        let client = runtime.spawn(state::run(settings, applier, Arc::clone(&status), clock, stop.clone()));
+        let client = runtime.spawn(state::run(
+            settings,
+            applier,
+            Arc::clone(&status),
+            clock,
+            state::KeyReports::new().1,
+            stop.clone(),
+        ));
         let (refused, exchanges) = (loaded.refused.len(), HashMap::new());
         self.running =
             Some(Running { incarnation, state, status, pipeline, stop, client, refused, exchanges });

@@ -8,8 +8,8 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubSettings, RetentionSettings, Scope, StoreSettings, StreamSecurity,
-    StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubSettings, IssuerSettings, RetentionSettings, Scope, StoreSettings,
+    StreamSecurity, StreamSettings,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
@@ -110,6 +110,7 @@ impl HubHost {
                 default_scope: Scope::All,
                 ..AccessSettings::default()
             },
+            issuers: IssuerSettings::default(),
         };
         let hub = Hub::over(Arc::new(store), settings, clock).map_err(|e| e.to_string())?;
         self.api = Some(hub.api());

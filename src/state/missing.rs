@@ -1,0 +1,165 @@
+//! Reports of keys that tokens name and the state lacks: from requests to the hub.
+//!
+//! A request puts its report into a bounded queue and goes on; when that is full the report is lost,
+//! and costs no more than the hub's next scheduled look. What is sent is told apart and counted here,
+//! off the request path, so that a flood of made-up key ids is a trickle at the hub.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::core::credential::MissingKeys;
+use crate::core::id::Name;
+use crate::wire::state_proto as proto;
+
+/// A key that is missing.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Missing {
+    tenant: Name,
+    issuer: Name,
+    key_id: Arc<str>,
+}
+
+/// Takes reports from requests.
+#[derive(Debug)]
+pub struct KeyReports {
+    queue: mpsc::Sender<Missing>,
+    dropped: AtomicU64,
+}
+
+impl KeyReports {
+    /// Both ends.
+    pub fn new() -> (Arc<Self>, ReportQueue) {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let reports = Arc::new(Self { queue, dropped: AtomicU64::new(0) });
+        let allowance = Allowance { left: REPORTS_MAX, since: None };
+        (reports, ReportQueue { waiting, told: HashMap::new(), allowance })
+    }
+
+    /// Reports that found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl MissingKeys for KeyReports {
+    fn missing(&self, tenant: &Name, issuer: &Name, key_id: &str) {
+        let room = self.queue.try_reserve().map(|room| {
+            room.send(Missing { tenant: tenant.clone(), issuer: issuer.clone(), key_id: Arc::from(key_id) });
+        });
+        if room.is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Gives reports to the stream, each key's rarely and all of them slowly.
+#[derive(Debug)]
+pub struct ReportQueue {
+    waiting: mpsc::Receiver<Missing>,
+    /// When each key was told of last.
+    told: HashMap<Missing, Instant>,
+    allowance: Allowance,
+}
+
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
+            *self = Self { left: REPORTS_MAX, since: Some(now) };
+        }
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+impl ReportQueue {
+    /// The next report that is worth sending; never ends without one. Nothing is lost by dropping it.
+    pub(super) async fn next(&mut self) -> proto::MissingKey {
+        loop {
+            let Some(missing) = self.waiting.recv().await else {
+                // Nobody is left to report.
+                return std::future::pending().await;
+            };
+            if self.is_news(&missing, Instant::now()) {
+                let Missing { tenant, issuer, key_id } = missing;
+                return proto::MissingKey {
+                    cell: tenant.to_string(),
+                    issuer: issuer.to_string(),
+                    key_id: key_id.to_string(),
+                };
+            }
+        }
+    }
+
+    fn is_news(&mut self, missing: &Missing, now: Instant) -> bool {
+        self.told.retain(|_, at| now.duration_since(*at) < TOLD_FOR);
+        if self.told.contains_key(missing) || self.told.len() >= TOLD_MAX || !self.allowance.take(now) {
+            return false;
+        }
+        self.told.insert(missing.clone(), now);
+        true
+    }
+}
+
+/// Reports that may wait for the stream.
+const WAITING_MAX: usize = 64;
+/// Keys told of that are remembered.
+const TOLD_MAX: usize = 64;
+/// How long a key is not told of again.
+const TOLD_FOR: Duration = Duration::from_secs(10);
+/// Most reports within [`WINDOW`].
+const REPORTS_MAX: u32 = 4;
+const WINDOW: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_told_of_once_and_a_flood_is_a_trickle() {
+        let (reports, mut queue) = KeyReports::new();
+        let tell = |key: &str| reports.missing(&name("demo"), &name("main"), key);
+        for key in ["a", "a", "b", "a"] {
+            tell(key);
+        }
+        assert_eq!(queue.next().await.key_id, "a");
+        assert_eq!(queue.next().await.key_id, "b");
+        let silent = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(silent.is_err(), "told twice: {silent:?}");
+        tokio::time::advance(TOLD_FOR).await;
+        tell("a");
+        assert_eq!(queue.next().await.key_id, "a");
+
+        // A flood: as many as have room, of which a few are sent.
+        tokio::time::advance(TOLD_FOR).await;
+        for n in 0..1000 {
+            tell(&format!("made-up-{n}"));
+        }
+        assert_eq!(reports.dropped(), 1000 - 64);
+        let mut sent = 0;
+        while tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, REPORTS_MAX);
+        tell("later");
+        assert!(tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err());
+        tokio::time::advance(WINDOW).await;
+        tell("later still");
+        assert_eq!(queue.next().await.key_id, "later still");
+    }
+}
