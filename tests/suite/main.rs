@@ -24,7 +24,7 @@ mod outbound;
 mod pipeline;
 /// The reverse proxy on real sockets; few.
 mod reverse_proxy;
-/// Hub and enforcement point as two processes, apart and together again.
+/// Hub and enforcement point as two processes, apart and together again; a real issuer beside them.
 mod roles;
 /// The decision log from outside: modes, crashes, faults of the disk, sinks.
 mod spool;

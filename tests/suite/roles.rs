@@ -17,6 +17,8 @@ use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
 use crate::support::upstream::{Reply, Upstream};
 
+mod issuers;
+
 /// A role as a process of its own, its log readable line by line.
 struct Role {
     child: Child,

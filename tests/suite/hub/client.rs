@@ -48,6 +48,7 @@ fn exchange(token: &str) -> Exchange {
         service: Some(ServiceRef { tenant: name(TENANT), resource: name("orders") }),
         rules: Arc::new(rules()),
         presentation: Presentation::One(Presented::bearer(token.as_bytes())),
+        certificate: None,
         peer: None,
         trace_id: [0; 16],
     }

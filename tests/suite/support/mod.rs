@@ -8,6 +8,7 @@ pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod issuer;
+pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod upstream;
 pub(crate) mod world;

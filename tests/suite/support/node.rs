@@ -1,0 +1,67 @@
+//! Issuers that others wrote, under Node.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::idp::TestCa;
+
+/// Where the packages are; `None`, loudly, where they are not installed. In CI their absence is a failure.
+pub(crate) fn peers() -> Option<PathBuf> {
+    let found = std::env::var_os("PORTREEVE_NODE_PEERS").map(PathBuf::from);
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "PORTREEVE_NODE_PEERS is not set: run `.ci/peers`");
+        eprintln!("SKIPPED: no issuers. Set PORTREEVE_NODE_PEERS (`.ci/peers` installs them).");
+    }
+    found
+}
+
+/// A script of `tests/peers`, to be run with these packages.
+pub(crate) fn script(peers: &Path, name: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)).env("PEERS", peers);
+    command
+}
+
+/// An OpenID provider: `tests/peers/issuer.mjs` says what it can be told.
+pub(crate) struct Provider {
+    child: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    iss: String,
+}
+
+impl Provider {
+    /// Starts one with a certificate of `ca` for `localhost`.
+    pub(crate) fn start(peers: &Path, ca: &TestCa) -> Self {
+        let mut child = script(peers, "issuer.mjs")
+            .env("TLS", ca.file("ca.pem").parent().unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = answers.next().expect("the provider starts").unwrap();
+        let iss = first.strip_prefix("at ").expect("an address").to_owned();
+        Self { child, commands, answers, iss }
+    }
+
+    /// Its exact `iss`.
+    pub(crate) fn iss(&self) -> &str {
+        &self.iss
+    }
+
+    /// Tells it something; its answer.
+    pub(crate) fn tell(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").unwrap();
+        self.answers.next().unwrap_or_else(|| panic!("no answer to `{command}`")).unwrap()
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
