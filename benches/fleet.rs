@@ -1,8 +1,10 @@
-//! One hub as a process of its own, and many enforcement points over real gRPC: from the commit of a
+//! Hubs as processes of their own, and many enforcement points over real gRPC: from the commit of a
 //! revocation to its being in force at each of them, and to every receipt.
 //!
 //! `cargo bench --profile dist --bench fleet -- [--members N] [--identities N] [--revocations N]`
+//! `… -- --store postgresql://USER@127.0.0.1/DATABASE --hubs 2`, in a database made for it.
 //!
+//! With several hubs each takes its share of the enforcement points, and of the revocations.
 //! Each enforcement point is the product's own client: it joins with a token of its own, keeps two
 //! connections under mutual TLS, its own table and its own last-known-good on disk; only requests are
 //! missing. All traffic stays on loopback; the run ends by itself.
@@ -42,6 +44,12 @@ struct Options {
     /// Revocations, one after the other; each of an identity of its own.
     #[arg(long, default_value_t = 100)]
     revocations: usize,
+    /// The hubs' store; an SQLite file of its own when left out.
+    #[arg(long)]
+    store: Option<String>,
+    /// Hubs on that store.
+    #[arg(long, default_value_t = 1)]
+    hubs: usize,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -50,22 +58,32 @@ struct Options {
 fn main() {
     let options = Options::parse();
     assert!(options.revocations <= options.identities, "one identity a revocation: raise --identities");
+    assert!(options.hubs == 1 || options.store.is_some(), "several hubs need a --store that they share");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(run(&options));
 }
 
 async fn run(options: &Options) {
     let folder = tempfile::tempdir().unwrap();
-    let mut hub = Hub::start(folder.path()).await;
-    hub.fill(options.identities).await;
-    println!("hub: {} identities, {} MiB resident", options.identities, hub.resident_mib());
+    let mut hubs: Vec<Hub> = Vec::new();
+    for n in 0..options.hubs.max(1) {
+        let own = folder.path().join(format!("hub-{n}"));
+        std::fs::create_dir(&own).unwrap();
+        // Of one cluster; one token for all.
+        for shared in hubs.first().into_iter().flat_map(|_| ["cluster.key", "admin.token"]) {
+            std::fs::copy(folder.path().join("hub-0").join(shared), own.join(shared)).unwrap();
+        }
+        hubs.push(Hub::start(&own, options.store.as_deref()).await);
+    }
+    hubs[0].fill(options.identities).await;
+    println!("hub: {} identities, {} MiB resident", options.identities, hubs[0].resident_mib());
 
     let seen = Arc::new(Seen::default());
     let begun = Instant::now();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let mut members = Vec::new();
     for n in 0..options.members {
-        members.push(Member::start(n, folder.path(), &hub, &seen, &clock).await);
+        members.push(Member::start(n, folder.path(), &hubs, &seen, &clock).await);
     }
     for member in &members {
         member.fresh().await;
@@ -74,22 +92,23 @@ async fn run(options: &Options) {
         "{} enforcement points fresh after {:.2} s; hub {} MiB resident, this process {} MiB",
         members.len(),
         begun.elapsed().as_secs_f64(),
-        hub.resident_mib(),
+        hubs[0].resident_mib(),
         resident_mib(std::process::id()),
     );
 
     let mut figures = Figures::default();
-    let before = hub.cpu_seconds();
+    let cpu_seconds = |hubs: &[Hub]| hubs.iter().map(Hub::cpu_seconds).sum::<f64>();
+    let before = cpu_seconds(&hubs);
     for n in 0..options.revocations {
-        figures.add(hub.revoke(n, &seen, members.len()).await);
+        figures.add(hubs[n % hubs.len()].revoke(n, &seen, members.len()).await);
     }
-    let cpu = (hub.cpu_seconds() - before) / f64::from(u32::try_from(options.revocations).unwrap());
+    let cpu = (cpu_seconds(&hubs) - before) / f64::from(u32::try_from(options.revocations).unwrap());
     figures.print(options.revocations);
-    println!("hub: {:.1} ms of CPU a revocation, heartbeats included", cpu * 1000.0);
+    println!("{} hubs: {:.1} ms of CPU a revocation, heartbeats included", hubs.len(), cpu * 1000.0);
     for member in members {
         member.stop().await;
     }
-    hub.end();
+    hubs.iter_mut().for_each(Hub::end);
 }
 
 /// Who has which revision in force since when.
@@ -127,10 +146,10 @@ struct Member {
 }
 
 impl Member {
-    async fn start(n: usize, folder: &Path, hub: &Hub, seen: &Arc<Seen>, clock: &Arc<dyn Clock>) -> Self {
+    async fn start(n: usize, folder: &Path, hubs: &[Hub], seen: &Arc<Seen>, clock: &Arc<dyn Clock>) -> Self {
         let id = format!("member-{n}");
         let body = json!({ "id": id, "ttl_s": 3600, "scope": { "tenants": ["demo"] } });
-        let token = hub.ask("POST", "/v1/join-tokens", Some(body)).await;
+        let token = hubs[0].ask("POST", "/v1/join-tokens", Some(body)).await;
         let join_token_file = folder.join(format!("{id}.token"));
         std::fs::write(&join_token_file, token["token"].as_str().unwrap()).unwrap();
         let enrolment = EnrolmentSettings {
@@ -151,7 +170,9 @@ impl Member {
         incarnation[..8].copy_from_slice(&(n as u64 + 1).to_le_bytes());
         let settings = ClientSettings {
             dial: Arc::new(EnrolledDial::open(enrolment, Arc::clone(clock)).unwrap()),
-            endpoints: vec![format!("https://{}", hub.stream)],
+            endpoints: (0..hubs.len())
+                .map(|place| format!("https://{}", hubs[(n + place) % hubs.len()].stream))
+                .collect(),
             spoke_id: id,
             incarnation,
             deny_after_max: minute,
@@ -202,11 +223,12 @@ struct Revoked {
 }
 
 impl Hub {
-    async fn start(folder: &Path) -> Self {
+    async fn start(folder: &Path, store: Option<&str>) -> Self {
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let (api, stream, metrics) = (free(), free(), free());
+        let store = store.unwrap_or("sqlite://hub.db");
         let text = format!(
-            "hub: {{ store: \"sqlite://hub.db\", data_dir: . }}\n\
+            "hub: {{ store: \"{store}\", data_dir: . }}\n\
              state: {{ address: \"{stream}\" }}\n\
              revocation: {{ guard: {{ count: 1000000, percent: 100 }} }}\n\
              api: {{ address: \"{api}\", admin_token_file: admin.token }}\n\

@@ -237,14 +237,16 @@ impl Draft {
         let link = |from: u128| Link { from, to };
         let sum = Arc::make_mut(&mut self.sum);
         let old = self.next.packed_row(kind, &self.cell, name.as_str());
+        let mut gone = Vec::new();
         if let Some(old) = old.and_then(|row| self.next.reading(kind, &self.cell, row)) {
             sum.remove(old.element);
-            edits.links.gone.extend(old.keys.into_iter().map(link));
+            gone = old.keys;
             self.records = self.records.saturating_sub(1);
         }
         let head = Head { tenant: &self.cell, name };
         let texts = &mut self.next.texts;
         let Some(change) = change else {
+            edits.links.gone.extend(gone.into_iter().map(link));
             let row = pack_head(&head, texts);
             edits.rows.push(RowEdit { place: to, head: row.len(), row, comes: false });
             return;
@@ -256,9 +258,15 @@ impl Draft {
             _ => pack_identity(&head, &stamp, texts, None),
         };
         // What is digested is what the table will hold, read as a decision reads it.
+        let mut come = Vec::new();
         if let Some(new) = self.next.reading(kind, &self.cell, &row) {
             sum.add(new.element);
-            edits.links.come.extend(new.keys.into_iter().map(link));
+            come = new.keys;
+        }
+        // Nearly always the same: then no leaf of theirs is touched.
+        if gone != come {
+            edits.links.gone.extend(gone.into_iter().map(link));
+            edits.links.come.extend(come.into_iter().map(link));
         }
         self.records += 1;
         edits.rows.push(RowEdit { place: to, row, head, comes: true });

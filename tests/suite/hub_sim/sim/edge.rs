@@ -226,6 +226,12 @@ impl Edge {
         cells.collect()
     }
 
+    /// Forgets what was seen, and put on record, of a tenant that was dropped.
+    pub(crate) fn forget(&mut self, cell: &Name) {
+        self.seen.remove(cell);
+        self.log.kills.lock().retain(|kill| kill.tenant() != cell);
+    }
+
     /// A record of this disk's that denies the token in this generation, if one is in force.
     pub(crate) fn in_force_against(&self, token: &Token, generation: u32) -> Option<Kill> {
         self.log.kills.lock().iter().find(|kill| kill.denies(token, generation)).cloned()

@@ -236,6 +236,7 @@ impl World {
 
     fn befall_store(&mut self, fault: Fault) -> bool {
         let hub = self.primary;
+        self.scopes.forget();
         match fault {
             Fault::Rollback => {
                 if !self.roll_back() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
+use portreeve::core::id::Name;
 use portreeve::hub::{
     AccessSettings, GuardLimits, Hub, HubSettings, IssuerSettings, RetentionSettings, Scope, StoreSettings,
     StreamSecurity, StreamSettings,
@@ -49,6 +50,8 @@ pub(crate) enum Asked {
     Change,
     /// The receipts of a revision, as of a lineage of the store.
     Receipts { revision: u64, lineage: u32 },
+    /// The scope of an enforcement point: all, or all without one tenant.
+    Scope { edge: String, without: Option<Name> },
 }
 
 const TOKEN: &str = "prt_admin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

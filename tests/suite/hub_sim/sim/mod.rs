@@ -15,6 +15,7 @@ mod net;
 mod operator;
 mod oracle;
 mod random;
+mod scope;
 pub(crate) mod store;
 mod truth;
 mod world;

@@ -10,6 +10,7 @@ use super::host::{MS, SECOND, WALL_START_US};
 use super::hubs::{Answer, Asked};
 use super::issuer;
 use super::oracle::problem;
+use super::truth::Token;
 use super::world::{Then, World};
 
 const TENANTS: [&str; 2] = ["alpha", "beta"];
@@ -105,6 +106,14 @@ impl World {
         }
     }
 
+    /// A token of an identity, issued now.
+    pub(crate) fn issue(&self, tenant: &Name, identity: &Name) -> Token {
+        // Tokens tell whole seconds.
+        let issued_us = (WALL_START_US + self.now.cast_signed()).div_euclid(1_000_000) * 1_000_000;
+        let jti = format!("{tenant}-{identity}-{}", self.now);
+        Token { tenant: tenant.clone(), identity: identity.clone(), issued_us, jti }
+    }
+
     fn transition(&mut self, tenant: &Name, identity: &Name, status: &str, lifts: &[Name]) {
         let path = format!("/v1/tenants/{tenant}/identity/{identity}/status");
         let lifts: Vec<_> = lifts.iter().map(Name::as_str).collect();
@@ -115,6 +124,13 @@ impl World {
     fn wall_text(&self, later_s: i64) -> String {
         let us = WALL_START_US + self.now.cast_signed() + later_s * 1_000_000;
         jiff::Timestamp::from_microsecond(us).unwrap().to_string()
+    }
+
+    /// Keeps a copy of the store, and of what every enforcement point has on disk.
+    pub(crate) fn back_up(&mut self) {
+        let disk = &self.hubs[self.primary].disk;
+        self.backups.push((disk.contents(), disk.head()));
+        self.copy_edges();
     }
 
     /// Puts a backup back, without telling anybody.

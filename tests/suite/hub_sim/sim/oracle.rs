@@ -52,6 +52,9 @@ impl World {
             return self.report.count("withdrawn at the last look");
         }
         self.report.count(if waived { "allowed on a waived route" } else { "allowed" });
+        if !waived {
+            self.was_in_scope(edge, &token.tenant);
+        }
         let frozen = self.faults.contains(&Fault::Poison) || self.faults.contains(&Fault::Damage);
         let denied_since = self.truth.lock().denied_since(&token, frozen);
         let Some(since) = denied_since else { return };
@@ -156,6 +159,12 @@ impl World {
         let before = self.edges[edge].seen.clone();
         for (cell, was) in &before {
             match now.get(cell) {
+                // With it goes what was known of it; what comes again is what the store holds then.
+                None if self.scopes.may_be_gone(&self.edges[edge].name, cell) => {
+                    self.report.count("tenant dropped");
+                    self.trace(format_args!("edge {edge} dropped {cell}"));
+                    self.edges[edge].forget(cell);
+                }
                 None => self.violated(format!("edge {edge}: cell {cell} is gone")),
                 Some(is) => {
                     if let Some(what) = fallen(was, is) {
@@ -182,6 +191,7 @@ impl World {
             self.edit_everything();
         }
         loop {
+            self.tell_scopes_again();
             self.run_until(self.now + 500 * MS);
             let Some(wrong) = self.unrest() else { break };
             if self.now > begun + REST_MAX {
@@ -247,6 +257,12 @@ impl World {
             }
             let snapshot = running.state.load();
             for (cell, revision, digest) in &expected {
+                if !self.scopes.hold(&edge.name, cell) {
+                    if snapshot.cell(cell).is_some() {
+                        return Some(format!("{name}: {cell} is out of its scope and still there"));
+                    }
+                    continue;
+                }
                 let held = snapshot.cell(cell).map(|held| (held.revision, held.state_digest));
                 if held != Some((*revision, *digest)) {
                     return Some(format!("{name}: {cell} is {held:?}, not {revision} {digest}"));
@@ -296,6 +312,16 @@ impl World {
                 continue;
             }
             for ((tenant, identity), held) in &identities {
+                if !self.scopes.hold(&self.edges[edge].name, tenant) {
+                    let token = self.issue(tenant, identity);
+                    let found = self.edges[edge].judge(&token, false).err();
+                    if found != Some(Reason::StateAbsent) {
+                        self.violated(format!(
+                            "at rest edge {edge} decides {found:?} by {tenant}, out of its scope"
+                        ));
+                    }
+                    continue;
+                }
                 let mut tokens = vec![self.issue(tenant, identity)];
                 tokens.extend(
                     self.tokens.iter().find(|t| t.tenant == *tenant && t.identity == *identity).cloned(),

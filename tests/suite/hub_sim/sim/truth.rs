@@ -66,6 +66,15 @@ impl Kill {
         }
     }
 
+    /// Whose identity or token it is.
+    pub(crate) const fn tenant(&self) -> &Name {
+        match self {
+            Self::Identity { tenant, .. } | Self::Before { tenant, .. } | Self::Token { tenant, .. } => {
+                tenant
+            }
+        }
+    }
+
     /// Whether it denies a token of an identity that stands in this generation.
     pub(crate) fn denies(&self, token: &Token, generation: u32) -> bool {
         match self {

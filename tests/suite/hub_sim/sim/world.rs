@@ -12,11 +12,12 @@ use portreeve::hub::StreamSettings;
 
 use super::edge::{Edge, EdgeLog, EdgeSettings, Judged};
 use super::fault::Fault;
-use super::host::{HostClock, MS, SECOND, Us, WALL_START_US};
+use super::host::{HostClock, MS, SECOND, Us};
 use super::hubs::{Asked, HubHost};
 use super::liar::Liar;
 use super::net::{HostId, LATENCY_MIN, Net};
 use super::random::Random;
+use super::scope::Scopes;
 use super::store::{Contents, Disk, Told};
 use super::truth::{Token, Truth};
 use super::{Broken, Options, Report};
@@ -50,6 +51,7 @@ pub(crate) struct World {
     /// What each incarnation has acknowledged, as a hub has said.
     pub(crate) receipts: BTreeMap<(String, String), BTreeMap<Token, Us>>,
     pub(crate) effective: BTreeSet<(u32, u64)>,
+    pub(crate) scopes: Scopes,
     /// How every cell shall be at a head of the store.
     pub(crate) expects: Option<(Position, Vec<Expected>)>,
     /// Each enforcement point's log when its disk was copied.
@@ -71,6 +73,7 @@ pub(crate) enum Event {
     Decide(usize),
     Release(u64),
     Operate,
+    Scope,
     Ask,
     BackUp,
     Fault(Fault),
@@ -138,6 +141,7 @@ impl World {
             receipts: BTreeMap::new(),
             effective: BTreeSet::new(),
             expects: None,
+            scopes: Scopes::new(seed),
             copied_logs: BTreeMap::new(),
             judged: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -226,6 +230,7 @@ impl World {
             Some(Broken::AcknowledgedUnwritten) => &[Fault::CrashEdge; 5],
             Some(Broken::ForgetsAtNewEpoch) => &[Fault::Restore; 2],
         };
+        self.schedule_scopes(end);
         let count = self.random.between(1, 6);
         let mut faults: Vec<_> = (0..count).map(|_| *self.random.pick(&Fault::ALL)).collect();
         faults.extend(shows);
@@ -316,6 +321,7 @@ impl World {
                 }
             }
             Event::Operate => self.operate(),
+            Event::Scope => self.change_scope(),
             Event::Ask => self.ask_for_receipts(),
             Event::BackUp => self.back_up(),
             Event::Fault(fault) => {
@@ -456,18 +462,16 @@ impl World {
             let answers = std::mem::take(&mut *self.hubs[hub].answers.lock());
             for answer in answers {
                 self.trace(format_args!("hub {hub} {:?} {}", answer.asked, answer.status));
-                match answer.asked {
+                match answer.asked.clone() {
                     Asked::Change => self.changed(&answer),
                     Asked::Receipts { revision, lineage } => self.receipt(revision, lineage, &answer),
+                    Asked::Scope { edge, without } if answer.status == 200 => {
+                        self.scopes.answered(&edge, without, answer.at);
+                    }
+                    Asked::Scope { .. } => {}
                 }
             }
         }
-    }
-
-    fn back_up(&mut self) {
-        let disk = &self.hubs[self.primary].disk;
-        self.backups.push((disk.contents(), disk.head()));
-        self.copy_edges();
     }
 
     /// Notes, and where asked prints, what happens.
@@ -479,14 +483,6 @@ impl World {
         if self.options.trace {
             println!("{line}");
         }
-    }
-
-    /// A token of an identity, issued now.
-    pub(crate) fn issue(&mut self, tenant: &Name, identity: &Name) -> Token {
-        // Tokens tell whole seconds.
-        let issued_us = (WALL_START_US + self.now.cast_signed()).div_euclid(1_000_000) * 1_000_000;
-        let jti = format!("{tenant}-{identity}-{}", self.now);
-        Token { tenant: tenant.clone(), identity: identity.clone(), issued_us, jti }
     }
 }
 
