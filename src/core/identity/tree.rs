@@ -16,11 +16,13 @@ type Middle<L> = Arc<[Bottom<L>]>;
 /// The tree. Cloning it copies one pointer.
 pub(super) struct Tree<L> {
     top: Arc<[Middle<L>]>,
+    /// Where no leaf was ever changed, this is what lies at the top.
+    blank: Middle<L>,
 }
 
 impl<L> Clone for Tree<L> {
     fn clone(&self) -> Self {
-        Self { top: Arc::clone(&self.top) }
+        Self { top: Arc::clone(&self.top), blank: Arc::clone(&self.blank) }
     }
 }
 
@@ -28,8 +30,8 @@ impl<L: Clone> Tree<L> {
     /// Every leaf is this one.
     pub(super) fn new(leaf: &L) -> Self {
         let bottom: Bottom<L> = (0..1usize << LEAF_BITS).map(|_| leaf.clone()).collect();
-        let middle: Middle<L> = (0..1usize << MIDDLE_BITS).map(|_| Arc::clone(&bottom)).collect();
-        Self { top: (0..1usize << TOP_BITS).map(|_| Arc::clone(&middle)).collect() }
+        let blank: Middle<L> = (0..1usize << MIDDLE_BITS).map(|_| Arc::clone(&bottom)).collect();
+        Self { top: (0..1usize << TOP_BITS).map(|_| Arc::clone(&blank)).collect(), blank }
     }
 
     /// The leaf of the keys that begin with these 32 bits.
@@ -46,9 +48,14 @@ impl<L: Clone> Tree<L> {
         Arc::make_mut(bottoms).get_mut(bottom)
     }
 
-    /// Every leaf, in key order.
+    /// Every leaf that was ever changed, and some that were not, in key order. A tree of few leaves is
+    /// walked in few steps.
     pub(super) fn leaves(&self) -> impl Iterator<Item = &L> {
-        self.top.iter().flat_map(|middles| middles.iter()).flat_map(|bottoms| bottoms.iter())
+        let blank = &self.blank;
+        let middles = self.top.iter().filter(move |middle| !Arc::ptr_eq(middle, blank));
+        let bottoms = middles.flat_map(|middle| middle.iter());
+        let bottoms = bottoms.filter(move |bottom| !blank.first().is_some_and(|it| Arc::ptr_eq(bottom, it)));
+        bottoms.flat_map(|bottom| bottom.iter())
     }
 }
 
