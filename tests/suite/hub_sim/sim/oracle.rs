@@ -349,20 +349,20 @@ impl World {
 
     fn everything_is_effective(&mut self) {
         let hub = self.primary;
-        let oldest = {
-            let clock = self.hubs[hub].host.clock.clone();
-            self.hubs[hub].disk.open_plainly(clock).oldest().unwrap()
-        };
+        let clock = self.hubs[hub].host.clock.clone();
+        let oldest = |world: &Self| world.hubs[hub].disk.open_plainly(clock.clone()).oldest().unwrap();
+        let known = oldest(self);
         self.ask_for_receipts();
         self.run_until(self.now + SECOND);
         let (lineage, kills) = {
             let truth = self.truth.lock();
-            let kills = truth.moments().iter().rev().take_while(|moment| moment.revision >= oldest);
+            let kills = truth.moments().iter().rev().take_while(|moment| moment.revision >= known);
             let kills = kills.filter(|moment| moment.kills).take(5);
             (truth.lineage, kills.map(|moment| moment.revision).collect::<Vec<_>>())
         };
         for revision in kills {
-            if !self.effective.contains(&(lineage, revision)) {
+            // What has been trimmed meanwhile has no receipt to be asked for.
+            if revision >= oldest(self) && !self.effective.contains(&(lineage, revision)) {
                 let path = format!("/v1/revisions/{revision}/receipts");
                 self.hubs[hub].ask(Asked::Change, "GET", &path, None);
                 self.step(hub);
