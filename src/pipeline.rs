@@ -257,7 +257,13 @@ impl Pipeline {
         witness.step("credential", || {
             let (kind, key) = (verified.kind().as_str(), verified.key_id());
             match verified.issuer() {
-                Some(issuer) => format!("{kind}: `{}` of issuer `{issuer}`, key `{key}`", verified.subject()),
+                Some(issuer) => {
+                    let meant = match verified.audiences().len() {
+                        0 | 1 => String::new(),
+                        many => format!(", meant for {many} audiences"),
+                    };
+                    format!("{kind}: `{}` of issuer `{issuer}`, key `{key}`{meant}", verified.subject())
+                }
                 None => format!("{kind} `{key}`"),
             }
         });

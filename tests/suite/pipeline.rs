@@ -7,8 +7,8 @@ use portreeve::core::evidence::EvidenceMode;
 use portreeve::core::id::Epoch;
 use portreeve::core::identity::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
-    HygieneRule, Identity, IdentityStatus, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
-    RevocationTarget,
+    HygieneRule, Identity, IdentityStatus, Issuer, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
+    RevocationTarget, TokenProfile,
 };
 use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules, ServiceRef};
 use portreeve::core::time::{Clock as _, Timestamp};
@@ -238,6 +238,35 @@ fn the_signing_key_can_be_revoked_and_overdue() {
     assert_eq!(world.decide(&exchange), None);
     world.put(vec![("r1", 1, revocation(RevocationTarget::Credential(name("key-1"))))]);
     assert_eq!(world.decide(&exchange), Some(Reason::CredentialRevoked));
+}
+
+#[test]
+fn the_tokens_of_a_pod_end_with_it() {
+    let world = World::new();
+    let mut record = world.issuer.record();
+    record.profile = TokenProfile::Kubernetes;
+    let record = Issuer::new(
+        record.iss,
+        record.profile,
+        record.algorithms,
+        record.audiences,
+        record.max_lifetime_s,
+        record.jwks,
+    );
+    world.put(vec![("main", 1, Record::Issuer(Arc::new(record)))]);
+    world.put_identity("ledger", 1, identity("0e1f"));
+    let of_pod = |pod: &str| {
+        let mut claims = world.claims("system:serviceaccount:pay:ledger");
+        claims["kubernetes.io"] = json!({
+            "namespace": "pay", "serviceaccount": { "name": "ledger", "uid": "0e1f" },
+            "pod": { "name": pod, "uid": pod },
+        });
+        world.decide(&world.exchange(Some(&world.token(&claims)), "GET", "/orders/1"))
+    };
+    assert_eq!((of_pod("a"), of_pod("b")), (None, None));
+    let target = RevocationTarget::TokenId { issuer: name("main"), jti: "a".into(), expires: later(600) };
+    world.put(vec![("r1", 1, revocation(target))]);
+    assert_eq!((of_pod("a"), of_pod("b")), (Some(Reason::CredentialRevoked), None), "T34");
 }
 
 #[test]

@@ -161,6 +161,8 @@ impl<'de> Visitor<'de> for ValueSeed {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -225,5 +227,82 @@ mod tests {
             Value::Negative,
         ];
         assert_eq!(kinds, expected);
+    }
+
+    /// JSON values of moderate size, without repeated names.
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<u64>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(serde_json::Value::from),
+            any::<String>().prop_map(serde_json::Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Whether both say the same, as far as [`Value`] keeps it.
+    fn agree(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
+        match (ours, theirs) {
+            (Value::Literal, serde_json::Value::Null | serde_json::Value::Bool(_)) => true,
+            (Value::Whole(ours), theirs) => theirs.as_u64() == Some(*ours),
+            (Value::Negative, theirs) => theirs.as_f64().is_some_and(f64::is_sign_negative),
+            (Value::Fraction(ours), theirs) => theirs.as_f64() == Some(*ours),
+            (Value::Text(ours), theirs) => theirs.as_str() == Some(ours),
+            (Value::Array(ours), serde_json::Value::Array(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| agree(a, b))
+            }
+            (Value::Object(ours), serde_json::Value::Object(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours.iter().all(|(name, ours)| theirs.get(&**name).is_some_and(|b| agree(ours, b)))
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_the_same(members in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
+            let object = serde_json::Value::Object(members.into_iter().collect());
+            for text in [object.to_string(), format!(" {object:#}\n")] {
+                // Read back, since reading a number may round it.
+                let theirs = serde_json::from_str(&text).unwrap();
+                let read = parse_object(text.as_bytes()).map(Value::Object);
+                prop_assert!(read.is_ok_and(|read| agree(&read, &theirs)), "{}", text);
+            }
+        }
+
+        #[test]
+        fn nothing_is_read_that_serde_json_refuses(bytes in "[{}\\[\\]\",:0-9eE+\\-. a\\\\utrl]{0,40}") {
+            if let Ok(read) = parse_object(bytes.as_bytes()) {
+                let theirs = serde_json::from_str::<serde_json::Value>(&bytes);
+                prop_assert!(theirs.is_ok_and(|theirs| agree(&Value::Object(read), &theirs)), "{}", bytes);
+            }
+        }
+
+        #[test]
+        fn a_name_twice_is_refused_wherever_it_stands(
+            name: String, (one, other) in (value(), value()), around in 0usize..5, more in value(),
+        ) {
+            let name = serde_json::Value::from(name);
+            let twice = format!("{{{name}:{one},\"\\u0000 more\":{more},{name}:{other}}}");
+            let text = (0..around).fold(twice, |inner, depth| match depth % 2 {
+                0 => format!("{{\"a\":{inner}}}"),
+                _ => format!("{{\"a\":[{more},{inner}]}}"),
+            });
+            prop_assert!(parse_object(text.as_bytes()).is_err(), "{}", text);
+        }
+
+        #[test]
+        fn noise_is_refused_without_panic(bytes: Vec<u8>) {
+            drop(parse_object(&bytes));
+        }
     }
 }

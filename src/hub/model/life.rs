@@ -257,6 +257,9 @@ pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name, now: Timestam
             if killed || credential.status == CredentialStatus::Revoked {
                 return refuse(format!("credential `{name}` is revoked: its record keeps it so"));
             }
+            if let Some((owner, why)) = stopped_owner(image, credential) {
+                return refuse(format!("identity `{owner}` of credential `{name}` cannot act: {why}"));
+            }
         }
         Some(Record::Issuer(_)) => {
             if let Some(user) = bound_to(image, name) {
@@ -274,6 +277,14 @@ pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name, now: Timestam
         _ => {}
     }
     Ok(())
+}
+
+/// The identity of a credential that names its identity itself, if that is stopped: under another record
+/// the credential would be good again.
+fn stopped_owner<'c>(image: &TenantImage, credential: &'c Credential) -> Option<(&'c Name, &'static str)> {
+    let owner = credential.identity.as_ref().filter(|_| credential.kind != CredentialKind::SigningKey)?;
+    let (_, identity) = image.identity(owner)?;
+    stopped(image, owner, identity, identity).map(|why| (owner, why))
 }
 
 fn bound_to<'a>(image: &'a TenantImage, issuer: &Name) -> Option<&'a Name> {

@@ -92,6 +92,16 @@ async fn what_a_key_is_stays() {
     }
     let (status, told) = try_apply(&lab, &[document("credential", "k2", key(1, "other"))]).await;
     assert_eq!(status, 422, "an id is one key's: {told:#}");
+    assert_eq!(try_apply(&lab, &[document("credential", "k3", key(3, "other"))]).await.0, 200);
+    let stop = json!({ "status": "suspended", "reason": "test" });
+    assert_eq!(lab.ask("POST", "/v1/tenants/demo/identity/other/status", Some(stop)).await.0, 200);
+    let gone = "/v1/tenants/demo/credential/k3";
+    let (status, told) = lab.ask("DELETE", gone, None).await;
+    assert_eq!(status, 409, "a stopped identity's key cannot be given to another: {told:#}");
+    let go = json!({ "status": "active", "reason": "test" });
+    assert_eq!(lab.ask("POST", "/v1/tenants/demo/identity/other/status", Some(go)).await.0, 200);
+    let (status, told) = lab.ask("DELETE", gone, None).await;
+    assert_eq!(status, 200, "{told:#}");
     let (_, shown) = lab.ask("GET", "/v1/tenants/demo/credential/k1", None).await;
     assert_eq!(shown["spec"]["key_id"], "0000000000000001");
     assert_eq!(shown["spec"].get("fingerprint"), None, "{shown:#}");

@@ -1,0 +1,13 @@
+//! Compact JWS: never a panic, and one text for what is accepted.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portreeve::core::credential::{Jws, TOKEN_BYTES_MAX};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(jws) = Jws::parse(bytes) else { return };
+    assert!(bytes.len() <= TOKEN_BYTES_MAX);
+    assert_eq!(bytes.iter().filter(|byte| **byte == b'.').count(), 2);
+    assert!(bytes.starts_with(jws.signing_input()));
+    assert!(!jws.payload().is_empty() && !jws.signature().is_empty());
+});
