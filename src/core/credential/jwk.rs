@@ -42,6 +42,13 @@ pub(super) fn verify_key(jwk: &Value<'_>, allowed: &[Algorithm], key_use: KeyUse
     }
 }
 
+/// Whether a key of a SPIFFE bundle says that it is for something else than `key_use`.
+pub(super) fn is_for_others(jwk: &Value<'_>, key_use: KeyUse) -> bool {
+    let Value::Object(members) = jwk else { return false };
+    let said = members.get("use").and_then(Value::as_text);
+    key_use == KeyUse::JwtSvid && matches!(said, Some("x509-svid" | "wit-svid"))
+}
+
 /// What is read of a key here, without what others may read of it.
 pub(super) fn public_members(jwk: &Value<'_>) -> Result<serde_json::Map<String, serde_json::Value>, Why> {
     let Value::Object(members) = jwk else { return Err("not an object") };

@@ -206,14 +206,16 @@ pub struct CanonicalSet {
 /// Brings a set that was fetched into the one form that it is kept in: what verification reads of each
 /// key and nothing else, in an order that is not the sender's. Sets that mean the same become equal.
 ///
-/// Keys with private members are left out: a secret must not be kept, and is no secret any more.
+/// Keys with private members are left out: a secret must not be kept, and is no secret any more. Of a
+/// SPIFFE bundle only the keys of `key_use` are kept: its others are for certificates, and no fault.
 ///
 /// # Errors
 /// Why the whole is no set to be kept.
-pub fn canonical(fetched: &[u8]) -> Result<CanonicalSet, &'static str> {
+pub fn canonical(fetched: &[u8], key_use: KeyUse) -> Result<CanonicalSet, &'static str> {
     let mut kept = Vec::new();
     let mut dropped = Vec::new();
-    for jwk in &members(fetched, FETCHED_BYTES_MAX)? {
+    let fetched = members(fetched, FETCHED_BYTES_MAX)?;
+    for jwk in fetched.iter().filter(|jwk| !jwk::is_for_others(jwk, key_use)) {
         match jwk::public_members(jwk) {
             Ok(public) => kept.push(serde_json::Value::Object(public).to_string()),
             Err(why) => dropped.push(RefusedKey { key_id: jwk::key_id(jwk), why }),
@@ -266,7 +268,7 @@ mod tests {
     use super::*;
 
     fn kept(fetched: &str) -> (String, Vec<String>) {
-        let set = canonical(fetched.as_bytes()).unwrap();
+        let set = canonical(fetched.as_bytes(), KeyUse::Signature).unwrap();
         (String::from_utf8(set.jwks).unwrap(), set.dropped.iter().map(ToString::to_string).collect())
     }
 
@@ -288,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_spiffe_bundle_the_keys_of_certificates_are_no_fault() {
+        let key = |key_use: &str| {
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"AA","use":"{key_use}","kid":"{key_use}"}}"#)
+        };
+        let uses = ["jwt-svid", "x509-svid", "wit-svid", "enc", "JWT-SVID"];
+        let bundle = format!(r#"{{"spiffe_sequence":1,"keys":[{}]}}"#, uses.map(key).join(","));
+        let of = |key_use| String::from_utf8(canonical(bundle.as_bytes(), key_use).unwrap().jwks).unwrap();
+        let kept = |set: &str| uses.map(|name| set.contains(&format!(r#""kid":"{name}""#)));
+        // What is none of SPIFFE's own uses stays, to be refused by name.
+        assert_eq!(kept(&of(KeyUse::JwtSvid)), [true, false, false, true, true]);
+        assert_eq!(kept(&of(KeyUse::Signature)), [true; 5]);
+    }
+
+    #[test]
     fn what_is_kept_is_refused_for_the_same_reason() {
         let all = [Algorithm::EdDsa];
         let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
@@ -303,7 +319,7 @@ mod tests {
         ] {
             let fetched = format!(r#"{{"keys":[{{"kty":"OKP",{members}}}]}}"#);
             let before = KeySet::parse(fetched.as_bytes(), &all);
-            let after = KeySet::parse(&canonical(fetched.as_bytes()).unwrap().jwks, &all);
+            let after = KeySet::parse(&canonical(fetched.as_bytes(), KeyUse::Signature).unwrap().jwks, &all);
             assert_eq!(before.len(), usize::from(usable), "{members}");
             assert_eq!((before.len(), before.refused()), (after.len(), after.refused()), "{members}");
         }
@@ -327,7 +343,7 @@ mod tests {
             &format!(r#"{{"keys":[{many}]}}"#),
             &format!(r#"{{"keys":[{{"kty":"RSA","n":"{long}"}}]}}"#),
         ] {
-            assert!(canonical(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(60)]);
+            assert!(canonical(bad.as_bytes(), KeyUse::Signature).is_err(), "{}", &bad[..bad.len().min(60)]);
         }
     }
 }

@@ -112,7 +112,7 @@ impl Issuers {
             }
         };
         let answer = self.client.get_json(&target).await?;
-        let set = canonical(&answer.body).map_err(FetchError::Set)?;
+        let set = canonical(&answer.body, issuer.profile.key_use()).map_err(FetchError::Set)?;
         Ok(Found { url: target.to_string(), set, max_age: answer.max_age })
     }
 

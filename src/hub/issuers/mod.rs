@@ -183,10 +183,16 @@ impl Issuers {
         }
     }
 
-    /// Fetches one issuer's keys now, whatever is due; waits for whoever is at it.
+    /// Fetches one issuer's keys now, whatever is due; waits a while for whoever is at it.
     pub(crate) async fn refresh(&self, key: &Key) -> Result<Attempted, StoreError> {
         let Ok(_room) = self.room.acquire().await else { return Ok(Attempted::NotFetched) };
-        let attempted = self.attempt(key, Why::Asked).await?;
+        let begun = tokio::time::Instant::now();
+        let attempted = loop {
+            match self.attempt(key, Why::Asked).await? {
+                Attempted::Busy(_) if begun.elapsed() < BUSY_MAX => tokio::time::sleep(BUSY_LOOK).await,
+                other => break other,
+            }
+        };
         if let Attempted::Done(state) = &attempted {
             self.watch.lock().done(key, Some(state.next));
         }
@@ -209,3 +215,6 @@ impl Issuers {
 const FETCHES_MAX: usize = 8;
 /// How soon it is tried again when the store did not say whose turn it is.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long somebody who asks waits for a fetch that is under way.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+const BUSY_LOOK: Duration = Duration::from_millis(20);

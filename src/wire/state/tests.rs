@@ -76,6 +76,24 @@ fn records() -> Vec<Record> {
         Record::Resource(Arc::new(resource)),
         Record::PolicySet(Arc::new(policy)),
     ];
+    let sources = [
+        core::KeySource::Given,
+        core::KeySource::Url("https://idp.example/jwks".into()),
+        core::KeySource::Discovery,
+    ];
+    all.extend(sources.map(|source| {
+        let algorithms = vec![crate::core::credential::Algorithm::Es256];
+        let jwks = Arc::from(crate::core::credential::NO_KEYS);
+        let issuer = core::Issuer::new(
+            "https://idp.example".into(),
+            core::TokenProfile::Generic,
+            algorithms,
+            vec!["orders".into()],
+            60,
+            jwks,
+        );
+        Record::Issuer(Arc::new(issuer.with_source(source)))
+    }));
     let expires = Timestamp::from_micros(8);
     let targets = [
         core::RevocationTarget::TokenId { issuer: name("main"), jti: "j".into(), expires },

@@ -115,7 +115,7 @@ async fn a_set_is_a_change_only_when_it_is_another_set() {
     assert_eq!(bench.revision().await, first + 1);
     // An empty set is a set: every key is gone.
     bench.documents.put("/jwks", json!({ "keys": [] }));
-    bench.lab.ask("POST", REFRESH, None).await;
+    assert_eq!(bench.lab.ask("POST", REFRESH, None).await.0, 200);
     bench.until_keys(&[]).await;
     bench.lab.stop().await;
 }
@@ -391,9 +391,36 @@ async fn a_new_key_is_found_by_its_first_token_and_a_removed_one_is_gone_at_once
 
     // Removed: what it verified before, and is remembered, counts no more.
     bench.documents.put("/jwks", json!({ "keys": [new.jwk()] }));
-    bench.lab.ask("POST", REFRESH, None).await;
+    assert_eq!(bench.lab.ask("POST", REFRESH, None).await.0, 200);
     until("the old key is gone", || judge(&by_old) == Some(Reason::CredentialUnverified)).await;
     assert_eq!(judge(&by_new), None);
     client.stop().await;
     bench.lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spiffe_bundle_gives_its_keys_for_tokens() {
+    let (ca, documents, clock) = (TestCa::new(), Documents::default(), HandClock::new());
+    let folder = tempfile::tempdir().unwrap();
+    let used = |key_id: &str, key_use: &str| {
+        let mut key = key(key_id);
+        key["use"] = json!(key_use);
+        key
+    };
+    let mut certificate = used("none", "x509-svid");
+    certificate["x5c"] = json!(["MIIB"]);
+    certificate.as_object_mut().unwrap().remove("kid");
+    let keys = [used("tokens", "jwt-svid"), used("weak", "sig"), certificate];
+    documents.put("/bundle", json!({ "spiffe_sequence": 3, "spiffe_refresh_hint": 300, "keys": keys }));
+    let idp = documents.serve(&ca).await;
+    let lab = Lab::start_with(with(folder.path(), ca.issuers()), clock).await;
+    let mut spec = fetched_spec("spiffe://acme.example", json!({ "url": idp.url("/bundle") }));
+    (spec["profile"], spec["algorithms"]) = (json!("jwt-svid"), json!(["ES256"]));
+    lab.apply(&[document("issuer", "main", spec)]).await;
+    lab.until_answer(KEYS, |keys| !keys["fetched_at"].is_null()).await;
+    let (_, keys) = lab.ask("GET", KEYS, None).await;
+    assert_eq!(kids(&keys), ["tokens"]);
+    let refused = keys["refused"].as_array().unwrap();
+    assert!(refused.len() == 1 && refused[0].as_str().unwrap().starts_with("key `weak`"), "{keys:#}");
+    lab.stop().await;
 }
