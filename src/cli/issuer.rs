@@ -63,7 +63,7 @@ pub enum IssuerAction {
 
 /// Where an issuer's keys are.
 #[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct KeysArgs {
     /// A JSON Web Key Set of public keys.
     #[arg(long, value_name = "FILE")]
@@ -81,7 +81,10 @@ impl KeysArgs {
         Ok(match (&self.jwks, &self.jwks_url) {
             (Some(file), _) => json!({ "inline": read_jwks(file)? }),
             (None, Some(url)) => json!({ "url": url }),
-            (None, None) => json!({ "discovery": true }),
+            (None, None) if self.discovery => json!({ "discovery": true }),
+            (None, None) => {
+                return Err(Failure::usage("no keys: name them with --jwks, --jwks-url or --discovery"));
+            }
         })
     }
 }
@@ -101,11 +104,11 @@ pub struct CreateArgs {
     /// Where its keys are.
     #[command(flatten)]
     pub keys: KeysArgs,
-    /// The only algorithms taken from it, such as `ES256`; separated by commas.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "LIST")]
+    /// The only algorithms taken from it, such as `ES256`; separated by commas. Profile `x509` has none.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub algorithms: Vec<String>,
-    /// Audiences it may issue for, separated by commas.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "LIST")]
+    /// Audiences it may issue for, separated by commas. Profile `x509` has none.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub audiences: Vec<String>,
     /// Longest time from issue to expiry of a token.
     #[arg(long, default_value = "1h", value_name = "SPAN", value_parser = Span::parse)]
@@ -209,9 +212,20 @@ fn created(args: &CreateArgs) -> Result<Spec, Failure> {
     let mut spec = Spec::new();
     set(&mut spec, "iss", Some(&args.iss));
     set(&mut spec, "profile", Some(&args.profile));
-    spec.insert("algorithms".to_owned(), json!(args.algorithms));
-    spec.insert("audiences".to_owned(), json!(args.audiences));
-    spec.insert("keys".to_owned(), args.keys.spec()?);
+    if args.profile != TokenProfile::X509.as_str() {
+        for (flag, values) in [("--algorithms", &args.algorithms), ("--audiences", &args.audiences)] {
+            if values.is_empty() {
+                return Err(Failure::usage(format!("{flag} is missing: an issuer of tokens has some")));
+            }
+        }
+        spec.insert("keys".to_owned(), args.keys.spec()?);
+    }
+    // What an issuer of certificates does not have, the hub refuses by name.
+    for (field, values) in [("algorithms", &args.algorithms), ("audiences", &args.audiences)] {
+        if !values.is_empty() {
+            spec.insert(field.to_owned(), json!(values));
+        }
+    }
     set(&mut spec, "max_lifetime", Some(args.max_lifetime.as_str()));
     Ok(spec)
 }

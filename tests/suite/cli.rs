@@ -381,3 +381,33 @@ fn health_follows_the_answer() {
         assert_eq!(process.requests(), [path]);
     }
 }
+
+#[test]
+fn an_issuer_of_certificates_has_no_keys() {
+    let script = Script::new(&[(201, r#"{"revision":1}"#)]);
+    let create = [
+        "--hub",
+        &script.url,
+        "--tenant",
+        "demo",
+        "issuer",
+        "create",
+        "td",
+        "--iss",
+        "spiffe://acme.example",
+    ];
+    let run = |more: &[&str]| {
+        let (hub, rest) = create.split_at(4);
+        portreeve(&[&rest[..2], hub, &rest[2..], more].concat())
+    };
+    for missing in [&[][..], &["--algorithms", "ES256"], &["--algorithms", "ES256", "--audiences", "a"]] {
+        let done = run(missing);
+        assert_eq!((done.exit, done.out.as_str()), (Exit::Usage, ""), "{missing:?}: {}", done.err);
+    }
+    let done = run(&["--profile", "x509", "--max-lifetime", "24h"]);
+    assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+    let asked = script.requests();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].contains(r#""profile":"x509""#) && !asked[0].contains("keys"), "{asked:?}");
+    assert!(!asked[0].contains("algorithms"), "{asked:?}");
+}
