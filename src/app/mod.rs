@@ -48,6 +48,9 @@ pub enum AppError {
     /// A route.
     #[error(transparent)]
     Upstream(#[from] crate::pep::UnknownUpstream),
+    /// A file of an upstream.
+    #[error(transparent)]
+    UpstreamFile(#[from] crate::pep::UpstreamFileError),
     /// Health or admin.
     #[error(transparent)]
     Admin(#[from] crate::admin::BindError),

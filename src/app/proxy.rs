@@ -1,5 +1,6 @@
 //! The enforcement point: everything opened and bound, then started; stopped in the reverse order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
     ANSWERS_MAX, Bound, ENTRIES_MAX, Exchanges, PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening,
-    Serves, VerifiedTokens,
+    Serves, UpstreamSettings, VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -35,6 +36,7 @@ pub struct Running {
     listeners: Vec<Listening>,
     client: Part,
     exchanges: Part,
+    upstream_files: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
     log: Arc<SpoolLog>,
@@ -60,6 +62,7 @@ impl std::fmt::Debug for Condition {
 
 /// What every part of one process shares.
 struct Core {
+    upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     pipeline: Arc<Pipeline>,
     exchanges: Arc<Exchanges>,
     cache: Arc<VerifiedTokens>,
@@ -91,6 +94,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let state = Arc::new(SnapshotCell::new(loaded.snapshot));
     state.set_lease(loaded.lease);
 
+    let upstreams = settings::upstreams(config, &clock)?;
     let log = settings::open_log(config, &clock, incarnation)?;
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
@@ -105,7 +109,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
-    let core = Core { pipeline, exchanges, cache, metrics, condition, incarnation };
+    let core = Core { upstreams, pipeline, exchanges, cache, metrics, condition, incarnation };
     run(config, core, (lkg, waiting), level)
 }
 
@@ -128,12 +132,14 @@ fn run(
     }
     let open = Arc::clone(&core.exchanges);
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
+    let upstream_files = settings::watch(&core.upstreams)?;
     let client = start_client(config, &core, kept)?;
     let operations = operate::start(operations, core.condition.clone(), serves)?;
     Ok(Running {
         listeners,
         client,
         exchanges,
+        upstream_files,
         operations,
         shippers,
         log: Arc::clone(&core.condition.log),
@@ -186,6 +192,9 @@ impl Running {
         }
         self.client.stop().await?;
         self.exchanges.stop().await?;
+        if let Some(files) = self.upstream_files {
+            files.stop().await?;
+        }
         if !self.log.close() {
             tracing::error!("the end of the decision log is not on stable storage");
         }

@@ -1,4 +1,4 @@
-//! `http://host:port`, the one form of URL the configuration takes; of a hub, `https` too.
+//! `http://host:port` or `https://host:port`: servers, as the configuration names them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,12 +14,9 @@ pub struct Endpoint {
     secure: bool,
 }
 
-/// What an endpoint looks like.
-pub(super) const ENDPOINT_FORM: &str = "a URL of scheme, host and port only, such as `http://127.0.0.1:8080`";
-
 impl Endpoint {
     /// Reads `http://host:port`, with or without a last `/`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         Self::parse_rest(text.strip_prefix("http://")?, false)
     }
 

@@ -121,8 +121,7 @@ impl Forwarder<'_> {
                 Err(Unanswered::Unsent(given_back)) => (released, request) = *given_back,
             }
         }
-        let connected = upstream.connect().await;
-        let mut connection = connected.ok_or_else(|| fail(UpstreamFailure::Connect))?;
+        let mut connection = upstream.connect().await.map_err(fail)?;
         let released = open.look(self.pipeline, released.unsent()).map_err(Stopped::Denied)?;
         match connection.send(released, request, silence, open).await {
             Ok(response) => answered(response, connection),

@@ -313,7 +313,7 @@ fn failure_status(kind: UpstreamFailure) -> StatusCode {
     match kind {
         UpstreamFailure::Connect => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        UpstreamFailure::Reset | UpstreamFailure::Invalid => StatusCode::BAD_GATEWAY,
+        UpstreamFailure::Tls | UpstreamFailure::Reset | UpstreamFailure::Invalid => StatusCode::BAD_GATEWAY,
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! What is forwarded is listed among the open `exchanges` until it is over.
 //!
-//! Deliberately absent: upgrades other than to WebSocket, live reload.
+//! Deliberately absent: upgrades other than to WebSocket, live reload of listeners.
 
 mod body;
 mod cache;
@@ -44,4 +44,4 @@ pub use replay::{PROOFS_MAX, Proofs};
 pub use routes::{Route, Routes};
 pub use serve::{Front, Peer};
 pub use tls::{ClientCertificates, TlsError, TlsSettings};
-pub use upstream::UpstreamSettings;
+pub use upstream::{UpstreamAddress, UpstreamFileError, UpstreamFiles, UpstreamSettings, UpstreamTls};

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -11,7 +13,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
 use crate::core::evidence::Released;
@@ -20,14 +23,27 @@ use crate::pep::body::Upload;
 use crate::pep::exchanges::Open;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
 
+mod secure;
+
+pub use secure::{UpstreamFileError, UpstreamFiles, UpstreamTls};
+
+/// Where an upstream is.
+#[derive(Clone, Debug)]
+pub enum UpstreamAddress {
+    /// Name or address, and port; in clear.
+    Clear(Arc<str>, u16),
+    /// The same, by TLS.
+    Secure(Arc<str>, u16, Arc<UpstreamTls>),
+    /// A socket of this machine.
+    Socket(Arc<Path>),
+}
+
 /// Where allowed requests go.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct UpstreamSettings {
-    /// Name or address.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-    /// Speaks HTTP/2 without TLS by prior knowledge (gRPC); else HTTP/1.1.
+    /// Where it is.
+    pub address: UpstreamAddress,
+    /// Speaks HTTP/2 (gRPC), without TLS by prior knowledge; else HTTP/1.1.
     pub http2: bool,
     /// Longest time to reach it, name resolution included.
     pub connect_timeout: Duration,
@@ -41,12 +57,23 @@ impl UpstreamSettings {
     /// An HTTP/1.1 upstream with default times: 1 s to connect, 30 s to answer, 256 idle connections.
     pub const fn new(host: Arc<str>, port: u16) -> Self {
         Self {
-            host,
-            port,
+            address: UpstreamAddress::Clear(host, port),
             http2: false,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
             idle_max: 256,
+        }
+    }
+
+    /// Whether it has files that can change.
+    pub const fn has_files(&self) -> bool {
+        matches!(self.address, UpstreamAddress::Secure(..))
+    }
+
+    /// Takes over what has changed in its files. Blocks.
+    pub fn look(&self) {
+        if let UpstreamAddress::Secure(_, _, tls) = &self.address {
+            tls.look();
         }
     }
 }
@@ -64,7 +91,14 @@ impl Upstreams {
         let upstream = |(name, settings): (&'a Arc<str>, &'a UpstreamSettings)| {
             let pool = Arc::new(Pool { idle: Mutex::new(Vec::new()), max: settings.idle_max });
             let metrics = metrics.upstream(name);
-            let upstream = Upstream { settings: settings.clone(), metrics, pool, shared: Mutex::new(None) };
+            let upstream = Upstream {
+                name: Arc::clone(name),
+                settings: settings.clone(),
+                metrics,
+                pool,
+                shared: Mutex::new(None),
+                troubled: AtomicBool::new(false),
+            };
             (Arc::clone(name), upstream)
         };
         Self(settings.into_iter().map(upstream).collect())
@@ -79,10 +113,20 @@ impl Upstreams {
 /// One upstream, as one worker sees it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    name: Arc<str>,
     settings: UpstreamSettings,
     metrics: UpstreamMetrics,
     pool: Arc<Pool>,
-    shared: Mutex<Option<http2::SendRequest<Upload>>>,
+    shared: Mutex<Option<Shared>>,
+    /// The last attempt to connect failed.
+    troubled: AtomicBool,
+}
+
+/// A connection of many exchanges, and the edition of the files it was verified by.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    edition: u64,
 }
 
 impl Upstream {
@@ -96,26 +140,41 @@ impl Upstream {
         &self.metrics
     }
 
-    /// A connection that is open already, the last used first.
+    /// A connection that is open already, the last used first. One that was verified by files of
+    /// before a change is finished, and takes no further request.
     pub(crate) fn open(&self) -> Option<Connection> {
+        let edition = self.edition();
         if self.settings.http2 {
-            let shared = self.shared.lock().clone();
-            return shared.filter(|sender| !sender.is_closed()).map(Connection::Http2);
+            let shared = self.shared.lock();
+            let usable = |shared: &&Shared| shared.edition == edition && !shared.sender.is_closed();
+            return shared.as_ref().filter(usable).map(|shared| Connection::Http2(shared.sender.clone()));
         }
-        self.pool.take().map(Connection::Http1)
+        self.pool.take(edition).map(Connection::Http1)
     }
 
     /// Opens a connection.
-    pub(crate) async fn connect(&self) -> Option<Connection> {
+    ///
+    /// # Errors
+    /// Whether it could not be reached, or is not whom it must be. The first failure of several is a warning.
+    pub(crate) async fn connect(&self) -> Result<Connection, UpstreamFailure> {
         let connecting = tokio::time::timeout(self.settings.connect_timeout, self.handshake());
-        match connecting.await {
-            Ok(Ok(connection)) => Some(connection),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, upstream.host = %self.settings.host, "upstream cannot be reached");
-                None
+        let error = match connecting.await {
+            Ok(Ok(connection)) => {
+                if self.troubled.swap(false, Ordering::Relaxed) {
+                    tracing::info!(upstream = &*self.name, "upstream is reached again");
+                }
+                return Ok(connection);
             }
-            Err(_) => None,
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::Io(std::io::ErrorKind::TimedOut.into()),
+        };
+        let upstream = &*self.name;
+        if self.troubled.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%error, upstream, "upstream cannot be reached");
+        } else {
+            tracing::warn!(%error, upstream, "upstream cannot be reached");
         }
+        Err(error.kind())
     }
 
     /// Where `connection` goes when the answer's body has ended; `None` for a shared one.
@@ -126,22 +185,48 @@ impl Upstream {
         }
     }
 
+    fn edition(&self) -> u64 {
+        match &self.settings.address {
+            UpstreamAddress::Secure(_, _, tls) => tls.edition(),
+            UpstreamAddress::Clear(..) | UpstreamAddress::Socket(_) => 0,
+        }
+    }
+
     async fn handshake(&self) -> Result<Connection, ConnectError> {
-        let stream = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
-        stream.set_nodelay(true)?;
+        match &self.settings.address {
+            UpstreamAddress::Clear(host, port) => self.speak(reach(host, *port).await?, 0).await,
+            UpstreamAddress::Secure(host, port, tls) => {
+                let stream = reach(host, *port).await?;
+                let (stream, edition) = tls.connect(stream).await.map_err(ConnectError::Tls)?;
+                self.speak(stream, edition).await
+            }
+            UpstreamAddress::Socket(path) => self.speak(UnixStream::connect(path).await?, 0).await,
+        }
+    }
+
+    async fn speak<S>(&self, stream: S, edition: u64) -> Result<Connection, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let io = TokioIo::new(stream);
         // The tasks that drive connections belong to the worker's runtime and end with it.
         if self.settings.http2 {
             let (sender, connection) = http2_client().handshake(io).await?;
             tokio::spawn(async move { log_end(connection.await) });
-            *self.shared.lock() = Some(sender.clone());
+            *self.shared.lock() = Some(Shared { sender: sender.clone(), edition });
             return Ok(Connection::Http2(sender));
         }
         let (sender, connection) =
             http1::Builder::new().writev(false).max_buf_size(HEAD_BYTES_MAX).handshake(io).await?;
         let driven = tokio::spawn(async move { log_end(connection.with_upgrades().await) });
-        Ok(Connection::Http1(Own { sender, task: driven.abort_handle() }))
+        Ok(Connection::Http1(Own { sender, task: driven.abort_handle(), edition }))
     }
+}
+
+async fn reach(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Largest head of an answer, in bytes.
@@ -171,8 +256,19 @@ fn log_end(outcome: hyper::Result<()>) {
 enum ConnectError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    const fn kind(&self) -> UpstreamFailure {
+        match self {
+            Self::Io(_) | Self::Http(_) => UpstreamFailure::Connect,
+            Self::Tls(_) => UpstreamFailure::Tls,
+        }
+    }
 }
 
 /// A connection to an upstream.
@@ -189,6 +285,7 @@ pub(crate) enum Connection {
 pub(crate) struct Own {
     sender: http1::SendRequest<Upload>,
     task: AbortHandle,
+    edition: u64,
 }
 
 /// Why there is no answer.
@@ -287,10 +384,10 @@ struct Pool {
 }
 
 impl Pool {
-    fn take(&self) -> Option<Own> {
+    fn take(&self, edition: u64) -> Option<Own> {
         let mut idle = self.idle.lock();
         while let Some((since, own)) = idle.pop() {
-            if own.sender.is_ready() && since.elapsed() < IDLE {
+            if own.edition == edition && own.sender.is_ready() && since.elapsed() < IDLE {
                 return Some(own);
             }
         }

@@ -221,11 +221,13 @@ pub enum UpstreamFailure {
     Reset,
     /// It answered what can be read in two ways.
     Invalid,
+    /// It was reached, and TLS with it failed: it is not whom it must be.
+    Tls,
 }
 
 impl UpstreamFailure {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Connect, Self::Timeout, Self::Reset, Self::Invalid];
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Timeout, Self::Reset, Self::Invalid, Self::Tls];
 
     /// The kind's name.
     pub const fn as_str(self) -> &'static str {
@@ -234,6 +236,7 @@ impl UpstreamFailure {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::Invalid => "invalid",
+            Self::Tls => "tls",
         }
     }
 }
@@ -241,7 +244,7 @@ impl UpstreamFailure {
 /// Counts how one upstream fails.
 #[derive(Clone, Debug)]
 pub struct UpstreamMetrics {
-    failures: [IntCounter; 4],
+    failures: [IntCounter; 5],
 }
 
 impl UpstreamMetrics {

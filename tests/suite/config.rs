@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portreeve::config::{
     ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
-    StateSecurity, Store, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
+    StateSecurity, Store, UpstreamAddress, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
 };
 use serde_json::Value;
 
@@ -129,6 +129,17 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!(rules[1].staleness.warn_after, Duration::from_secs(5), "the default never exceeds deny_after");
     assert_eq!(rules[1].audiences.iter().map(|name| &**name).collect::<Vec<_>>(), ["ledger"]);
     assert!(rules[2].anonymous && rules[2].audiences.is_empty() && rules[2].staleness.deny_after.is_none());
+    let UpstreamAddress::Clear(app) = &config.upstreams["app"].address else { panic!("in clear") };
+    assert_eq!(app.to_string(), "http://127.0.0.1:8080");
+    let UpstreamAddress::Secure(server, tls) = &config.upstreams["grpc"].address else { panic!("TLS") };
+    assert_eq!(
+        (server.to_string().as_str(), &*tls.server_name),
+        ("https://app.example:9090", "app.internal")
+    );
+    let at = |name: &str| Path::new("/etc/portreeve").join(name);
+    assert_eq!((&tls.ca, &tls.own), (&at("app-ca.pem"), &Some((at("own.crt"), at("own.key")))));
+    let socket = UpstreamAddress::Socket(Path::new("/run/app.sock").into());
+    assert_eq!(config.upstreams["local"].address, socket);
     let ListenerKind::ExtAuthz(envoy) = &envoy.kind else { panic!("ext_authz") };
     assert_eq!((&*envoy.service_key, &*envoy.rules.upstream), ("service", ""));
     assert_eq!(envoy.rules.staleness.deny_after, None);
@@ -146,7 +157,7 @@ fn the_full_sample_of_a_proxy() {
                 "{file}:40:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
             ),
             format!(
-                "{file}:60:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
+                "{file}:61:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
             ),
         ]
     );

@@ -2,6 +2,7 @@
 
 mod http2;
 mod lifecycle;
+mod secure;
 mod sever;
 mod upstreams;
 mod websocket;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Explained, Serves};
+use super::{Core, Explained, Part, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
@@ -15,7 +15,7 @@ use crate::core::time::Clock;
 use crate::pep::{
     Bound, CallerCertificates, Carriers, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings,
     ForwardedCertificates, ForwardedHeader, Limits, ListenerSettings, ProxyDoor, ProxySettings, Route,
-    Routes, Running as Listening, TlsSettings, UpstreamSettings,
+    Routes, Running as Listening, TlsSettings, UpstreamAddress, UpstreamFiles, UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -94,16 +94,53 @@ pub(super) fn routes(listener: &Listener) -> Option<Routes> {
     Some(Routes::new(proxy.routes.iter().map(route).collect()))
 }
 
-fn upstreams(config: &ProxyConfig) -> BTreeMap<Arc<str>, UpstreamSettings> {
-    let settings = |upstream: &crate::config::Upstream| UpstreamSettings {
-        host: Arc::from(upstream.endpoint.host()),
-        port: upstream.endpoint.port(),
-        http2: upstream.http2,
-        connect_timeout: upstream.connect_timeout,
-        response_timeout: upstream.response_timeout,
-        idle_max: upstream.max_idle_per_worker,
+/// The upstreams, with what their files hold now.
+pub(super) fn upstreams(
+    config: &ProxyConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<BTreeMap<Arc<str>, UpstreamSettings>, AppError> {
+    let settings = |upstream: &crate::config::Upstream| -> Result<_, AppError> {
+        Ok(UpstreamSettings {
+            address: address(upstream, clock)?,
+            http2: upstream.http2,
+            connect_timeout: upstream.connect_timeout,
+            response_timeout: upstream.response_timeout,
+            idle_max: upstream.max_idle_per_worker,
+        })
     };
-    config.upstreams.iter().map(|(name, upstream)| (Arc::clone(name), settings(upstream))).collect()
+    config.upstreams.iter().map(|(name, upstream)| Ok((Arc::clone(name), settings(upstream)?))).collect()
+}
+
+fn address(upstream: &crate::config::Upstream, clock: &Arc<dyn Clock>) -> Result<UpstreamAddress, AppError> {
+    use crate::config::UpstreamAddress as Written;
+    Ok(match &upstream.address {
+        Written::Clear(server) => UpstreamAddress::Clear(Arc::from(server.host()), server.port()),
+        Written::Secure(server, tls) => {
+            let files = UpstreamFiles { ca: tls.ca.clone(), own: tls.own.clone() };
+            let clock = Arc::clone(clock);
+            let tls = UpstreamTls::open(&upstream.name, &tls.server_name, upstream.http2, files, clock)?;
+            UpstreamAddress::Secure(Arc::from(server.host()), server.port(), Arc::new(tls))
+        }
+        Written::Socket(path) => UpstreamAddress::Socket(Arc::clone(path)),
+    })
+}
+
+/// Looks at the files of upstreams for as long as it runs; `None`: they have none.
+pub(super) fn watch(upstreams: &BTreeMap<Arc<str>, UpstreamSettings>) -> Result<Option<Part>, AppError> {
+    let watched: Vec<_> = upstreams.values().filter(|upstream| upstream.has_files()).cloned().collect();
+    if watched.is_empty() {
+        return Ok(None);
+    }
+    let part = Part::start("upstream-files", move |stop| async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = looks.tick() => watched.iter().for_each(UpstreamSettings::look),
+            }
+        }
+    })?;
+    Ok(Some(part))
 }
 
 /// Starts a listener's workers behind its door.
@@ -119,7 +156,7 @@ pub(super) fn serve(
             let settings = ProxySettings {
                 listener: Arc::clone(&listener.name),
                 routes: routes(listener).unwrap_or_default(),
-                upstreams: upstreams(config),
+                upstreams: core.upstreams.clone(),
                 carriers: carriers(listener)?,
                 certificates: certificates(&proxy.certificates),
                 forward: forward(config),

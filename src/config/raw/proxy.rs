@@ -111,8 +111,10 @@ pub(in crate::config) struct HubTls {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Upstream {
-    /// `http://host:port`, without a path.
+    /// `http://host:port`, `https://host:port`, or `unix:///path` of a socket.
     pub(in crate::config) url: String,
+    /// TLS; needed for `https`.
+    pub(in crate::config) tls: Option<UpstreamTls>,
     /// Longest wait for a connection; 10ms to 1m.
     #[serde(default = "connect_timeout")]
     pub(in crate::config) connect_timeout: DurationText,
@@ -123,9 +125,27 @@ pub(in crate::config) struct Upstream {
     #[serde(default = "max_idle_per_worker")]
     #[schemars(range(max = 10_000))]
     pub(in crate::config) max_idle_per_worker: u64,
-    /// Speak HTTP/2 in cleartext, with prior knowledge; needed for gRPC.
+    /// Speak HTTP/2: by ALPN where TLS is spoken, else with prior knowledge; needed for gRPC.
     #[serde(default)]
     pub(in crate::config) http2: bool,
+}
+
+/// TLS to an upstream. Its certificate is always verified; files are read again when they change.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct UpstreamTls {
+    /// PEM file: authorities of its certificate, the only ones trusted.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) ca: String,
+    /// PEM file: the certificate it is shown, then its intermediates. Default: none is.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificate: Option<String>,
+    /// PEM file: the private key of `certificate`.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) key: Option<String>,
+    /// The DNS name or IP address its certificate must be for. Default: the host of `url`.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) server_name: Option<String>,
 }
 
 fn connect_timeout() -> DurationText {

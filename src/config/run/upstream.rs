@@ -1,10 +1,12 @@
 //! Upstreams and what they are told.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::endpoint::{ENDPOINT_FORM, Endpoint};
+use crate::config::endpoint::{Endpoint, is_host_name};
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::proxy as raw;
@@ -16,15 +18,37 @@ pub struct Upstream {
     /// Its name.
     pub name: Arc<str>,
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub address: UpstreamAddress,
     /// Longest wait for a connection; 10 ms to 1 min.
     pub connect_timeout: Duration,
     /// Longest wait for the head of an answer; 10 ms to 1 h.
     pub response_timeout: Duration,
     /// Idle connections each worker keeps; 0 to 10,000.
     pub max_idle_per_worker: usize,
-    /// Whether HTTP/2 is spoken in cleartext, with prior knowledge.
+    /// Whether HTTP/2 is spoken: by ALPN with TLS, else with prior knowledge.
     pub http2: bool,
+}
+
+/// Where an upstream is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum UpstreamAddress {
+    /// A server, in clear.
+    Clear(Endpoint),
+    /// A server, by TLS.
+    Secure(Endpoint, UpstreamTls),
+    /// A Unix socket; an absolute path.
+    Socket(Arc<Path>),
+}
+
+/// TLS to an upstream; files are PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpstreamTls {
+    /// Authorities of its certificate.
+    pub ca: PathBuf,
+    /// The certificate it is shown, and the private key.
+    pub own: Option<(PathBuf, PathBuf)>,
+    /// The DNS name or IP address its certificate must be for.
+    pub server_name: Arc<str>,
 }
 
 /// What an upstream is told.
@@ -49,13 +73,13 @@ pub(super) fn upstreams(
 fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -> Option<Upstream> {
     let wait = |longest_s| Duration::from_millis(10)..=Duration::from_secs(longest_s);
     let known_name = check.name(key, name);
-    let endpoint = endpoint(check, &key.field("url"), &raw.url);
+    let address = address(check, key, raw);
     let connect_timeout = check.duration(&key.field("connect_timeout"), &raw.connect_timeout, &wait(60));
     let response_timeout = check.duration(&key.field("response_timeout"), &raw.response_timeout, &wait(3600));
     let idle = check.number(&key.field("max_idle_per_worker"), raw.max_idle_per_worker, 0..=10_000);
     Some(Upstream {
         name: Arc::from(known_name?.as_str()),
-        endpoint: endpoint?,
+        address: address?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
         max_idle_per_worker: idle?,
@@ -63,20 +87,95 @@ fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -
     })
 }
 
-/// Reads `http://host:port`.
-pub(super) fn endpoint(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Endpoint> {
-    let endpoint = Endpoint::parse(text);
-    if endpoint.is_none() {
-        // What stands before an `@` may be a password: it is not shown.
-        let found = if text.contains('@') { "a URL with a user".to_owned() } else { quoted(text) };
-        let remedy = if text.starts_with("https:") {
-            "TLS is not built in there yet; write an `http` URL"
-        } else {
-            "write `http://`, the host, `:` and the port, and nothing else"
-        };
-        check.refuse(key, found, ENDPOINT_FORM, remedy);
+/// What the URL of an upstream looks like.
+const URL_FORM: &str = "`http://host:port`, `https://host:port` or `unix:///path`";
+
+/// Bytes that the path of a socket may have: one less than the system's address holds.
+const SOCKET_BYTES_MAX: usize = 107;
+
+fn address(check: &mut Check<'_>, key: &Key, raw: &raw::Upstream) -> Option<UpstreamAddress> {
+    // All is judged before the first that failed ends it.
+    let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
+    let url_key = key.field("url");
+    if let Some(path) = raw.url.strip_prefix("unix://") {
+        refuse_tls(check, key, raw);
+        return socket(check, &url_key, path).map(UpstreamAddress::Socket);
     }
-    endpoint
+    let Some(endpoint) = Endpoint::parse_either(&raw.url) else {
+        // What stands before an `@` may be a password: it is not shown.
+        let found = if raw.url.contains('@') { "a URL with a user".to_owned() } else { quoted(&raw.url) };
+        check.refuse(&url_key, found, URL_FORM, "write scheme, host, `:` and port, and nothing else");
+        return None;
+    };
+    if !endpoint.is_secure() {
+        refuse_tls(check, key, raw);
+        return Some(UpstreamAddress::Clear(endpoint));
+    }
+    let Some(tls) = tls else {
+        let expected = "`tls` beside it, which says whom to trust";
+        check.refuse(&url_key, quoted(&raw.url), expected, "add `tls: { ca: FILE }`");
+        return None;
+    };
+    let (ca, own, name) = tls?;
+    let server_name = name.unwrap_or_else(|| Arc::from(endpoint.host()));
+    Some(UpstreamAddress::Secure(endpoint, UpstreamTls { ca, own, server_name }))
+}
+
+fn refuse_tls(check: &mut Check<'_>, key: &Key, raw: &raw::Upstream) {
+    if raw.tls.is_some() {
+        let found = format!("`tls` beside {}", quoted(&raw.url));
+        let expected = "an `https` URL beside it";
+        check.refuse(&key.field("tls"), found, expected, "write `https`, or remove the key");
+    }
+}
+
+fn socket(check: &mut Check<'_>, key: &Key, path: &str) -> Option<Arc<Path>> {
+    let sound = path.starts_with('/') && !path.ends_with('/') && !path.contains(['\0', '?', '#', '%']);
+    if !sound || path.len() > SOCKET_BYTES_MAX {
+        let found = quoted(&format!("unix://{path}"));
+        let expected =
+            format!("`unix://` and the absolute path of a socket, at most {SOCKET_BYTES_MAX} bytes");
+        check.refuse(key, found, expected, "write a path such as `unix:///run/app.sock`");
+        return None;
+    }
+    Some(Arc::from(Path::new(path)))
+}
+
+/// What is known of TLS before its URL is: authorities, own certificate and key, name.
+type KnownTls = (PathBuf, Option<(PathBuf, PathBuf)>, Option<Arc<str>>);
+
+fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::UpstreamTls) -> Option<KnownTls> {
+    let ca = check.path(&key.field("ca"), &raw.ca);
+    let certificate = raw.certificate.as_ref().map(|path| check.path(&key.field("certificate"), path));
+    let private = raw.key.as_ref().map(|path| check.path(&key.field("key"), path));
+    let name = raw.server_name.as_ref().map(|name| server_name(check, &key.field("server_name"), name));
+    let own = match (certificate, private) {
+        (None, None) => None,
+        (Some(certificate), Some(private)) => Some((certificate?, private?)),
+        (certificate, _) => {
+            let (present, absent) =
+                if certificate.is_some() { ("certificate", "key") } else { ("key", "certificate") };
+            let expected = format!("`{absent}` beside it");
+            let remedy = format!("add `{absent}: FILE`, or remove `{present}`");
+            check.refuse(&key.field(present), format!("no `{absent}`"), expected, remedy);
+            return None;
+        }
+    };
+    let name = match name {
+        Some(name) => Some(name?),
+        None => None,
+    };
+    Some((ca?, own, name))
+}
+
+fn server_name(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Arc<str>> {
+    let lower = text.to_ascii_lowercase();
+    if lower.parse::<IpAddr>().is_err() && !is_host_name(&lower) {
+        let remedy = "write the name in its certificate, without scheme and port";
+        check.refuse(key, quoted(text), "a DNS name or an IP address", remedy);
+        return None;
+    }
+    Some(Arc::from(lower))
 }
 
 pub(super) fn forward(check: &mut Check<'_>, raw: &raw::Forward) -> Forward {

@@ -72,18 +72,7 @@ fn each_stream_is_judged_alone_and_reaches_an_http1_upstream() {
 #[test]
 fn grpc_passes_trailers_to_an_http2_upstream_and_back() {
     let runtime = runtime();
-    let upstream = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = hyper::service::service_fn(echo);
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        address
-    });
+    let upstream = echoing(&runtime);
     let gate = Gate::with(upstream, |settings, _| {
         settings.upstreams.get_mut("app").unwrap().http2 = true;
     });
@@ -102,6 +91,20 @@ fn grpc_passes_trailers_to_an_http2_upstream_and_back() {
             assert_eq!(seen, "orders.test te=trailers identity=ledger authorization=- host=-");
         }
     });
+}
+
+/// An upstream that speaks HTTP/2 in clear, for as long as the runtime is held.
+pub(super) fn echoing(runtime: &tokio::runtime::Runtime) -> SocketAddr {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(echo);
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
 }
 
 async fn echo(

@@ -10,5 +10,6 @@ pub(crate) mod idp;
 pub(crate) mod issuer;
 pub(crate) mod node;
 pub(crate) mod postgres;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod world;
