@@ -19,7 +19,7 @@ use crate::pep::exchanges::{Open, Stage};
 use crate::pep::extract::forwarded_uri;
 use crate::pep::headers;
 use crate::pep::presentation::Carriers;
-use crate::pep::upstream::{Returning, Unanswered, Upstreams};
+use crate::pep::upstream::{Returning, Unanswered, UpstreamSettings, Upstreams};
 use crate::pep::websocket::{Asked, Offer};
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::UpstreamFailure;
@@ -29,7 +29,7 @@ use crate::telemetry::metrics::UpstreamFailure;
 pub struct ForwardSettings {
     /// Sends `x-portreeve-identity`, `-tenant`, `-decision` and `-warning`.
     pub identity_headers: bool,
-    /// Leaves the credential in.
+    /// Leaves the credential in, but for upstreams with one of their own.
     pub pass_credential: bool,
 }
 
@@ -100,10 +100,11 @@ impl Forwarder<'_> {
             Stopped::Failed(id, kind)
         };
         let stage = stage(&outgoing.parts);
-        let http2 = upstream.settings().http2;
-        let prepared = prepare(outgoing, open, self.carriers, released.verdict(), id, self.settings, http2);
+        let settings = upstream.settings();
+        let prepared =
+            prepare(outgoing, open, self.carriers, released.verdict(), id, self.settings, settings);
         let (mut request, wish) = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;
-        let silence = upstream.settings().response_timeout;
+        let silence = settings.response_timeout;
         let answered = |response, connection| {
             let connection = upstream.returning(connection);
             let answer = Answer { response, connection, open, stage };
@@ -151,8 +152,9 @@ fn prepare(
     verdict: &Verdict,
     id: DecisionId,
     settings: ForwardSettings,
-    http2: bool,
+    upstream: &UpstreamSettings,
 ) -> Option<(Request<Upload>, Option<Wish>)> {
+    let http2 = upstream.http2;
     let Outgoing { mut parts, body, target, host, offer } = outgoing;
     let headers = &mut parts.headers;
     let trailers_wanted = headers.get_all(header::TE).iter().any(wants_trailers);
@@ -160,7 +162,7 @@ fn prepare(
     for name in [header::TE, header::TRAILER, header::EXPECT] {
         headers.remove(name);
     }
-    if !settings.pass_credential {
+    if upstream.credential.is_some() || !settings.pass_credential {
         carriers.names().for_each(|name| drop(headers.remove(name)));
     }
     if http2 {
@@ -173,6 +175,9 @@ fn prepare(
         headers.insert(header::HOST, host.clone());
         join_cookies(headers);
         parts.version = Version::HTTP_11;
+    }
+    if let Some(credential) = &upstream.credential {
+        credential.put(headers);
     }
     if settings.identity_headers {
         introduce(headers, verdict, id);

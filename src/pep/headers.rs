@@ -148,6 +148,15 @@ pub(crate) fn strip_own(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes every header that folds to `named`, however spelled.
+pub(crate) fn strip_named(headers: &mut HeaderMap, named: &HeaderName) {
+    let is_named = |name: &&HeaderName| fold_eq(name.as_str(), named.as_str());
+    let removed: Vec<_> = headers.keys().filter(is_named).cloned().collect();
+    for name in removed {
+        headers.remove(name);
+    }
+}
+
 /// A header value of text that consists of visible ASCII; anything else gives an empty value.
 pub(crate) fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(const { HeaderValue::from_static("") })

@@ -44,4 +44,7 @@ pub use replay::{PROOFS_MAX, Proofs};
 pub use routes::{Route, Routes};
 pub use serve::{Front, Peer};
 pub use tls::{ClientCertificates, TlsError, TlsSettings};
-pub use upstream::{UpstreamAddress, UpstreamFileError, UpstreamFiles, UpstreamSettings, UpstreamTls};
+pub use upstream::{
+    CredentialForm, UpstreamAddress, UpstreamCredential, UpstreamFileError, UpstreamFiles, UpstreamSettings,
+    UpstreamTls,
+};

@@ -23,8 +23,10 @@ use crate::pep::body::Upload;
 use crate::pep::exchanges::Open;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
 
+mod credential;
 mod secure;
 
+pub use credential::{CredentialForm, UpstreamCredential};
 pub use secure::{UpstreamFileError, UpstreamFiles, UpstreamTls};
 
 /// Where an upstream is.
@@ -45,6 +47,8 @@ pub struct UpstreamSettings {
     pub address: UpstreamAddress,
     /// Speaks HTTP/2 (gRPC), without TLS by prior knowledge; else HTTP/1.1.
     pub http2: bool,
+    /// What it is shown in place of the caller's credential.
+    pub credential: Option<Arc<UpstreamCredential>>,
     /// Longest time to reach it, name resolution included.
     pub connect_timeout: Duration,
     /// Longest silence between the request, or a piece of its body, and the answer's head.
@@ -59,6 +63,7 @@ impl UpstreamSettings {
         Self {
             address: UpstreamAddress::Clear(host, port),
             http2: false,
+            credential: None,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
             idle_max: 256,
@@ -67,13 +72,16 @@ impl UpstreamSettings {
 
     /// Whether it has files that can change.
     pub const fn has_files(&self) -> bool {
-        matches!(self.address, UpstreamAddress::Secure(..))
+        matches!(self.address, UpstreamAddress::Secure(..)) || self.credential.is_some()
     }
 
     /// Takes over what has changed in its files. Blocks.
     pub fn look(&self) {
         if let UpstreamAddress::Secure(_, _, tls) = &self.address {
             tls.look();
+        }
+        if let Some(credential) = &self.credential {
+            credential.look();
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use portreeve::config::{
     ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
-    StateSecurity, Store, UpstreamAddress, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
+    StateSecurity, Store, UpstreamAddress, UpstreamCredential, detect_role, load_hub, load_proxy, parse_hub,
+    parse_proxy, schema,
 };
 use serde_json::Value;
 
@@ -140,6 +141,11 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!((&tls.ca, &tls.own), (&at("app-ca.pem"), &Some((at("own.crt"), at("own.key")))));
     let socket = UpstreamAddress::Socket(Path::new("/run/app.sock").into());
     assert_eq!(config.upstreams["local"].address, socket);
+    let credential = |upstream: &str| config.upstreams[upstream].credential.clone();
+    let header = UpstreamCredential::Header("x-app-key".into(), at("app.key"));
+    let basic = UpstreamCredential::Basic("portreeve".into(), at("app.password"));
+    assert_eq!((credential("app"), credential("grpc")), (Some(header), None));
+    assert_eq!(credential("local"), Some(basic));
     let ListenerKind::ExtAuthz(envoy) = &envoy.kind else { panic!("ext_authz") };
     assert_eq!((&*envoy.service_key, &*envoy.rules.upstream), ("service", ""));
     assert_eq!(envoy.rules.staleness.deny_after, None);
@@ -161,6 +167,16 @@ fn the_full_sample_of_a_proxy() {
             ),
         ]
     );
+}
+
+#[test]
+fn a_credential_in_clear_is_a_warning_where_a_network_is_crossed() {
+    for (url, warned) in [("http://app.example:8080", true), ("http://localhost:8080", false)] {
+        let text = edited(&sample("proxy.yaml"), "http://127.0.0.1:8080", url);
+        let warnings = proxy(&text).expect("accepted").warnings;
+        let told = warnings.iter().any(|line| line.contains("`upstreams.app.credential`"));
+        assert_eq!(told, warned, "{url}: {warnings:?}");
+    }
 }
 
 #[test]

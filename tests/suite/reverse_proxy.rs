@@ -1,6 +1,7 @@
 //! The reverse proxy on real sockets: what an upstream receives, what a caller is told.
 
 mod http2;
+mod legacy;
 mod lifecycle;
 mod secure;
 mod sever;

@@ -13,9 +13,10 @@ use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
-    Bound, CallerCertificates, Carriers, ClientCertificates, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings,
-    ForwardedCertificates, ForwardedHeader, Limits, ListenerSettings, ProxyDoor, ProxySettings, Route,
-    Routes, Running as Listening, TlsSettings, UpstreamAddress, UpstreamFiles, UpstreamSettings, UpstreamTls,
+    Bound, CallerCertificates, Carriers, ClientCertificates, CredentialForm, ExtAuthzDoor, ExtAuthzSettings,
+    ForwardSettings, ForwardedCertificates, ForwardedHeader, Limits, ListenerSettings, ProxyDoor,
+    ProxySettings, Route, Routes, Running as Listening, TlsSettings, UpstreamAddress, UpstreamCredential,
+    UpstreamFiles, UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -103,6 +104,7 @@ pub(super) fn upstreams(
         Ok(UpstreamSettings {
             address: address(upstream, clock)?,
             http2: upstream.http2,
+            credential: credential(upstream)?,
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_max: upstream.max_idle_per_worker,
@@ -123,6 +125,16 @@ fn address(upstream: &crate::config::Upstream, clock: &Arc<dyn Clock>) -> Result
         }
         Written::Socket(path) => UpstreamAddress::Socket(Arc::clone(path)),
     })
+}
+
+fn credential(upstream: &crate::config::Upstream) -> Result<Option<Arc<UpstreamCredential>>, AppError> {
+    use crate::config::UpstreamCredential as Written;
+    let (form, file) = match &upstream.credential {
+        None => return Ok(None),
+        Some(Written::Basic(user, file)) => (CredentialForm::Basic(Arc::clone(user)), file),
+        Some(Written::Header(name, file)) => (CredentialForm::Header(Arc::clone(name)), file),
+    };
+    Ok(Some(Arc::new(UpstreamCredential::open(&upstream.name, form, file)?)))
 }
 
 /// Looks at the files of upstreams for as long as it runs; `None`: they have none.

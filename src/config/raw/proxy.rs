@@ -128,6 +128,43 @@ pub(in crate::config) struct Upstream {
     /// Speak HTTP/2: by ALPN where TLS is spoken, else with prior knowledge; needed for gRPC.
     #[serde(default)]
     pub(in crate::config) http2: bool,
+    /// What it is shown in place of the caller's credential, which it is never sent then.
+    pub(in crate::config) credential: Option<UpstreamCredential>,
+}
+
+/// What an upstream is shown in place of the caller's credential; read again when the file changes.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(tag = "kind", rename_all = "snake_case")]
+pub(in crate::config) enum UpstreamCredential {
+    /// A user and a password, in `authorization`.
+    Basic(BasicCredential),
+    /// The value of a header.
+    Header(HeaderCredential),
+}
+
+/// A user and a password, in `authorization`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct BasicCredential {
+    /// The user; without `:`.
+    #[schemars(length(min = 1, max = 256))]
+    pub(in crate::config) user: String,
+    /// The file of the password, one line.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) password_file: String,
+}
+
+/// The value of a header.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct HeaderCredential {
+    /// Its name, in lower case: `authorization`, or one of the upstream's own.
+    #[schemars(length(min = 1, max = 64))]
+    pub(in crate::config) header: String,
+    /// The file of its whole value, one line.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) value_file: String,
 }
 
 /// TLS to an upstream. Its certificate is always verified; files are read again when they change.
@@ -238,7 +275,7 @@ impl JsonSchema for Carrier {
 pub(in crate::config) struct Forward {
     /// Send `x-portreeve-identity`, `x-portreeve-tenant` and `x-portreeve-decision`.
     pub(in crate::config) identity_headers: bool,
-    /// Send the credential on: the upstream could use it elsewhere.
+    /// Send the credential on: the upstream could use it elsewhere. Never to one with a `credential` of its own.
     pub(in crate::config) pass_credential: bool,
 }
 

@@ -48,7 +48,7 @@ pub(super) fn carriers(check: &mut Check<'_>, key: &Key, raw: &[raw::Carrier]) -
 }
 
 /// A header of the operator's own: none that HTTP or this proxy gives a meaning.
-fn header(check: &mut Check<'_>, key: &Key, name: &str) {
+pub(super) fn header(check: &mut Check<'_>, key: &Key, name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let named = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
     let taken = TAKEN.contains(&name) || TAKEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -57,6 +57,7 @@ fn header(check: &mut Check<'_>, key: &Key, name: &str) {
         let remedy = if taken { "choose a name that has no other meaning" } else { "write that" };
         check.refuse(key, quoted(name), expected, remedy);
     }
+    named && !taken
 }
 
 const NAME_BYTES_MAX: usize = 64;

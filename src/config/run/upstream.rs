@@ -10,6 +10,7 @@ use crate::config::endpoint::{Endpoint, is_host_name};
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::proxy as raw;
+use crate::config::run::carriers;
 use crate::config::run::check::Check;
 
 /// A server that allowed requests are forwarded to.
@@ -27,6 +28,17 @@ pub struct Upstream {
     pub max_idle_per_worker: usize,
     /// Whether HTTP/2 is spoken: by ALPN with TLS, else with prior knowledge.
     pub http2: bool,
+    /// What it is shown in place of the caller's credential.
+    pub credential: Option<UpstreamCredential>,
+}
+
+/// What an upstream is shown in place of the caller's credential.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum UpstreamCredential {
+    /// A user, and the file of the password.
+    Basic(Arc<str>, PathBuf),
+    /// A header, and the file of its value.
+    Header(Arc<str>, PathBuf),
 }
 
 /// Where an upstream is.
@@ -74,9 +86,21 @@ fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -
     let wait = |longest_s| Duration::from_millis(10)..=Duration::from_secs(longest_s);
     let known_name = check.name(key, name);
     let address = address(check, key, raw);
+    let credential_key = key.field("credential");
+    let own = raw.credential.as_ref().map(|raw| credential(check, &credential_key, raw));
+    if let (Some(_), Some(UpstreamAddress::Clear(server))) = (&own, &address)
+        && !server.is_loopback()
+    {
+        let weak = "it crosses the network in clear: not a loopback address, and no TLS";
+        check.warn(&credential_key, weak);
+    }
     let connect_timeout = check.duration(&key.field("connect_timeout"), &raw.connect_timeout, &wait(60));
     let response_timeout = check.duration(&key.field("response_timeout"), &raw.response_timeout, &wait(3600));
     let idle = check.number(&key.field("max_idle_per_worker"), raw.max_idle_per_worker, 0..=10_000);
+    let credential = match own {
+        Some(own) => Some(own?),
+        None => None,
+    };
     Some(Upstream {
         name: Arc::from(known_name?.as_str()),
         address: address?,
@@ -84,7 +108,32 @@ fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -
         response_timeout: response_timeout?,
         max_idle_per_worker: idle?,
         http2: raw.http2,
+        credential,
     })
+}
+
+const USER_BYTES_MAX: usize = 256;
+
+fn credential(check: &mut Check<'_>, key: &Key, raw: &raw::UpstreamCredential) -> Option<UpstreamCredential> {
+    match raw {
+        raw::UpstreamCredential::Basic(raw) => {
+            let file = check.path(&key.field("password_file"), &raw.password_file);
+            let user = raw.user.as_str();
+            let sound = (1..=USER_BYTES_MAX).contains(&user.len())
+                && !user.chars().any(|c| c == ':' || c.is_control());
+            if !sound {
+                let expected = format!("1 to {USER_BYTES_MAX} bytes of text without `:`");
+                check.refuse(&key.field("user"), quoted(user), expected, "write the user's name alone");
+            }
+            Some(UpstreamCredential::Basic(Arc::from(sound.then_some(user)?), file?))
+        }
+        raw::UpstreamCredential::Header(raw) => {
+            let file = check.path(&key.field("value_file"), &raw.value_file);
+            let name = raw.header.as_str();
+            let sound = name == "authorization" || carriers::header(check, &key.field("header"), name);
+            Some(UpstreamCredential::Header(Arc::from(sound.then_some(name)?), file?))
+        }
+    }
 }
 
 /// What the URL of an upstream looks like.
