@@ -30,6 +30,8 @@ pub struct Health {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Gathered at each `/metrics`.
     pub registry: Registry,
+    /// Public keys of assertions, a JWK set; `None`: nothing is asserted.
+    pub keys: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Health {
@@ -39,7 +41,7 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// Binds the server: `/livez`, `/readyz`, `/metrics`, and `/healthz` as another name of `/livez`.
+    /// Binds the server: `/livez`, `/readyz`, `/metrics`, `/.well-known/jwks.json`, and `/healthz` as another name of `/livez`.
     ///
     /// # Errors
     /// [`BindError`] when the address is taken or not this machine's.
@@ -49,6 +51,7 @@ impl Health {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
+            .route("/.well-known/jwks.json", get(keys))
             .with_state(self);
         Server::bind("health and metrics", address, router)
     }
@@ -63,6 +66,17 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
         text.push('\n');
     }
     (status, text)
+}
+
+async fn keys(State(health): State<Health>) -> Response {
+    match health.keys {
+        Some(keys) => {
+            let lines =
+                [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "max-age=300")];
+            (lines, keys.to_string()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

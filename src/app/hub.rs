@@ -144,6 +144,7 @@ fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Health {
         }),
         refresh: Arc::new(refresh),
         registry,
+        keys: None,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
-    ANSWERS_MAX, Bound, ENTRIES_MAX, Exchanges, PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening,
-    Serves, UpstreamSettings, VerifiedTokens,
+    ANSWERS_MAX, AssertionKey, Bound, ENTRIES_MAX, Exchanges, PROOFS_MAX, PolicyAnswers, Proofs,
+    Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -62,6 +62,7 @@ impl std::fmt::Debug for Condition {
 
 /// What every part of one process shares.
 struct Core {
+    assertion_key: Option<Arc<AssertionKey>>,
     upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     pipeline: Arc<Pipeline>,
     exchanges: Arc<Exchanges>,
@@ -94,7 +95,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let state = Arc::new(SnapshotCell::new(loaded.snapshot));
     state.set_lease(loaded.lease);
 
-    let upstreams = settings::upstreams(config, &clock)?;
+    let assertion_key = settings::assertion_key(config)?;
+    let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref())?;
     let log = settings::open_log(config, &clock, incarnation)?;
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
@@ -109,7 +111,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
-    let core = Core { upstreams, pipeline, exchanges, cache, metrics, condition, incarnation };
+    let core = Core { assertion_key, upstreams, pipeline, exchanges, cache, metrics, condition, incarnation };
     run(config, core, (lkg, waiting), level)
 }
 

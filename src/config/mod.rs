@@ -35,7 +35,9 @@ pub use self::run::listener::{
 pub use self::run::proxy::{Credentials, EnforcementPoint, ProxyConfig};
 pub use self::run::route::{Route, service_ref};
 pub use self::run::shared::{Log, LogFormat, LogLevel};
-pub use self::run::upstream::{Forward, Upstream, UpstreamAddress, UpstreamCredential, UpstreamTls};
+pub use self::run::upstream::{
+    Assertion, Forward, Upstream, UpstreamAddress, UpstreamCredential, UpstreamTls,
+};
 pub use self::schema::schema;
 
 use self::raw::hub::HubFile;

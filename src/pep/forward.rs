@@ -104,6 +104,9 @@ impl Forwarder<'_> {
         let prepared =
             prepare(outgoing, open, self.carriers, released.verdict(), id, self.settings, settings);
         let (mut request, wish) = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;
+        if let Some(assertion) = &settings.assertion {
+            assertion.put(request.headers_mut(), released.verdict(), id, self.pipeline.now().wall);
+        }
         let silence = settings.response_timeout;
         let answered = |response, connection| {
             let connection = upstream.returning(connection);

@@ -15,11 +15,13 @@ pub(crate) const IDENTITY: HeaderName = HeaderName::from_static("x-portreeve-ide
 pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-portreeve-tenant");
 /// Broken hygiene rules that only warn, to the upstream.
 pub(crate) const WARNING: HeaderName = HeaderName::from_static("x-portreeve-warning");
+/// A signed assertion of the caller's identity, to the upstream.
+pub(crate) const ASSERTION: HeaderName = HeaderName::from_static("x-portreeve-assertion");
 /// Why a request was refused, to the caller.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-portreeve-reason");
 
 /// Every header in our name.
-pub(crate) static OWN: [HeaderName; 5] = [IDENTITY, TENANT, DECISION, WARNING, REASON];
+pub(crate) static OWN: [HeaderName; 6] = [IDENTITY, TENANT, DECISION, WARNING, ASSERTION, REASON];
 const OWN_PREFIX: &str = "x-portreeve-";
 
 /// Folded names whose other spellings some upstream might take for them.

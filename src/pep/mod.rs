@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: upgrades other than to WebSocket, live reload of listeners.
 
+mod assertion;
 mod body;
 mod cache;
 mod certificate;
@@ -31,6 +32,7 @@ mod tunnel;
 mod upstream;
 mod websocket;
 
+pub use assertion::{AssertionKey, AssertionSettings};
 pub use body::BodyError;
 pub use cache::{ANSWERS_MAX, ENTRIES_MAX, PolicyAnswers, VerifiedTokens};
 pub use certificate::{CallerCertificates, ForwardedCertificates, ForwardedHeader};

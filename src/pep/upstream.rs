@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::core::evidence::Released;
 use crate::core::policy::Reason;
+use crate::pep::assertion::AssertionSettings;
 use crate::pep::body::Upload;
 use crate::pep::exchanges::Open;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
@@ -49,6 +50,8 @@ pub struct UpstreamSettings {
     pub http2: bool,
     /// What it is shown in place of the caller's credential.
     pub credential: Option<Arc<UpstreamCredential>>,
+    /// What is asserted to it of the caller.
+    pub assertion: Option<AssertionSettings>,
     /// Longest time to reach it, name resolution included.
     pub connect_timeout: Duration,
     /// Longest silence between the request, or a piece of its body, and the answer's head.
@@ -64,6 +67,7 @@ impl UpstreamSettings {
             address: UpstreamAddress::Clear(host, port),
             http2: false,
             credential: None,
+            assertion: None,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
             idle_max: 256,

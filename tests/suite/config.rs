@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portreeve::config::{
-    ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
+    Assertion, ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
     StateSecurity, Store, UpstreamAddress, UpstreamCredential, detect_role, load_hub, load_proxy, parse_hub,
     parse_proxy, schema,
 };
@@ -141,6 +141,13 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!((&tls.ca, &tls.own), (&at("app-ca.pem"), &Some((at("own.crt"), at("own.key")))));
     let socket = UpstreamAddress::Socket(Path::new("/run/app.sock").into());
     assert_eq!(config.upstreams["local"].address, socket);
+    let assertion = Assertion {
+        issuer: "https://portreeve.example".into(),
+        audience: "grpc".into(),
+        lifetime: Duration::from_secs(45),
+    };
+    assert_eq!(config.upstreams["grpc"].assertion, Some(assertion));
+    assert_eq!(config.upstreams["app"].assertion, None);
     let credential = |upstream: &str| config.upstreams[upstream].credential.clone();
     let header = UpstreamCredential::Header("x-app-key".into(), at("app.key"));
     let basic = UpstreamCredential::Basic("portreeve".into(), at("app.password"));
@@ -235,6 +242,7 @@ fn bounds_hold_on_both_sides() {
         ("connect_timeout: 1s", "connect_timeout: ", "10ms", "9ms", "1m", "60001ms"),
         ("response_timeout: 30s", "response_timeout: ", "10ms", "9ms", "1h", "3600001ms"),
         ("max_idle_per_worker: 64", "max_idle_per_worker: ", "0", "", "10000", "10001"),
+        ("lifetime: 45s", "lifetime: ", "1s", "999ms", "60s", "60001ms"),
         ("clock_skew: 30s", "clock_skew: ", "0s", "", "60s", "60001ms"),
         ("segment_bytes: 64MiB", "segment_bytes: ", "1MiB", "1048575", "1GiB", "1073741825"),
         ("max_bytes: 4GiB", "max_bytes: ", "256MiB", "268435455", "16TiB", "17592186044417"),

@@ -219,12 +219,20 @@ fn an_allow_introduces_the_caller_and_removes_what_it_must() {
         (
             ForwardSettings::default(),
             vec![("x-portreeve-identity", "ledger"), ("x-portreeve-tenant", "demo")],
-            vec!["authorization", "dpop", "x-portreeve-later", "x-portreeve-reason", "x-portreeve-warning"],
+            vec![
+                "authorization",
+                "dpop",
+                "x-portreeve-assertion",
+                "x-portreeve-later",
+                "x-portreeve-reason",
+                "x-portreeve-warning",
+            ],
         ),
         (
             ForwardSettings { identity_headers: false, pass_credential: true },
             vec![],
             vec![
+                "x-portreeve-assertion",
                 "x-portreeve-decision",
                 "x-portreeve-identity",
                 "x-portreeve-later",

@@ -1,5 +1,6 @@
 //! The reverse proxy on real sockets: what an upstream receives, what a caller is told.
 
+pub(crate) mod assertion;
 mod http2;
 mod legacy;
 mod lifecycle;

@@ -1,5 +1,6 @@
 //! Hub and enforcement point as two processes, apart and together again.
 
+mod assertion;
 mod guard;
 
 use std::collections::BTreeSet;

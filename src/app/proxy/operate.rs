@@ -113,6 +113,7 @@ pub(super) fn bind(
         readiness: Arc::new(move || readiness.readiness()),
         refresh: Arc::new(move || gauges.refresh()),
         registry: core.metrics.registry().clone(),
+        keys: core.assertion_key.as_ref().map(|key| Arc::clone(key.jwks())),
     };
     let dump = Arc::new(format!("{config:#?}"));
     let listeners: Vec<_> = config.listeners.iter().filter_map(settings::explained).collect();

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::{Core, Explained, Part, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
@@ -13,10 +15,10 @@ use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::pep::{
-    Bound, CallerCertificates, Carriers, ClientCertificates, CredentialForm, ExtAuthzDoor, ExtAuthzSettings,
-    ForwardSettings, ForwardedCertificates, ForwardedHeader, Limits, ListenerSettings, ProxyDoor,
-    ProxySettings, Route, Routes, Running as Listening, TlsSettings, UpstreamAddress, UpstreamCredential,
-    UpstreamFiles, UpstreamSettings, UpstreamTls,
+    AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, ClientCertificates, CredentialForm,
+    ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader, Limits,
+    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings,
+    UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -99,12 +101,14 @@ pub(super) fn routes(listener: &Listener) -> Option<Routes> {
 pub(super) fn upstreams(
     config: &ProxyConfig,
     clock: &Arc<dyn Clock>,
+    key: Option<&Arc<AssertionKey>>,
 ) -> Result<BTreeMap<Arc<str>, UpstreamSettings>, AppError> {
     let settings = |upstream: &crate::config::Upstream| -> Result<_, AppError> {
         Ok(UpstreamSettings {
             address: address(upstream, clock)?,
             http2: upstream.http2,
             credential: credential(upstream)?,
+            assertion: assertion(upstream, key),
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_max: upstream.max_idle_per_worker,
@@ -124,6 +128,31 @@ fn address(upstream: &crate::config::Upstream, clock: &Arc<dyn Clock>) -> Result
             UpstreamAddress::Secure(Arc::from(server.host()), server.port(), Arc::new(tls))
         }
         Written::Socket(path) => UpstreamAddress::Socket(Arc::clone(path)),
+    })
+}
+
+/// The key of assertions, made at first use; `None`: none of the upstreams gets one.
+pub(super) fn assertion_key(config: &ProxyConfig) -> Result<Option<Arc<AssertionKey>>, AppError> {
+    if config.upstreams.values().all(|upstream| upstream.assertion.is_none()) {
+        return Ok(None);
+    }
+    let path = config.enforcement_point.data_dir.join("assertion.key");
+    let seed = Zeroizing::new(secret::key(&path)?);
+    let fault =
+        || AppError::io(format!("key file {}", path.display()))(std::io::ErrorKind::InvalidData.into());
+    Ok(Some(Arc::new(AssertionKey::from_seed(&seed).ok_or_else(fault)?)))
+}
+
+fn assertion(
+    upstream: &crate::config::Upstream,
+    key: Option<&Arc<AssertionKey>>,
+) -> Option<AssertionSettings> {
+    let (assertion, key) = (upstream.assertion.as_ref()?, Arc::clone(key?));
+    Some(AssertionSettings {
+        key,
+        issuer: Arc::clone(&assertion.issuer),
+        audience: Arc::clone(&assertion.audience),
+        lifetime: assertion.lifetime,
     })
 }
 

@@ -130,6 +130,27 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) http2: bool,
     /// What it is shown in place of the caller's credential, which it is never sent then.
     pub(in crate::config) credential: Option<UpstreamCredential>,
+    /// Send it `x-portreeve-assertion`, a signed JWT of who calls.
+    pub(in crate::config) assertion: Option<Assertion>,
+}
+
+/// A signed JWT of who calls; its key is at `/.well-known/jwks.json` of `metrics.address`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Assertion {
+    /// Its `iss`.
+    #[schemars(length(min = 1, max = 256))]
+    pub(in crate::config) issuer: String,
+    /// Its `aud`.
+    #[schemars(length(min = 1, max = 256))]
+    pub(in crate::config) audience: String,
+    /// From its `iat` to its `exp`; 1s to 60s.
+    #[serde(default = "lifetime")]
+    pub(in crate::config) lifetime: DurationText,
+}
+
+fn lifetime() -> DurationText {
+    "30s".into()
 }
 
 /// What an upstream is shown in place of the caller's credential; read again when the file changes.

@@ -75,7 +75,7 @@ impl JsonSchema for SizeText {
     }
 }
 
-/// Where health and metrics are served: `/livez`, `/readyz`, `/metrics`.
+/// Where health and metrics are served: `/livez`, `/readyz`, `/metrics`, `/.well-known/jwks.json`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Metrics {

@@ -30,6 +30,19 @@ pub struct Upstream {
     pub http2: bool,
     /// What it is shown in place of the caller's credential.
     pub credential: Option<UpstreamCredential>,
+    /// What is asserted to it of the caller.
+    pub assertion: Option<Assertion>,
+}
+
+/// A signed JWT of who calls.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assertion {
+    /// Its `iss`.
+    pub issuer: Arc<str>,
+    /// Its `aud`.
+    pub audience: Arc<str>,
+    /// From its `iat` to its `exp`; 1 s to 60 s.
+    pub lifetime: Duration,
 }
 
 /// What an upstream is shown in place of the caller's credential.
@@ -94,11 +107,16 @@ fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -
         let weak = "it crosses the network in clear: not a loopback address, and no TLS";
         check.warn(&credential_key, weak);
     }
+    let asserted = raw.assertion.as_ref().map(|raw| assertion(check, &key.field("assertion"), raw));
     let connect_timeout = check.duration(&key.field("connect_timeout"), &raw.connect_timeout, &wait(60));
     let response_timeout = check.duration(&key.field("response_timeout"), &raw.response_timeout, &wait(3600));
     let idle = check.number(&key.field("max_idle_per_worker"), raw.max_idle_per_worker, 0..=10_000);
     let credential = match own {
         Some(own) => Some(own?),
+        None => None,
+    };
+    let assertion = match asserted {
+        Some(asserted) => Some(asserted?),
         None => None,
     };
     Some(Upstream {
@@ -109,7 +127,25 @@ fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -
         max_idle_per_worker: idle?,
         http2: raw.http2,
         credential,
+        assertion,
     })
+}
+
+const CLAIM_BYTES_MAX: usize = 256;
+
+fn assertion(check: &mut Check<'_>, key: &Key, raw: &raw::Assertion) -> Option<Assertion> {
+    let mut claim = |name: &str, text: &str| {
+        let sound = (1..=CLAIM_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        if !sound {
+            let expected = format!("1 to {CLAIM_BYTES_MAX} bytes of text");
+            check.refuse(&key.field(name), quoted(text), expected, "write what the upstream expects there");
+        }
+        sound.then(|| Arc::from(text))
+    };
+    let (issuer, audience) = (claim("issuer", &raw.issuer), claim("audience", &raw.audience));
+    let span = Duration::from_secs(1)..=Duration::from_secs(60);
+    let lifetime = check.duration(&key.field("lifetime"), &raw.lifetime, &span);
+    Some(Assertion { issuer: issuer?, audience: audience?, lifetime: lifetime? })
 }
 
 const USER_BYTES_MAX: usize = 256;
