@@ -19,6 +19,7 @@ use crate::support::issuer::TestIssuer;
 use crate::support::upstream::{Reply, Upstream};
 
 mod issuers;
+mod upstream_files;
 
 /// A role as a process of its own, its log readable line by line.
 struct Role {
