@@ -12,7 +12,7 @@ use portreeve::core::credential::{
     api_key_fingerprint, verify, verify_api_key,
 };
 use portreeve::core::identity::{CredentialKind, CredentialStatus, CredentialView};
-use portreeve::core::time::Clock as _;
+use portreeve::core::time::{Clock as _, Timestamp};
 use zeroize::Zeroizing;
 
 use support::clock::ManualClock;
@@ -59,7 +59,8 @@ fn api_key(criterion: &mut Criterion) {
     let known = |asked: &[u8; 32]| (*asked == fingerprint).then_some(held);
     let (tenant, evidence) = (name("demo"), FingerprintKey::new([9; 32]));
     let presented = Presented::key(key.text.as_bytes());
-    let once = || verify_api_key(black_box(&presented), &tenant, &known, &evidence);
+    let (skew, now) = (Duration::from_secs(30), Timestamp::from_micros(0));
+    let once = || verify_api_key(black_box(&presented), &tenant, &known, skew, now, &evidence);
     assert!(once().is_ok());
     criterion.bench_function("verify/api key", |b| b.iter(once));
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::credential::{
-    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, ProvenRequest, ReplayMemory,
-    Seen, TokenCache, Verification, Verified, missing_key, verify, verify_api_key, verify_certificate,
+    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, Proof, ProvenRequest,
+    ReplayMemory, Seen, TokenCache, Verification, Verified, missing_key, verify, verify_api_key,
+    verify_certificate,
 };
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Severance,
@@ -28,7 +29,7 @@ use crate::core::policy::{
 };
 use crate::core::time::{Clock, Now, Timestamp};
 pub use witness::{NoWitness, Step, Witness};
-use witness::{said_age, seen};
+use witness::{said_age, said_credential, seen};
 
 /// What the last look finds.
 #[derive(Debug)]
@@ -248,25 +249,16 @@ impl Pipeline {
         let leeway = case.exchange.rules.clock_skew;
 
         let verification = seen(witness, "credential", self.verify(case))?;
-        let verified = verification.verified;
+        let verified = Arc::clone(&verification.verified);
         judgement.basis.verification_cached = verification.cached;
         judgement.basis.verified = Some(Arc::clone(&verified));
         // A certificate's end has no leeway.
         let leeway_at_end = if verified.kind() == Kind::Certificate { Duration::ZERO } else { leeway };
         judgement.holds_until(verified.expires_at().map(|end| end.after(leeway_at_end)));
-        witness.step("credential", || {
-            let (kind, key) = (verified.kind().as_str(), verified.key_id());
-            match verified.issuer() {
-                Some(issuer) => {
-                    let meant = match verified.audiences().len() {
-                        0 | 1 => String::new(),
-                        many => format!(", meant for {many} audiences"),
-                    };
-                    format!("{kind}: `{}` of issuer `{issuer}`, key `{key}`{meant}", verified.subject())
-                }
-                None => format!("{kind} `{key}`"),
-            }
-        });
+        let bound = verified.confirmation().and_then(|bound| bound.certificate);
+        let shown = case.exchange.certificate.as_ref().filter(|_| bound.is_some());
+        judgement.holds_until(shown.map(|certificate| certificate.ends()));
+        witness.step("credential", || said_credential(&verified));
 
         let principal = seen(witness, "identity", case.snapshot.resolve(tenant, &verified))?;
         judgement.basis.principal = Some(principal.facts());
@@ -277,9 +269,10 @@ impl Pipeline {
         let standing = seen(witness, "standing", standing)?;
         let by_record = standing.credential.as_ref().filter(|_| verified.kind() != Kind::Jwt);
         judgement.basis.credential = by_record.and_then(|held| Name::parse(held.name).ok());
-        let credential = standing.credential.as_ref().and_then(|held| held.value.as_ref());
-        judgement.holds_until(credential.and_then(|credential| credential.expires));
+        judgement.holds_until(standing.end);
         witness.step("standing", || "stands".to_owned());
+        // Not before: who may not act at all does not fill the memory.
+        seen(witness, "proof", self.take_once(case.proofs, verification.proof.as_ref()))?;
 
         let held = case.snapshot.resource(tenant, &case.service.resource);
         let Some((held, resource)) = held.and_then(|held| Some((held, held.value.as_deref()?))) else {
@@ -313,7 +306,15 @@ impl Pipeline {
         };
         if presented.kind() == Kind::ApiKey {
             let records = known(CredentialKind::ApiKey);
-            return verify_api_key(presented, tenant, &records, &self.fingerprint).map(by_itself);
+            return verify_api_key(
+                presented,
+                tenant,
+                &records,
+                rules.clock_skew,
+                case.now.wall,
+                &self.fingerprint,
+            )
+            .map(by_itself);
         }
         let request = rules.public_origin.as_deref().map(|origin| ProvenRequest {
             method: &case.exchange.method,
@@ -324,7 +325,7 @@ impl Pipeline {
                 Proofs::AreTaken | Proofs::AreLookedAt => case.now.wall,
             },
         });
-        let possession = Possession { certificate: certificate.map(|held| &held.thumbprint), request };
+        let possession = Possession { certificate, request };
         let expected =
             Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew, possession };
         let now = case.now.wall;
@@ -335,18 +336,18 @@ impl Pipeline {
         {
             told.missing(tenant, &issuer, &key_id);
         }
-        self.take_once(case.proofs, found?)
+        found
     }
 
     /// Refuses a proof that was taken before.
-    fn take_once(&self, proofs: Proofs, found: Verification) -> Result<Verification, Reason> {
-        let Some(proof) = &found.proof else { return Ok(found) };
+    fn take_once(&self, proofs: Proofs, proof: Option<&Proof>) -> Result<(), Reason> {
+        let Some(proof) = proof else { return Ok(()) };
         let memory = self.replay.as_ref().ok_or(Reason::CredentialUnbound)?;
         if proofs != Proofs::AreTaken {
-            return Ok(found);
+            return Ok(());
         }
         match memory.first(proof) {
-            Seen::First => Ok(found),
+            Seen::First => Ok(()),
             Seen::Again => Err(Reason::CredentialUnbound),
             Seen::Full => Err(Reason::Overloaded),
         }

@@ -10,6 +10,9 @@ use http::header::{HeaderMap, HeaderName};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME,
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::core::credential::ClientCertificate;
@@ -19,6 +22,11 @@ use crate::core::time::Timestamp;
 /// Reads a certificate; `None`: it is none, or not read in one way only.
 pub(crate) fn parse(der: &[u8]) -> Option<ClientCertificate> {
     let (rest, parsed) = X509Certificate::from_der(der).ok()?;
+    let read = [OID_X509_EXT_KEY_USAGE, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME];
+    if parsed.extensions().iter().any(|it| read.contains(&it.oid) && it.parsed_extension().error().is_some())
+    {
+        return None;
+    }
     let usage = parsed.key_usage().ok()?;
     let constraints = parsed.basic_constraints().ok()?;
     let alternative = parsed.subject_alternative_name().ok()?;
@@ -28,6 +36,7 @@ pub(crate) fn parse(der: &[u8]) -> Option<ClientCertificate> {
             GeneralName::URI(uri) => uris.push(Arc::from(*uri)),
             GeneralName::DNSName(host) => hosts.push(Arc::from(host.to_ascii_lowercase())),
             GeneralName::RFC822Name(mail) => mails.push(Arc::from(*mail)),
+            GeneralName::Invalid(..) => return None,
             _ => {}
         }
     }
@@ -236,6 +245,30 @@ mod tests {
         for (address, network, bits, expected) in rows {
             let found = is_within(address.parse().unwrap(), network.parse().unwrap(), bits);
             assert_eq!(found, expected, "{address} in {network}/{bits}");
+        }
+    }
+
+    #[test]
+    fn what_counts_and_cannot_be_read_refuses() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let (names, constraints, usage, other) =
+            ([2, 5, 29, 17], [2, 5, 29, 19], [2, 5, 29, 15], [1, 2, 3, 4]);
+        let rows: [(&str, [u64; 4], &[u8], bool); 9] = [
+            ("a host", names, b"\x30\x08\x82\x06a.test", true),
+            ("a host in no text", names, b"\x30\x08\x82\x06a.te\xff\xff", false),
+            ("one more in no text", names, b"\x30\x0b\x82\x06a.test\x86\x01\xff", false),
+            ("no names", names, b"\x04\x01a", false),
+            ("no authority", constraints, b"\x30\x00", true),
+            ("no constraints", constraints, b"\x04\x01a", false),
+            ("signs", usage, b"\x03\x02\x07\x80", true),
+            ("no usage", usage, b"\x04\x01a", false),
+            ("of no concern", other, b"\x04\x01a", true),
+        ];
+        for (what, id, content, expected) in rows {
+            let mut params = rcgen::CertificateParams::default();
+            params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&id, content.to_vec())];
+            let made = params.self_signed(&key).unwrap();
+            assert_eq!(parse(made.der()).is_some(), expected, "{what}");
         }
     }
 

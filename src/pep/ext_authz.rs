@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tonic::codegen::Service as _;
 use tonic_health::ServingStatus;
@@ -25,7 +25,7 @@ use self::answer::Answer;
 use crate::core::evidence::{Decision, Door, EvidenceMode, ExchangeFacts};
 use crate::core::id::Name;
 use crate::core::policy::{Reason, RouteRules};
-use crate::pep::extract::MethodNames;
+use crate::pep::extract::{self, MethodNames};
 use crate::pep::forward::ForwardSettings;
 use crate::pep::http::refuse;
 use crate::pep::presentation::Carriers;
@@ -167,12 +167,21 @@ impl Authorization for Checker {
         request: tonic::Request<CheckRequest>,
     ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
         let begun = Instant::now();
-        let question = attributes::read(request.into_inner());
-        let facts = question.facts(&self.0.settings.listener, &self.0.methods);
-        let judged = AssertUnwindSafe(self.judge(facts.clone(), &question, begun)).catch_unwind().await;
-        let answer = match judged {
+        let (listener, methods) = (&self.0.settings.listener, &self.0.methods);
+        let mut known = None;
+        let judged = AssertUnwindSafe(async {
+            let question = attributes::read(request.into_inner());
+            let facts = question.facts(listener, methods);
+            known = Some(facts.clone());
+            self.judge(facts, &question, begun).await
+        });
+        let answer = match judged.catch_unwind().await {
             Ok(answer) => answer,
-            Err(_) => self.fault(facts, begun).await,
+            Err(_) => {
+                let unread =
+                    || extract::facts(listener, Door::ExtAuthz, methods.of(""), None, &HeaderMap::new());
+                self.fault(known.unwrap_or_else(unread), begun).await
+            }
         };
         // No answer at all is an error to Envoy; nothing here leads to it.
         let answer = answer.ok_or_else(|| tonic::Status::internal("no decision"))?;

@@ -35,7 +35,7 @@ static ALIASED: [(&str, HeaderName); 5] = [
 
 /// Folded names, and beginnings of names, that only a trusted proxy in front may set.
 const CLAIMED: [&str; 4] = ["forwarded", "xrealip", "clientcert", "clientcertchain"];
-const CLAIMED_PREFIXES: [&str; 2] = ["xforwarded", "xsslclient"];
+const CLAIMED_PREFIXES: [&str; 3] = ["xforwarded", "xsslclient", "sslclient"];
 
 /// Folded names, and a beginning of names, by which some upstreams take a request for another.
 const OVERRIDING: [&str; 4] = ["xrewriteurl", "xhttpmethod", "xhttpmethodoverride", "xmethodoverride"];
@@ -211,6 +211,10 @@ mod tests {
             ("x.forwarded.host", Standing::Claimed),
             ("x-forwarded-client-cert", Standing::Claimed),
             ("forwarded", Standing::Claimed),
+            ("ssl-client-verify", Standing::Claimed),
+            ("ssl_client_subject_dn", Standing::Claimed),
+            ("x-ssl-client-cert", Standing::Claimed),
+            ("ssl-server", Standing::Ordinary),
             ("x-original-url", Standing::Overriding),
             ("x_rewrite_url", Standing::Overriding),
             ("x-http-method-override", Standing::Overriding),

@@ -2,14 +2,15 @@
 //!
 //! Two sets, each filled for the span in which a proof counts; the older is dropped when the younger has
 //! been filled so long. When a set is full, proofs are refused until it ages: a memory that forgot under
-//! load would take every proof again. Each enforcement point has its own.
+//! load would take every proof again. Each enforcement point has its own, and takes no
+//! proof that was made before it began: one before it may have taken that.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::credential::{PROOF_SPAN, Proof, ReplayMemory, Seen};
-use crate::core::time::{BootInstant, Clock};
+use crate::core::time::{BootInstant, Clock, Timestamp};
 
 /// Proofs remembered by default in each span: some 800 a second, 10 MiB.
 pub const PROOFS_MAX: usize = 100_000;
@@ -18,6 +19,7 @@ pub const PROOFS_MAX: usize = 100_000;
 pub struct Proofs {
     sets: Mutex<Sets>,
     clock: Arc<dyn Clock>,
+    start: Timestamp,
     proofs_max: usize,
 }
 
@@ -37,12 +39,15 @@ impl fmt::Debug for Proofs {
 impl Proofs {
     /// Begins empty; remembers at most `proofs_max` of each span.
     pub fn new(clock: Arc<dyn Clock>, proofs_max: usize) -> Self {
-        Self { sets: Mutex::default(), clock, proofs_max }
+        Self { sets: Mutex::default(), start: clock.now().wall, clock, proofs_max }
     }
 }
 
 impl ReplayMemory for Proofs {
     fn first(&self, proof: &Proof) -> Seen {
+        if proof.made < self.start {
+            return Seen::Again;
+        }
         let now = self.clock.now().boot;
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let age = sets.began.and_then(|began| now.since(began)).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::core::credential::Verified;
 use crate::core::policy::Reason;
 
 /// What a decision does at each step, for `explain`.
@@ -44,6 +45,17 @@ pub(super) fn seen<T>(
         witness.step(step, || format!("refused: {reason}"));
     }
     found
+}
+
+/// A verified credential as people read it.
+pub(super) fn said_credential(verified: &Verified) -> String {
+    let (kind, key) = (verified.kind().as_str(), verified.key_id());
+    let Some(issuer) = verified.issuer() else { return format!("{kind} `{key}`") };
+    let meant = match verified.audiences().len() {
+        0 | 1 => String::new(),
+        many => format!(", meant for {many} audiences"),
+    };
+    format!("{kind}: `{}` of issuer `{issuer}`, key `{key}`{meant}", verified.subject())
 }
 
 /// The state's age as people read it.

@@ -64,6 +64,14 @@ fn http(call: &mut CheckRequest) -> &mut HttpRequest {
     call.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }
 
+/// Adds headers until there are `count`.
+fn many(call: CheckRequest, count: usize) -> CheckRequest {
+    changed(call, |http| {
+        let more = count - http.headers.len();
+        http.headers.extend((0..more).map(|n| (format!("h{n}"), "1".to_owned())));
+    })
+}
+
 /// Moves the headers to the shape in which each line stands alone.
 fn apart(mut call: CheckRequest, more: &[(&str, &str)]) -> CheckRequest {
     let http = http(&mut call);
@@ -183,6 +191,8 @@ fn rows() {
             changed(good(), |http| http.host = "admin.test".into()),
             Some(Reason::RequestAmbiguous),
         ),
+        ("as many headers as fit", many(good(), 24_576), None),
+        ("one more", many(good(), 24_577), Some(Reason::RequestLimit)),
         ("no service", for_service(good(), None), Some(Reason::PolicyDenied)),
         ("unknown service", for_service(good(), Some("ledger")), Some(Reason::PolicyDenied)),
         ("malformed service", for_service(good(), Some("demo/orders/1")), Some(Reason::PolicyDenied)),
@@ -324,15 +334,39 @@ fn headers_that_name_another_request_are_removed() {
         ("x-rewrite-url", "/admin"),
         ("x-forwarded-for", "10.1.2.3"),
         ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "orders.test"),
+        ("x-forwarded-client-cert", "Hash=aa"),
+        ("x_forwarded_for", "10.1.2.3"),
+        ("x-forwarded-user", "root"),
+        ("forwarded", "for=10.1.2.3"),
+        ("x-real-ip", "10.1.2.3"),
+        ("client-cert", ":AA==:"),
+        ("ssl-client-verify", "SUCCESS"),
+        ("ssl_client_subject_dn", "CN=root"),
     ]);
     let answer = runtime()
         .block_on(async { client(running.address()).await.check(asked).await.unwrap() })
         .into_inner();
     let removed = &judge(&answer).unwrap().headers_to_remove;
-    for name in ["x-http-method-override", "x_http_method", "x-original-url", "x-rewrite-url"] {
+    for name in [
+        "x-http-method-override",
+        "x_http_method",
+        "x-original-url",
+        "x-rewrite-url",
+        "x_forwarded_for",
+        "x-forwarded-user",
+        "forwarded",
+        "x-real-ip",
+        "client-cert",
+        "ssl-client-verify",
+        "ssl_client_subject_dn",
+    ] {
         assert!(removed.iter().any(|held| held == name), "{name} stays");
     }
-    assert!(!removed.iter().any(|held| held.starts_with("x-forwarded")), "{removed:?}");
+    for name in ["for", "proto", "host", "client-cert"] {
+        let name = format!("x-forwarded-{name}");
+        assert!(!removed.contains(&name), "{name} is Envoy's own: {removed:?}");
+    }
 }
 
 /// Envoy forwards the form that was judged, not the one it was sent.

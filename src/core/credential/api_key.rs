@@ -10,6 +10,7 @@
 //! before anything is looked up. It is no secret.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -86,10 +87,13 @@ pub fn api_key_id(fingerprint: &[u8; 32]) -> Option<String> {
 /// # Errors
 /// - `credential.malformed`: not the form above, or a checksum that does not fit
 /// - `credential.unverified`: nobody's key
+/// - `credential.expired`: made later than now, beyond the skew
 pub fn verify_api_key<'s>(
     presented: &Presented,
     tenant: &Name,
     known: &dyn Fn(&[u8; 32]) -> Option<CredentialView<'s>>,
+    clock_skew: Duration,
+    now: Timestamp,
     fingerprint: &FingerprintKey,
 ) -> Result<Verified, Reason> {
     let key = presented.api_key().ok_or(Reason::CredentialMalformed)?;
@@ -100,6 +104,9 @@ pub fn verify_api_key<'s>(
     let expected = held.and_then(|held| held.digest).unwrap_or(&NOBODYS);
     let equal = bool::from(digest.ct_eq(expected));
     let held = held.filter(|_| equal).ok_or(Reason::CredentialUnverified)?;
+    if held.issued.is_some_and(|at| at > now.after(clock_skew)) {
+        return Err(Reason::CredentialExpired);
+    }
     let identity = held.identity.map(Name::parse).transpose().map_err(|_| Reason::Internal)?;
     Ok(Verified {
         identity,

@@ -40,6 +40,18 @@ pub struct ClientCertificate {
     pub issuer: Option<Arc<str>>,
 }
 
+impl ClientCertificate {
+    /// The first instant at which it no longer counts.
+    pub fn ends(&self) -> Timestamp {
+        self.not_after.after(SECOND)
+    }
+
+    /// Whether `now` is within its times. Its end has no leeway.
+    pub(super) fn is_timely(&self, clock_skew: Duration, now: Timestamp) -> bool {
+        self.not_before <= now.after(clock_skew) && now < self.ends()
+    }
+}
+
 /// What is known of certificates where they are verified.
 #[derive(Clone, Copy)]
 pub struct KnownCertificates<'a, 's> {
@@ -76,8 +88,8 @@ pub fn verify_certificate(
     if certificate.is_authority {
         return Err(Reason::CredentialUnverified);
     }
-    let ends = certificate.not_after.after(SECOND);
-    if certificate.not_before > now.after(clock_skew) || now >= ends {
+    let ends = certificate.ends();
+    if !certificate.is_timely(clock_skew, now) {
         return Err(Reason::CredentialExpired);
     }
     let found = Verified {

@@ -72,7 +72,9 @@ fn audiences(claim: &Value<'_>) -> Result<Vec<Arc<str>>, Reason> {
         value.as_text().map(Arc::from).ok_or(Reason::CredentialMalformed).and_then(non_empty)
     };
     match claim {
-        Value::Array(values) if !values.is_empty() => values.iter().map(one).collect(),
+        Value::Array(values) if (1..=AUDIENCES_MAX).contains(&values.len()) => {
+            values.iter().map(one).collect()
+        }
         value => Ok(vec![one(value)?]),
     }
 }
@@ -101,5 +103,6 @@ fn non_empty(text: Arc<str>) -> Result<Arc<str>, Reason> {
 const SUBJECT_BYTES_MAX: usize = 2048;
 const TOKEN_ID_BYTES_MAX: usize = 256;
 const ACTORS_MAX: usize = 8;
+const AUDIENCES_MAX: usize = 32;
 /// 9999-12-31T23:59:59Z.
 const DATE_MAX: Duration = Duration::from_secs(253_402_300_799);

@@ -14,10 +14,11 @@ use super::digest::sha256;
 use super::json::{self, Object, Value};
 use super::jwk;
 use super::jws::Jws;
-use super::keys::KeyUse;
+use super::keys::{KeyUse, VerifyKey};
 use super::possession::{Proof, ProvenRequest};
 use super::profile::is_one_of;
 use crate::core::policy::{CanonicalPath, Reason};
+use crate::core::time::Timestamp;
 
 /// How long a proof must be remembered: it counts from a minute before its time to a minute after.
 pub const PROOF_SPAN: Duration = Duration::from_secs(121);
@@ -40,31 +41,35 @@ pub(super) fn verify_proof(
     if !jws.kind().is_some_and(|kind| is_one_of(kind, &["dpop+jwt"])) {
         return Err(Reason::CredentialUnbound);
     }
-    let thumbprint = signing_key(proof, &jws).ok_or(Reason::CredentialUnbound)?;
+    if !is_signed_by(bound, proof, &jws) {
+        return Err(Reason::CredentialUnbound);
+    }
     let claims = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_text);
     let id = text("jti").filter(|id| !id.is_empty() && json::is_plain(id, PROOF_ID_BYTES_MAX));
     let made = claims.get("iat").map(numeric_date).transpose()?;
-    let timely =
-        made.is_some_and(|made| made <= request.at.after(WINDOW) && request.at <= made.after(WINDOW));
+    let timely = |made: &Timestamp| *made <= request.at.after(WINDOW) && request.at <= made.after(WINDOW);
+    let made = made.filter(timely).ok_or(Reason::CredentialUnbound)?;
     let hash = URL_SAFE_NO_PAD.encode(sha256(&[token]));
-    let holds = thumbprint == *bound
-        && text("htm") == Some(request.method)
+    let holds = text("htm") == Some(request.method)
         && text("htu").is_some_and(|uri| is_of(uri, request))
-        && text("ath") == Some(hash.as_str())
-        && timely;
+        && text("ath") == Some(hash.as_str());
     let id = id.filter(|_| holds).ok_or(Reason::CredentialUnbound)?;
-    Ok(Proof { id: sha256(&[bound, id.as_bytes()]) })
+    Ok(Proof { id: sha256(&[bound, id.as_bytes()]), made })
 }
 
-/// The thumbprint of the header's own key, if that signed the proof: the one place where a key comes
-/// from a header. What it is worth, the token says that is bound to it.
-fn signing_key(proof: &[u8], jws: &Jws<'_>) -> Option<[u8; 32]> {
+/// Whether the header's own key is the one of thumbprint `bound`, and signed the proof: the one place where
+/// a key comes from a header. What it is worth, the token says that is bound to it.
+fn is_signed_by(bound: &[u8; 32], proof: &[u8], jws: &Jws<'_>) -> bool {
+    let key = own_key(proof, jws).filter(|key| key.thumbprint() == bound);
+    key.is_some_and(|key| key.verify(jws.signing_input(), jws.signature()))
+}
+
+fn own_key(proof: &[u8], jws: &Jws<'_>) -> Option<VerifyKey> {
     let header = URL_SAFE_NO_PAD.decode(proof.split(|byte| *byte == b'.').next()?).ok()?;
     let header: Object<'_> = json::parse_object(&header).ok()?;
     let algorithm = Algorithm::parse(jws.algorithm())?;
-    let key = jwk::verify_key(header.get("jwk")?, &[algorithm], KeyUse::Signature).ok()?;
-    key.verify(jws.signing_input(), jws.signature()).then(|| *key.thumbprint())
+    jwk::verify_key(header.get("jwk")?, &[algorithm], KeyUse::Signature).ok()
 }
 
 /// Whether `uri` is the request's, query and fragment aside (RFC 9449 §4.3, check 9).

@@ -3,6 +3,8 @@
 //! Deliberately absent: the JSON serialisation, encryption (RFC 7516), unencoded
 //! payloads (RFC 7797), compression, any critical extension, and keys from the header.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -11,7 +13,7 @@ use super::json::{self, Object};
 use super::presented::TOKEN_BYTES_MAX;
 
 /// A compact JWS: well formed, its signature not looked at.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Jws<'a> {
     signing_input: &'a [u8],
     algorithm: String,
@@ -95,6 +97,12 @@ impl<'a> Jws<'a> {
     }
 }
 
+impl fmt::Debug for Jws<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Jws(redacted)")
+    }
+}
+
 /// Why bytes are no acceptable compact JWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JwsError {
@@ -137,4 +145,15 @@ fn decode(part: &[u8]) -> Result<Vec<u8>, JwsError> {
 
 fn text(header: &Object<'_>, name: &str, fault: JwsError) -> Result<Option<String>, JwsError> {
     header.get(name).map(|value| value.as_text().map(str::to_owned).ok_or(fault)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_token() {
+        let token = format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#));
+        assert_eq!(format!("{:?}", Jws::parse(token.as_bytes()).unwrap()), "Jws(redacted)");
+    }
 }

@@ -92,7 +92,7 @@ pub fn verify<'s>(
         && holds(&verified, expected.tenant, &name, issuer)
     {
         judge(&verified, expected, issuer, now)?;
-        let proof = possesses(&verified, presented, token, expected)?;
+        let proof = possesses(&verified, presented, token, expected, now)?;
         return Ok(Verification { verified, cached: true, proof });
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
@@ -105,7 +105,7 @@ pub fn verify<'s>(
     let fingerprint = fingerprint.fingerprint(token);
     let verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
     judge(&verified, expected, issuer, now)?;
-    let proof = possesses(&verified, presented, token, expected)?;
+    let proof = possesses(&verified, presented, token, expected, now)?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
     Ok(Verification { verified, cached: false, proof })
@@ -211,11 +211,14 @@ fn possesses(
     presented: &Presented,
     token: &[u8],
     expected: &Expected<'_>,
+    now: Timestamp,
 ) -> Result<Option<Proof>, Reason> {
     let bound = verified.confirmation.unwrap_or_default();
-    let held = expected.possession.certificate;
-    if bound.certificate.is_some_and(|thumbprint| held != Some(&thumbprint)) {
-        return Err(Reason::CredentialUnbound);
+    if let Some(thumbprint) = bound.certificate {
+        let held = expected.possession.certificate.filter(|held| held.thumbprint == thumbprint);
+        if !held.ok_or(Reason::CredentialUnbound)?.is_timely(expected.clock_skew, now) {
+            return Err(Reason::CredentialExpired);
+        }
     }
     match (bound.key, presented.proof()) {
         (None, None) => Ok(None),

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::certificate::ClientCertificate;
 use super::json::{Object, Value};
 use crate::core::policy::{CanonicalPath, Reason};
 use crate::core::time::Timestamp;
@@ -36,6 +37,11 @@ impl Confirmation {
         }
         if members.is_empty() { Err(Reason::CredentialUnbound) } else { Ok(Some(found)) }
     }
+
+    /// The thumbprints of all that it is bound to.
+    pub fn thumbprints(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.certificate.iter().chain(&self.key)
+    }
 }
 
 fn thumbprint(text: &str) -> Option<[u8; 32]> {
@@ -45,8 +51,8 @@ fn thumbprint(text: &str) -> Option<[u8; 32]> {
 /// What the request is that a token comes with, as far as proofs of possession say it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Possession<'a> {
-    /// The thumbprint of the caller's certificate.
-    pub certificate: Option<&'a [u8; 32]>,
+    /// The caller's certificate.
+    pub certificate: Option<&'a ClientCertificate>,
     /// The request that a signed proof must name; `None`: none is taken.
     pub request: Option<ProvenRequest<'a>>,
 }
@@ -69,6 +75,8 @@ pub struct ProvenRequest<'a> {
 pub struct Proof {
     /// Digest of the key and the proof's own id.
     pub id: [u8; 32],
+    /// When it says that it was made.
+    pub made: Timestamp,
 }
 
 /// A bounded memory of proofs.
@@ -84,7 +92,7 @@ pub trait ReplayMemory: Send + Sync {
 pub enum Seen {
     /// Not seen before.
     First,
-    /// Seen before.
+    /// Seen before, or made before the memory began: one that is forgotten may have seen it.
     Again,
     /// There is no room to remember it.
     Full,

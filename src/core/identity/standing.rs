@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::credential::Verified;
+use crate::core::credential::{Confirmation, Verified};
 use crate::core::id::Name;
 use crate::core::identity::packed::{CredentialView, IdentityView, Row};
 use crate::core::identity::record::{CredentialStatus, IdentityStatus, RevocationTarget};
@@ -104,6 +104,8 @@ impl PrincipalFacts {
 pub struct Standing<'a> {
     /// The record of the key that verified the credential.
     pub credential: Option<Row<'a, CredentialView<'a>>>,
+    /// The first instant at which a record that was looked at ends.
+    pub end: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -136,7 +138,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// The reason of the first that does not stand; revocations are looked at first. A key that
-    /// belongs to another identity verifies nothing for this one. [`Reason::Internal`] when the key's
+    /// belongs to another identity verifies nothing for this one, nor does a token that is bound to it.
+    /// [`Reason::Internal`] when the key's
     /// record cannot be read.
     pub fn standing(
         &self,
@@ -154,15 +157,22 @@ impl Snapshot {
         if killed(jti) || (instance.is_some() && killed(instance)) {
             return Err(Reason::CredentialRevoked);
         }
-        let mut credential = None;
-        for held in self.credentials_with(tenant, verified.key_thumbprint()) {
-            let held = held.map_err(|_| Reason::Internal)?;
-            self.credential_stands(tenant, &held, now)?;
-            let owner = held.value.and_then(|credential| credential.identity);
-            if owner.is_some_and(|owner| owner != principal.name().as_str()) {
-                return Err(Reason::CredentialUnverified);
+        let (mut credential, mut end) = (None, None::<Timestamp>);
+        let bound = verified.confirmation().into_iter().flat_map(Confirmation::thumbprints);
+        for thumbprint in std::iter::once(verified.key_thumbprint()).chain(bound) {
+            for held in self.credentials_with(tenant, thumbprint) {
+                let held = held.map_err(|_| Reason::Internal)?;
+                self.credential_stands(tenant, &held, now)?;
+                let owner = held.value.and_then(|credential| credential.identity);
+                if owner.is_some_and(|owner| owner != principal.name().as_str()) {
+                    return Err(Reason::CredentialUnverified);
+                }
+                let expires = held.value.and_then(|credential| credential.expires);
+                end = end.into_iter().chain(expires).min();
+                if thumbprint == verified.key_thumbprint() {
+                    credential = Some(held);
+                }
             }
-            credential = Some(held);
         }
         let parties = || std::iter::once(&principal.caller).chain(&principal.actors);
         for party in parties() {
@@ -171,7 +181,7 @@ impl Snapshot {
         for party in parties() {
             may_act(&party.identity, now)?;
         }
-        Ok(Standing { credential })
+        Ok(Standing { credential, end })
     }
 
     fn credential_stands(

@@ -43,6 +43,14 @@ pub fn settle(
             Ok(Record::Identity(Arc::new(settled)))
         }
         (Some(Record::Credential(held)), Record::Credential(next)) => settle_credential(held, next),
+        (_, Record::Credential(next)) if next.kind == CredentialKind::ApiKey => {
+            // A cut-off looks at it: written ahead, it would outlive cut-offs to come.
+            if next.issued.is_some_and(|at| at > now.after(LEEWAY_MAX)) {
+                let message = "is yet to come: expected when the key was made".to_owned();
+                return Err(Refused { path: "issued", message });
+            }
+            Ok(Record::Credential(next))
+        }
         (Some(Record::Issuer(held)), Record::Issuer(next)) if held.iss != next.iss => {
             // Revoked tokens and bound subjects are found by the record's name: they must not lose it.
             let message = "is fixed once written: write a new issuer under another name".to_owned();
@@ -140,7 +148,20 @@ fn settle_credential(held: &Credential, next: Arc<Credential>) -> Result<Record,
     if held.status == CredentialStatus::Revoked && next.status != CredentialStatus::Revoked {
         return refuse("status", "a revoked credential stays revoked: write the new one under another name");
     }
-    Ok(Record::Credential(next))
+    if next.kind == CredentialKind::ApiKey { keeps_times(held, &next) } else { Ok(Record::Credential(next)) }
+}
+
+/// An API key's times are only what its record says: an edit gives it no later life.
+fn keeps_times(held: &Credential, next: &Credential) -> Result<Record, Refused> {
+    let refuse = |path, message: &str| Err(Refused { path, message: message.to_owned() });
+    if next.issued.is_some() && next.issued != held.issued {
+        return refuse("issued", "is fixed once written: leave it out to keep it");
+    }
+    if next.expires.zip(held.expires).is_some_and(|(next, held)| next > held) {
+        return refuse("expires", "may only fall: leave it out to keep it, or rotate the key");
+    }
+    let (issued, expires) = (held.issued, next.expires.or(held.expires));
+    Ok(Record::Credential(Arc::new(Credential { issued, expires, ..next.clone() })))
 }
 
 /// Whether an edit of fields may take an identity from one status to another.
@@ -260,6 +281,10 @@ pub fn removal(image: &TenantImage, kind: RecordKind, name: &Name, now: Timestam
             if let Some((owner, why)) = stopped_owner(image, credential) {
                 return refuse(format!("identity `{owner}` of credential `{name}` cannot act: {why}"));
             }
+            if let Some((owner, cut)) = cut_off_from(image, credential) {
+                let cut = Time(cut);
+                return refuse(format!("identity `{owner}` of credential `{name}` has a cut-off at {cut}"));
+            }
         }
         Some(Record::Issuer(_)) => {
             if let Some(user) = bound_to(image, name) {
@@ -285,6 +310,16 @@ fn stopped_owner<'c>(image: &TenantImage, credential: &'c Credential) -> Option<
     let owner = credential.identity.as_ref().filter(|_| credential.kind != CredentialKind::SigningKey)?;
     let (_, identity) = image.identity(owner)?;
     stopped(image, owner, identity, identity).map(|why| (owner, why))
+}
+
+/// The owner and its cut-off, if that stops such a credential: removed, it could be written again as a
+/// later one. What a certificate says of its time, its record does not know.
+fn cut_off_from<'c>(image: &TenantImage, credential: &'c Credential) -> Option<(&'c Name, Timestamp)> {
+    let owner = credential.identity.as_ref().filter(|_| credential.kind != CredentialKind::SigningKey)?;
+    let (_, identity) = image.identity(owner)?;
+    let later = |cut: Timestamp| credential.issued.is_some_and(|at| at >= cut.after(LEEWAY_MAX));
+    let cut = image.cut_off(owner, identity)?;
+    (credential.kind == CredentialKind::Certificate || !later(cut)).then_some((owner, cut))
 }
 
 fn bound_to<'a>(image: &'a TenantImage, issuer: &Name) -> Option<&'a Name> {

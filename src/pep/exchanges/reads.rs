@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::time::Duration;
 
+use crate::core::credential::Confirmation;
 use crate::core::id::Name;
 use crate::core::identity::{Change, Record, RevocationTarget, Snapshot};
 use crate::core::policy::{Staleness, Verdict};
@@ -66,6 +67,8 @@ impl Reads {
         }
         if let Some(verified) = &basis.verified {
             add(Read::Key(tenant, verified.key_thumbprint()));
+            let bound = verified.confirmation().into_iter().flat_map(Confirmation::thumbprints);
+            bound.for_each(|thumbprint| add(Read::Key(tenant, thumbprint)));
             add(Read::Digest(tenant, verified.signing_input_digest()));
             if let Some(issuer) = verified.issuer().map(Name::as_str) {
                 add(Read::Subject(tenant, issuer, verified.subject()));

@@ -18,6 +18,10 @@ use crate::wire::ext_authz::attribute_context::HttpRequest;
 use crate::wire::ext_authz::base::address::Address;
 use crate::wire::ext_authz::{AttributeContext, CheckRequest};
 
+/// What Envoy itself writes of the caller, by exact name.
+const ENVOYS: [&str; 4] =
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-client-cert"];
+
 /// A call, its headers read.
 pub(super) struct Asked {
     attributes: AttributeContext,
@@ -81,11 +85,15 @@ impl Asked {
         (path != judged.as_str()).then(|| format!("{judged}{query}"))
     }
 
-    /// Headers that the caller sent and that may not go on: those in our name, exactly spelled, and
-    /// those that name another request. What is said of the caller is Envoy's own to say.
+    /// Headers that the caller sent and that may not go on: those in our name, exactly spelled, those that
+    /// name another request, and those that say of the caller what Envoy does not write itself.
     pub(super) fn barred_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let names = self.headers.iter().flat_map(HeaderMap::keys);
-        names.filter(|name| matches!(headers::standing(name.as_str()), Standing::Own | Standing::Overriding))
+        names.filter(|name| match headers::standing(name.as_str()) {
+            Standing::Own | Standing::Overriding => true,
+            Standing::Claimed => !ENVOYS.contains(&name.as_str()),
+            Standing::Ordinary | Standing::Alias => false,
+        })
     }
 
     /// The host is not asked which service it is; it must only be one, and well formed.
@@ -132,7 +140,8 @@ impl Asked {
 fn header_map(http: &mut HttpRequest) -> Result<HeaderMap, Reason> {
     let joined = std::mem::take(&mut http.headers);
     let apart = http.header_map.take().unwrap_or_default().headers;
-    let mut headers = HeaderMap::with_capacity(joined.len() + apart.len());
+    let lines = joined.len() + apart.len();
+    let mut headers = HeaderMap::try_with_capacity(lines).map_err(|_| Reason::RequestLimit)?;
     for (name, value) in joined {
         append(&mut headers, &name, value.into_bytes())?;
     }

@@ -95,6 +95,12 @@ fn its_record_says_whether_it_is_good() {
             Credential { status: CredentialStatus::Revoked, ..base.clone() },
             Some(Reason::CredentialRevoked),
         ),
+        ("made ahead, within the skew", Credential { issued: later(30), ..base.clone() }, None),
+        (
+            "made further ahead",
+            Credential { issued: later(31), ..base.clone() },
+            Some(Reason::CredentialExpired),
+        ),
         ("nobody's", Credential { identity: None, ..base.clone() }, Some(Reason::IdentityUnknown)),
         (
             "unknown",

@@ -2,13 +2,14 @@
 //! `cargo test --test suite -- --ignored timing`.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portreeve::core::credential::{
     FingerprintKey, MintedKey, Presented, api_key_fingerprint, verify_api_key,
 };
 use portreeve::core::identity::{CredentialKind, CredentialStatus, CredentialView};
 use portreeve::core::policy::Reason;
+use portreeve::core::time::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::support::world::name;
@@ -45,12 +46,13 @@ fn timing_of_a_refusal_tells_nothing() {
     };
     let known = |asked: &[u8; 32]| (*asked == place).then_some(held);
     let (tenant, fingerprint) = (name("demo"), FingerprintKey::new([9; 32]));
+    let (skew, now) = (Duration::from_secs(30), Timestamp::from_micros(0));
     let shown = [&first, &last, &unknown].map(|key| Presented::key(key.text.as_bytes()));
     let mut times: [Vec<f64>; 3] = Default::default();
     for round in 0..ROUNDS * 3 {
         let which = (round * 7 + round / 3) % 3;
         let begun = Instant::now();
-        let found = verify_api_key(black_box(&shown[which]), &tenant, &known, &fingerprint);
+        let found = verify_api_key(black_box(&shown[which]), &tenant, &known, skew, now, &fingerprint);
         times[which].push(begun.elapsed().as_nanos() as f64);
         assert_eq!(found.err(), Some(Reason::CredentialUnverified));
     }

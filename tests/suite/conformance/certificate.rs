@@ -20,6 +20,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 
+use super::dpop;
 use crate::support::clock::ManualClock;
 use crate::support::front::Gate;
 use crate::support::issuer::base64url;
@@ -236,6 +237,22 @@ fn tokens_bound_to_a_certificate() {
         assert_eq!(world.decide(&with(Some(svid()))), None, "RFC 8705 its certificate, {round}");
     }
     assert!(world.log.last_verdict().basis().verification_cached);
+    let expired = Some(Reason::CredentialExpired);
+    for (what, certificate, expected) in [
+        ("begins within the skew", ClientCertificate { not_before: at(30), ..svid() }, None),
+        ("begins later", ClientCertificate { not_before: at(31), ..svid() }, expired),
+        ("ends now", ClientCertificate { not_after: at(0), ..svid() }, None),
+        ("is over", ClientCertificate { not_after: at(-1), ..svid() }, expired),
+    ] {
+        assert_eq!(world.decide(&with(Some(certificate))), expected, "RFC 8705 {what}");
+        if what == "ends now" {
+            assert_eq!(world.log.last_verdict().basis().until, Some(at(1)));
+        }
+    }
+    for (record, expected) in dpop::bound_rows(CredentialKind::Certificate, [7; 32], START) {
+        world.put(vec![("shown", 1, Record::Credential(Arc::new(record.clone())))]);
+        assert_eq!(world.decide(&with(Some(svid()))), expected, "{record:?}");
+    }
 }
 
 /// An authority, and certificates that it signs.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use portreeve::core::credential::{Algorithm, KeySet, Presented, Proof, ReplayMemory as _, Seen};
+use portreeve::core::identity::{Credential, CredentialKind, CredentialStatus, IdentityStatus, Record};
 use portreeve::core::policy::{Exchange, Presentation, Reason, RouteRules};
+use portreeve::core::time::{Clock as _, Timestamp};
 use portreeve::pep::Proofs;
 use serde_json::{Value, json};
 
@@ -13,25 +15,25 @@ use crate::support::clock::ManualClock;
 use crate::support::front::Gate;
 use crate::support::issuer::{TestIssuer, base64url, jwks};
 use crate::support::upstream::Upstream;
-use crate::support::world::{World, rules};
+use crate::support::world::{World, identity, name, rules};
 
 const ORIGIN: &str = "https://api.example";
 
-static HOLDER: LazyLock<TestIssuer> = LazyLock::new(|| TestIssuer::new("", "h", Algorithm::Es256));
+pub(crate) static HOLDER: LazyLock<TestIssuer> = LazyLock::new(|| TestIssuer::new("", "h", Algorithm::Es256));
 
-fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     base64url(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 /// The public key alone.
-fn bare(key: &TestIssuer) -> Value {
+pub(crate) fn bare(key: &TestIssuer) -> Value {
     let mut jwk = key.jwk();
     let members = jwk.as_object_mut().unwrap();
     members.retain(|member, _| !["kid", "alg", "use"].contains(&member.as_str()));
     jwk
 }
 
-fn thumbprint(key: &TestIssuer) -> String {
+pub(crate) fn thumbprint(key: &TestIssuer) -> String {
     let set = KeySet::parse(&jwks(&[key.jwk()]), &[key.algorithm()]);
     base64url(set.keys()[0].thumbprint())
 }
@@ -49,6 +51,8 @@ impl Case {
 
     fn bound_to(key: &TestIssuer) -> Self {
         let world = World::new();
+        // Proofs of a minute ago are none of before the memory began.
+        world.clock.advance(Duration::from_secs(61));
         let mut claims = world.claims("ledger");
         claims["cnf"] = json!({ "jkt": thumbprint(key) });
         let token = world.token(&claims);
@@ -56,7 +60,6 @@ impl Case {
     }
 
     fn now(&self) -> i64 {
-        use portreeve::core::time::Clock as _;
         self.world.clock.now().wall.as_seconds()
     }
 
@@ -253,11 +256,72 @@ fn a_proof_is_taken_once() {
     assert_eq!(turned, None, "judged again by a newer state, it is the same request");
 }
 
+/// The record of what a token is bound to, of `ledger`.
+pub(crate) fn record_of(kind: CredentialKind, fingerprint: [u8; 32]) -> Credential {
+    Credential {
+        kind,
+        identity: Some(name("ledger")),
+        fingerprint,
+        digest: None,
+        issued: None,
+        rotate_by: None,
+        expires: None,
+        status: CredentialStatus::Active,
+        source: None,
+    }
+}
+
+/// Records of what a token is bound to, and what becomes of the token.
+pub(crate) fn bound_rows(
+    kind: CredentialKind,
+    fingerprint: [u8; 32],
+    now: Timestamp,
+) -> [(Credential, Option<Reason>); 5] {
+    let held = record_of(kind, fingerprint);
+    let ends =
+        |seconds| Credential { expires: Some(now.after(Duration::from_secs(seconds))), ..held.clone() };
+    let revoked = Credential { status: CredentialStatus::Revoked, ..held.clone() };
+    [
+        (ends(1), None),
+        (ends(0), Some(Reason::CredentialExpired)),
+        (Credential { identity: Some(name("other")), ..held.clone() }, Some(Reason::CredentialUnverified)),
+        (revoked, Some(Reason::CredentialRevoked)),
+        (held, None),
+    ]
+}
+
+#[test]
+fn a_key_whose_record_does_not_stand_proves_nothing() {
+    let set = KeySet::parse(&jwks(&[HOLDER.jwk()]), &[HOLDER.algorithm()]);
+    let now = Case::new().world.clock.now().wall;
+    for (record, expected) in bound_rows(CredentialKind::SigningKey, *set.keys()[0].thumbprint(), now) {
+        let case = Case::new();
+        case.world.put(vec![("holder", 1, Record::Credential(Arc::new(record.clone())))]);
+        assert_eq!(case.decide(&Case::header(&HOLDER), &case.claims()), expected, "{record:?}");
+    }
+}
+
+#[test]
+fn who_may_not_act_uses_no_proof_up() {
+    let case = Case::new();
+    let exchange = case.ask(Some(&HOLDER.sign(&Case::header(&HOLDER), &case.claims())));
+    let mut stopped = identity("ledger");
+    stopped.status = IdentityStatus::Suspended;
+    case.world.put_identity("ledger", 1, stopped);
+    assert_eq!([(); 2].map(|()| case.world.decide(&exchange)), [Some(Reason::IdentitySuspended); 2]);
+    case.world.put_identity("ledger", 1, identity("ledger"));
+    assert_eq!(case.world.decide(&exchange), None);
+    assert_eq!(case.world.decide(&exchange), Some(Reason::CredentialUnbound));
+}
+
 #[test]
 fn the_memory_of_proofs_is_bounded_and_forgets_what_is_over() {
     let clock = Arc::new(ManualClock::new());
     let memory = Proofs::new(clock.clone(), 3);
-    let first = |n: u8| memory.first(&Proof { id: [n; 32] });
+    let start = ManualClock::START;
+    let first = |n: u8| memory.first(&Proof { id: [n; 32], made: start });
+    let before = Timestamp::from_micros(start.as_micros() - 1);
+    assert_eq!(memory.first(&Proof { id: [1; 32], made: before }), Seen::Again, "made before it began");
     assert_eq!([1, 2, 1, 3, 4].map(first), [Seen::First, Seen::First, Seen::Again, Seen::First, Seen::Full]);
     clock.advance(Duration::from_secs(120));
     assert_eq!([1, 4].map(first), [Seen::Again, Seen::Full], "it may still count");
@@ -281,6 +345,7 @@ fn through_the_proxy() {
     let token = gate.world.token(&claims);
     let mut proven = case.claims();
     proven["ath"] = json!(hash(&token));
+    proven["iat"] = json!(ManualClock::START.as_seconds());
     let proof = HOLDER.sign(&Case::header(&HOLDER), &proven);
     let ask = |lines: &str| {
         gate.caller().ask(&format!("GET /orders/1 HTTP/1.1\r\nHost: orders.test\r\n{lines}\r\n"))
@@ -305,7 +370,6 @@ fn through_the_proxy() {
 /// A stream outlasts the minute in which its proof counts: that was settled when it was opened.
 #[test]
 fn an_open_exchange_is_judged_again_by_the_proof_it_came_with() {
-    use portreeve::core::time::Clock as _;
     let case = Case::new();
     let world = &case.world;
     let exchange = case.ask(Some(&HOLDER.sign(&Case::header(&HOLDER), &case.claims())));

@@ -3,7 +3,7 @@
 mod api_key;
 mod api_key_timing;
 pub(crate) mod certificate;
-mod dpop;
+pub(crate) mod dpop;
 mod jwt;
 
 /// Every threat of the page has a row here, those apart that are about fetching keys (T12).

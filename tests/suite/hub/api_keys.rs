@@ -56,7 +56,13 @@ async fn two_keys_of_an_identity_may_live() {
             200,
         ),
         ("and now two live again", vec![document("credential", "k6", key(6, "ledger"))], 422),
-        ("one that is over returns", vec![document("credential", "k4", key(4, "ledger"))], 422),
+        ("one that is over stays so", vec![document("credential", "k4", key(4, "ledger"))], 200),
+        (
+            "one that is over returns",
+            vec![document("credential", "k4", with(key(4, "ledger"), "expires", json!("2027-01-01")))],
+            409,
+        ),
+        ("so two live still", vec![document("credential", "k6", key(6, "ledger"))], 422),
     ];
     for (what, documents, expected) in rows {
         let (status, told) = try_apply(&lab, &documents).await;
@@ -83,6 +89,10 @@ async fn what_a_key_is_stays() {
         ("kind", thumbprint, 409),
         ("rotation date", with(key(1, "ledger"), "rotate_by", json!("2027-01-01")), 200),
         ("end", with(key(1, "ledger"), "expires", json!("2027-01-01")), 200),
+        ("later end", with(key(1, "ledger"), "expires", json!("2027-01-02")), 409),
+        ("sooner end", with(key(1, "ledger"), "expires", json!("2026-12-31")), 200),
+        ("the end before", with(key(1, "ledger"), "expires", json!("2027-01-01")), 409),
+        ("later made", with(key(1, "ledger"), "issued", json!("2026-01-01T00:00:01Z")), 409),
         ("revoked", with(key(1, "ledger"), "status", json!("revoked")), 200),
         ("back", key(1, "ledger"), 409),
     ];
@@ -104,6 +114,32 @@ async fn what_a_key_is_stays() {
     assert_eq!(status, 200, "{told:#}");
     let (_, shown) = lab.ask("GET", "/v1/tenants/demo/credential/k1", None).await;
     assert_eq!(shown["spec"]["key_id"], "0000000000000001");
+    assert_eq!(shown["spec"]["expires"], "2026-12-31T00:00:00Z", "left out, it stays: {shown:#}");
     assert_eq!(shown["spec"].get("fingerprint"), None, "{shown:#}");
+    lab.stop().await;
+}
+
+/// The clock of the hub stands at 2026-06-21T00:00:01Z.
+#[tokio::test]
+async fn a_cut_off_is_not_outlived() {
+    let directory = tempfile::tempdir().unwrap();
+    let lab = lab(directory.path()).await;
+    let made = |n: u8, time: &str| {
+        let spec = with(key(n, "ledger"), "issued", json!(time));
+        [document("credential", &format!("k{n}"), spec)]
+    };
+    for (n, time, expected) in
+        [(1, "2026-06-21T00:10:02Z", 409), (2, "2026-06-21T00:10:01Z", 200), (3, "2026-06-20T00:00:00Z", 200)]
+    {
+        let (status, told) = try_apply(&lab, &made(n, time)).await;
+        assert_eq!(status, expected, "{time}: {told:#}");
+    }
+    let target = json!({ "target": { "identity": "ledger", "issued_before": "2026-06-21T00:00:01Z" }, "reason": "test" });
+    let (status, told) = lab.ask("POST", "/v1/tenants/demo/revocations", Some(target)).await;
+    assert!((200..300).contains(&status), "{told:#}");
+    for (name, expected) in [("k3", 409), ("k2", 200)] {
+        let (status, told) = lab.ask("DELETE", &format!("/v1/tenants/demo/credential/{name}"), None).await;
+        assert_eq!(status, expected, "{name}: {told:#}");
+    }
     lab.stop().await;
 }

@@ -54,6 +54,8 @@ fn audiences() {
     let strange = ["order", "orders/", "Orders", "orders ", "ordersx", "https://orders", "orders,billing"];
     rows.extend(strange.map(|aud| claim_row("T17", "aud", json!(aud), wrong)));
     rows.push(claim_row("T17", "aud", json!(["x", "y"]), wrong));
+    rows.push(claim_row("§3.8 32 of them", "aud", json!(vec!["orders"; 32]), Ok(())));
+    rows.push(claim_row("§3.8 33 of them", "aud", json!(vec!["orders"; 33]), malformed));
     let bad = [
         json!([]),
         json!(""),

@@ -1,10 +1,19 @@
 //! How an exchange is ended: visibly, on both sides, whatever caller and upstream do.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{open, streaming, whole};
-use crate::support::front::Gate;
+use portreeve::core::credential::KeySet;
+use portreeve::core::identity::{CredentialKind, Record, RevocationTarget};
+use serde_json::json;
+
+use super::{open, revocation, streaming, whole};
+use crate::conformance::dpop::{self, HOLDER};
+use crate::support::clock::ManualClock;
+use crate::support::front::{Gate, routes_of};
+use crate::support::issuer::jwks;
 use crate::support::upstream::{Reply, Upstream};
+use crate::support::world::name;
 
 /// What the design allows from in force to the end.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -105,4 +114,39 @@ fn an_anonymous_stream_goes_on() {
     (0..3).for_each(|_| gate.exchanges.look());
     assert_eq!(gate.exchanges.open(), 0);
     assert!(caller.is_open());
+}
+
+/// What a token is bound to is read like the key that signed it.
+#[test]
+fn a_token_whose_bound_key_is_revoked_ends_its_streams() {
+    let origin = "https://api.example";
+    let upstream = streaming();
+    let gate = Gate::with(upstream.address(), |settings, _| {
+        settings.routes = routes_of(|rules| rules.public_origin = Some(origin.into()));
+    });
+    let set = KeySet::parse(&jwks(&[HOLDER.jwk()]), &[HOLDER.algorithm()]);
+    let held = dpop::record_of(CredentialKind::SigningKey, *set.keys()[0].thumbprint());
+    gate.change(vec![("holder", 1, Record::Credential(Arc::new(held)))]);
+    let mut claims = gate.world.claims("ledger");
+    claims["cnf"] = json!({ "jkt": dpop::thumbprint(&HOLDER) });
+    let token = gate.world.token(&claims);
+    let header = json!({ "typ": "dpop+jwt", "alg": HOLDER.algorithm().as_str(), "jwk": dpop::bare(&HOLDER) });
+    let proof = json!({
+        "jti": "p-1", "htm": "GET", "htu": format!("{origin}/orders/1"), "ath": dpop::hash(&token),
+        "iat": ManualClock::START.as_seconds(),
+    });
+    let proof = HOLDER.sign(&header, &proof);
+    let mut bound = gate.caller();
+    let text = format!(
+        "GET /orders/1 HTTP/1.1\r\nHost: orders.test\r\nAuthorization: DPoP {token}\r\nDPoP: {proof}\r\n\r\n"
+    );
+    bound.write(text.as_bytes());
+    bound.skip_to("hello\r\n");
+    let mut other = open(&gate, "ledger");
+    (0..3).for_each(|_| gate.exchanges.look());
+    let target = RevocationTarget::Credential(name("holder"));
+    gate.change(vec![("r1", 1, revocation(target))]);
+    gate.exchanges.look();
+    assert!(bound.ends());
+    assert!(other.is_open(), "a token of the same identity");
 }
