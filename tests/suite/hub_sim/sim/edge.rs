@@ -234,7 +234,10 @@ impl Edge {
 
     /// A record of this disk's that denies the token in this generation, if one is in force.
     pub(crate) fn in_force_against(&self, token: &Token, generation: u32) -> Option<Kill> {
-        self.log.kills.lock().iter().find(|kill| kill.denies(token, generation)).cloned()
+        let snapshot = self.snapshot()?;
+        let held = snapshot.identity(&token.tenant, &token.identity).and_then(|held| held.value);
+        let cut = held.and_then(|held| held.not_before).map(|cut| cut.as_micros());
+        self.log.kills.lock().iter().find(|kill| kill.denies(token, generation, cut)).cloned()
     }
 }
 

@@ -23,8 +23,10 @@ pub(crate) struct Token {
 /// One fact that denies, as a batch brought it into force.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kill {
-    /// Of an identity up to a generation.
+    /// Of an identity that is not active, up to a generation.
     Identity { tenant: Name, identity: Name, generation: u32 },
+    /// Of an identity that was revoked: up to a generation, and until what was issued by then is cut off.
+    Revoked { tenant: Name, identity: Name, generation: u32, at_us: i64 },
     /// Of what an identity was issued before a time.
     Before { tenant: Name, identity: Name, cut_us: i64 },
     /// Of one token.
@@ -38,7 +40,8 @@ impl Kill {
         match &change.record {
             Some(Record::Revocation(revocation)) => match &revocation.target {
                 RevocationTarget::Identity { identity, generation } => {
-                    vec![Self::Identity { tenant, identity: identity.clone(), generation: *generation }]
+                    let (identity, generation) = (identity.clone(), *generation);
+                    vec![Self::Revoked { tenant, identity, generation, at_us: revocation.at.as_micros() }]
                 }
                 RevocationTarget::IssuedBefore { identity, not_before } => {
                     let cut_us = not_before.as_micros();
@@ -69,15 +72,21 @@ impl Kill {
     /// Whose identity or token it is.
     pub(crate) const fn tenant(&self) -> &Name {
         match self {
-            Self::Identity { tenant, .. } | Self::Before { tenant, .. } | Self::Token { tenant, .. } => {
-                tenant
-            }
+            Self::Identity { tenant, .. }
+            | Self::Revoked { tenant, .. }
+            | Self::Before { tenant, .. }
+            | Self::Token { tenant, .. } => tenant,
         }
     }
 
-    /// Whether it denies a token of an identity that stands in this generation.
-    pub(crate) fn denies(&self, token: &Token, generation: u32) -> bool {
+    /// Whether it denies a token of an identity that stands in this generation, under this cut-off.
+    pub(crate) fn denies(&self, token: &Token, generation: u32, cut: Option<i64>) -> bool {
         match self {
+            Self::Revoked { tenant, identity, generation: up_to, at_us } => {
+                *tenant == token.tenant
+                    && *identity == token.identity
+                    && (generation <= *up_to || cut < Some(*at_us))
+            }
             Self::Identity { tenant, identity, generation: up_to } => {
                 *tenant == token.tenant && *identity == token.identity && generation <= *up_to
             }
@@ -92,6 +101,7 @@ impl Kill {
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityView {
     pub(crate) generation: u32,
+    pub(crate) cut_us: Option<i64>,
     pub(crate) status: IdentityStatus,
     pub(crate) entitled: bool,
 }
@@ -111,6 +121,7 @@ impl View {
             if let Some(Record::Identity(identity)) = &change.record {
                 let view = IdentityView {
                     generation: change.generation,
+                    cut_us: identity.not_before.map(|cut| cut.as_micros()),
                     status: identity.status,
                     entitled: !identity.entitlements.is_empty(),
                 };
@@ -129,7 +140,7 @@ impl View {
         };
         (!kills_only && !held.entitled)
             || held.status != IdentityStatus::Active
-            || self.kills.values().flatten().any(|kill| kill.denies(token, held.generation))
+            || self.kills.values().flatten().any(|kill| kill.denies(token, held.generation, held.cut_us))
     }
 
     /// The names of the revocations in force of an identity.
@@ -138,8 +149,8 @@ impl View {
             return Vec::new();
         };
         let of_it = |kill: &Kill| {
-            matches!(kill, Kill::Identity { tenant: t, identity: i, generation }
-                if t == tenant && i == identity && held.generation <= *generation)
+            matches!(kill, Kill::Revoked { tenant: t, identity: i, generation, at_us }
+                if t == tenant && i == identity && (held.generation <= *generation || held.cut_us < Some(*at_us)))
         };
         let named = self
             .kills
