@@ -329,8 +329,12 @@ struct OnRecord(Arc<EdgeLog>);
 impl Observer for OnRecord {
     fn in_force(&self, applied: &AppliedBatch<'_>) -> u64 {
         let batch = applied.batch;
-        let kills = batch.changes.iter().flat_map(|change| Kill::of(&batch.cell, change));
-        self.0.kills.lock().extend(kills);
+        let mut known = self.0.kills.lock();
+        for change in &batch.changes {
+            // What a higher generation lifted is lifted, also for a lineage that begins below it.
+            known.retain(|kill| !kill.is_lifted_by(&batch.cell, change));
+            known.extend(Kill::of(&batch.cell, change));
+        }
         0
     }
 }

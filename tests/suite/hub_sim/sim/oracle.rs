@@ -199,7 +199,7 @@ impl World {
             }
         }
         let longest = self.edges.iter().map(|edge| edge.settings.deny_after).max().unwrap_or_default();
-        let over = begun + micros(longest) + 2 * SECOND;
+        let over = (begun + micros(longest) + 2 * SECOND).max(self.lost_members_until + SECOND);
         self.run_until(over.max(self.now));
         self.report.count("came to rest");
         self.decides_as_told();

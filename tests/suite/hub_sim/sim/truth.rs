@@ -69,6 +69,23 @@ impl Kill {
         }
     }
 
+    /// Whether a change puts its identity back.
+    pub(crate) fn is_lifted_by(&self, cell: &Name, change: &Change) -> bool {
+        let Some(Record::Identity(now)) = &change.record else { return false };
+        let is_of = |tenant: &Name, identity: &Name| tenant == cell && *identity == change.name;
+        let cut = now.not_before.map(|cut| cut.as_micros());
+        now.status == IdentityStatus::Active
+            && match self {
+                Self::Identity { tenant, identity, generation } => {
+                    is_of(tenant, identity) && change.generation > *generation
+                }
+                Self::Revoked { tenant, identity, generation, at_us } => {
+                    is_of(tenant, identity) && change.generation > *generation && cut >= Some(*at_us)
+                }
+                Self::Before { .. } | Self::Token { .. } => false,
+            }
+    }
+
     /// Whose identity or token it is.
     pub(crate) const fn tenant(&self) -> &Name {
         match self {
