@@ -130,7 +130,7 @@ struct Report(Arc<Seen>, u64);
 
 impl Observer for Report {
     fn in_force(&self, applied: &AppliedBatch<'_>) -> u64 {
-        if applied.batch.changes.iter().any(portreeve::core::identity::Change::denies) {
+        if !applied.ahead && applied.batch.changes.iter().any(portreeve::core::identity::Change::denies) {
             self.0.at.lock().1.push(Instant::now());
             self.0.count.fetch_add(1, Ordering::SeqCst);
         }

@@ -159,6 +159,13 @@ impl Pipeline {
     pub fn review(&self, exchange: &Exchange, opened: Timestamp) -> Verdict {
         let lease = self.state.lease();
         let snapshot = self.state.load();
+        let now = self.clock.now();
+        // Many lapse at one instant, and must be ended within a second of it.
+        if !exchange.rules.anonymous && lease.freshness(now, &exchange.rules.staleness).stale {
+            let position = position(&snapshot, exchange);
+            let basis = Basis { now, position, root: snapshot.root(), ..Basis::default() };
+            return Verdict::refuse(Reason::StateStale, basis);
+        }
         self.decide(&snapshot, lease, exchange, Proofs::WereTaken(opened), &mut NoWitness)
     }
 

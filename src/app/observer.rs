@@ -42,7 +42,7 @@ impl Observer for OnRecord {
             purged += self.cache.purge(gone) as u64;
         }
         let ended = self.exchanges.changed(&batch.cell, &batch.changes, applied.snapshot);
-        if !revocations.is_empty() {
+        if !revocations.is_empty() && !applied.ahead {
             let position = Position { epoch: batch.epoch, revision: batch.to_revision };
             self.log.note_in_force(batch.cell.as_str(), position, &revocations, [purged, ended]);
         }

@@ -2,7 +2,8 @@
 //!
 //! Every time here is the hub's wall clock. Letting go of a record is a commit like any other: it has a
 //! revision, is streamed, and changes the digest of its cell alike everywhere. Deliberately absent: any
-//! timer at an enforcement point, and any limit by size.
+//! timer at an enforcement point, and any limit by size. A hub whose wall clock stepped lets go of nothing
+//! until it is started again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +40,17 @@ impl Default for RetentionSettings {
 
 /// Trims the log and lets go of records, again and again.
 pub(super) async fn run(context: &Arc<Context>, settings: &RetentionSettings) {
+    let steps = context.clock.anchor().steps;
+    let mut told = false;
     loop {
         tokio::time::sleep(settings.look_every).await;
+        if context.clock.anchor().steps != steps {
+            // Letting go cannot be taken back: not by a clock that has been wrong.
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("the wall clock stepped: nothing is let go of until the hub is started again");
+            }
+            continue;
+        }
         let (it, settings) = (Arc::clone(context), settings.clone());
         let looked = blocking(&**context.feed.store(), move || look(&it, &settings)).await;
         if let Err(error) = looked {

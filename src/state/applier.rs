@@ -20,6 +20,8 @@ pub struct AppliedBatch<'a> {
     pub batch: &'a Batch,
     /// The state with it.
     pub snapshot: &'a Snapshot,
+    /// Whether what of it denies came ahead of the order, and was told of then.
+    pub ahead: bool,
 }
 
 /// Is told of each batch once it is in force; answers how many remembered verifications it dropped.
@@ -100,13 +102,8 @@ impl Applier {
         let next = self.cell.load().apply(batch).inspect_err(|_| self.status.refused())?;
         self.publish(next).await;
         self.status.applied(batch.changes.len());
-        if before >= batch.to_revision {
-            // What of it denies came ahead, and is on record.
-            let rest = batch.changes.iter().filter(|change| !change.denies()).cloned().collect();
-            self.tell(&Batch { changes: rest, ..batch.clone() });
-        } else {
-            self.tell(batch);
-        }
+        // Whole, also where what of it denies came ahead: a record that is new in it is found only now.
+        self.tell_of(batch, before >= batch.to_revision);
         self.keep(&batch.cell, LastKnownGood::append, raw);
         Ok(())
     }
@@ -234,7 +231,11 @@ impl Applier {
     }
 
     fn tell(&mut self, batch: &Batch) {
-        self.purged += self.observer.in_force(&AppliedBatch { batch, snapshot: &self.cell.load() });
+        self.tell_of(batch, false);
+    }
+
+    fn tell_of(&mut self, batch: &Batch, ahead: bool) {
+        self.purged += self.observer.in_force(&AppliedBatch { batch, snapshot: &self.cell.load(), ahead });
     }
 
     /// Writes down what has just come into force, as it came.

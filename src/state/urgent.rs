@@ -42,13 +42,7 @@ impl Lane<'_> {
             else {
                 return std::future::pending().await;
             };
-            let mut left = self.hub.clone();
-            let ended = tokio::select! {
-                biased;
-                ended = self.follow(&hub) => ended,
-                // The ordered stream went elsewhere, or away.
-                _ = left.wait_for(|now| now.as_ref() != Some(&hub)) => Ok(()),
-            };
+            let ended = self.follow(&hub).await;
             let was_open = self.status.urgent_connected();
             self.status.urgent(false);
             if let Err(error) = ended {
@@ -58,7 +52,37 @@ impl Lane<'_> {
         }
     }
 
+    /// Takes what comes, until the ordered stream goes elsewhere, or away.
+    ///
+    /// INVARIANT: only waiting is given up, never a message that is being taken: what has been published
+    /// must also be told of and kept.
     async fn follow(&self, hub: &str) -> Result<(), SessionError> {
+        let mut now = self.hub.clone();
+        let left = async move {
+            // Nobody to tell of it: the client is going away, and this with it.
+            now.wait_for(|now| now.as_deref() != Some(hub)).await.ok();
+        };
+        tokio::pin!(left);
+        let mut messages = tokio::select! {
+            biased;
+            () = &mut left => return Ok(()),
+            opened = self.open(hub) => opened?,
+        };
+        self.status.urgent(true);
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = &mut left => return Ok(()),
+                message = messages.message() => message?,
+            };
+            match message {
+                Some(signed) => self.take(&signed).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn open(&self, hub: &str) -> Result<tonic::Streaming<proto::Signed>, SessionError> {
         let channel = self.settings.dial.dial(hub).await.map_err(SessionError::Transport)?;
         let mut client = StateSyncClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let hello = {
@@ -70,12 +94,7 @@ impl Lane<'_> {
                 have: positions(&applier),
             }
         };
-        let mut messages = in_time(client.urgent(hello)).await?.into_inner();
-        self.status.urgent(true);
-        while let Some(signed) = messages.message().await? {
-            self.take(&signed).await?;
-        }
-        Ok(())
+        Ok(in_time(client.urgent(hello)).await?.into_inner())
     }
 
     async fn take(&self, signed: &proto::Signed) -> Result<(), SessionError> {

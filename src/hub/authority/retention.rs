@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Authority, Images, Pass, Refusal};
 use crate::core::id::Name;
-use crate::core::identity::{Change, Identity, Record, RecordKind, RevocationTarget};
+use crate::core::identity::{Change, Identity, Record, RecordKind, RevocationTarget, TokenProfile};
 use crate::core::time::Timestamp;
 use crate::hub::model::TenantImage;
 use crate::hub::store::{Edit, StoredRecord};
@@ -76,6 +76,8 @@ fn is_spent(image: &TenantImage, record: &StoredRecord, ended: Timestamp) -> boo
         Some(_) => return false,
     };
     match &revocation.target {
+        // There a token id may be that of a pod, which has new tokens as long as it lives.
+        RevocationTarget::TokenId { issuer, .. } if names_pods(image, issuer) => false,
         RevocationTarget::TokenId { expires, .. } | RevocationTarget::TokenDigest { expires, .. } => {
             *expires < ended
         }
@@ -90,6 +92,12 @@ fn is_spent(image: &TenantImage, record: &StoredRecord, ended: Timestamp) -> boo
             image.identity(identity).is_none_or(is_lifted)
         }
     }
+}
+
+/// Whether an issuer's tokens carry the id of the pod that they were made for.
+fn names_pods(image: &TenantImage, issuer: &Name) -> bool {
+    matches!(image.live(RecordKind::Issuer, issuer),
+        Some(Record::Issuer(issuer)) if issuer.profile == TokenProfile::Kubernetes)
 }
 
 /// Records let go of in one commit.

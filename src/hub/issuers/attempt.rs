@@ -125,8 +125,9 @@ impl Issuers {
         let (authority, feed) = (Arc::clone(&self.authority), Arc::clone(&self.feed));
         let (clock, pace, of) = (Arc::clone(&self.clock), self.pace, key.clone());
         let finished = blocking(&**self.feed.store(), move || {
-            let Turn { issuer, mut state, version } = turn;
+            let Turn { issuer, mut state, mut version } = turn;
             let (now, spread) = (clock.now().wall, spread(&of, version));
+            let mut claimed = state.clone();
             let keys = match found {
                 Ok(Found { url, set, max_age }) => {
                     state.url = Some(url);
@@ -136,6 +137,19 @@ impl Issuers {
                 }
                 Err(error) => give_up(&of, state.failed(&pace, error.to_string(), now, spread), &error),
             };
+            if keys.is_some() {
+                // Taken once more before anything is committed: whose turn was over must not put an older
+                // set in place of what another hub fetched meanwhile.
+                claimed.claimed_until = now.after(TURN);
+                match feed.store().put_item(SPACE, &item_key(&of), &claimed.write(), Some(version)) {
+                    Ok(taken) => version = taken,
+                    Err(StoreError::Item(_)) => {
+                        tracing::warn!(tenant = %of.0, issuer = %of.1, "a fetch lasted too long: its keys are not taken");
+                        return Ok((issuer, state));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             let issuer = match keys {
                 Some(keys) => commit(&authority, &of, &issuer, keys, &state)?.unwrap_or(issuer),
                 None => issuer,

@@ -128,10 +128,6 @@ impl Exchanges {
 
     /// Looks once for what has been marked, and for what is to be judged again because of the time.
     pub fn look(&self) {
-        let marked = std::mem::take(&mut *self.marked.lock());
-        // Before it is judged: a change that comes meanwhile marks it anew.
-        marked.iter().for_each(|open| open.unmark());
-        self.judge_all(&marked);
         let now = self.pipeline.now().wall;
         let is_over = |deny_after: Option<Duration>| {
             self.pipeline.is_stale(&Staleness { deny_after, ..Staleness::default() })
@@ -139,6 +135,11 @@ impl Exchanges {
         for shard in self.all() {
             self.judge_all(&shard.round(now, is_over));
         }
+        // After those whose time is over: however many there are, they keep none of these.
+        let marked = std::mem::take(&mut *self.marked.lock());
+        // Before it is judged: a change that comes meanwhile marks it anew.
+        marked.iter().for_each(|open| open.unmark());
+        self.judge_all(&marked);
     }
 
     /// Looks again and again, and whenever something has been marked, until told to stop.

@@ -126,6 +126,11 @@ async fn what_denies_nothing_any_more_is_let_go_of_and_nothing_else() {
     let lab = Lab::start_with(open(), clock.clone()).await;
     let mut documents = demo();
     documents.push(document("resource", "old", resource_spec()));
+    let mut cluster = documents.iter().find(|it| it["kind"] == "issuer").unwrap().clone();
+    cluster["name"] = json!("cluster");
+    (cluster["spec"]["iss"], cluster["spec"]["profile"]) =
+        (json!("https://cluster.example"), json!("kubernetes"));
+    documents.push(cluster);
     lab.apply(&documents).await;
     let mut spoke = Spoke::connect(&lab, hello("edge", 1, MINUTE)).await;
     spoke.welcome().await;
@@ -142,25 +147,28 @@ async fn what_denies_nothing_any_more_is_let_go_of_and_nothing_else() {
     assert_eq!(lab.ask("DELETE", "/v1/tenants/demo/resource/old", None).await.0, 200);
     // Stays: a token that lives, an identity that is revoked, and a cut that only the revocation knows.
     let lives = revoke(&lab, token("t2", 30 * 24 * HOUR)).await;
+    // It may be that of a pod, which has new tokens for as long as it lives.
+    let pod = json!({ "issuer": "cluster", "jti": "pod-uid", "expires": time(&lab, HOUR / 2) });
+    let pod = revoke(&lab, pod).await;
     let whole = revoke(&lab, json!({ "identity": "batch" })).await;
     let before = revoke(&lab, json!({ "identity": "batch", "issued_before": time(&lab, HOUR) })).await;
-    let all = [&ended, &ended_too, &cut, &lifted, &lives, &whole, &before].map(String::clone);
+    let all = [&ended, &ended_too, &cut, &lifted, &lives, &pod, &whole, &before].map(String::clone);
     spoke.beat(1).await;
     // The log goes; a token of one hour may live for longer, by a slow clock and an old lease.
     let (lifetime, past_end, lease) = (HOUR, HOUR + Duration::from_secs(600), MINUTE + MINUTE / 2000);
     lab.clock.pass(lifetime + past_end + lease);
-    lab.until_status(|status| status["log_begins"] == json!(11)).await;
+    lab.until_status(|status| status["log_begins"] == json!(12)).await;
     for _ in 0..50 {
         let mut held = named(&lab, "revocation").await;
         held.sort_by_key(|name| name[1..].parse::<u64>().unwrap());
         assert_eq!(held, all, "let go of too early");
     }
     lab.clock.pass(Duration::from_micros(1));
-    lab.until_answer("/v1/tenants/demo/revocation", |page| page["items"].as_array().unwrap().len() == 3)
+    lab.until_answer("/v1/tenants/demo/revocation", |page| page["items"].as_array().unwrap().len() == 4)
         .await;
     let mut kept = named(&lab, "revocation").await;
     kept.sort_by_key(|name| name[1..].parse::<u64>().unwrap());
-    assert_eq!(kept, [lives.clone(), whole.clone(), before.clone()]);
+    assert_eq!(kept, [lives.clone(), pod.clone(), whole.clone(), before.clone()]);
     // A revocation is told of from its record, where the log is silent; of what was dropped, the receipts.
     let again = lab
         .ask(
@@ -187,7 +195,7 @@ async fn what_denies_nothing_any_more_is_let_go_of_and_nothing_else() {
     assert_eq!((digest(&spoke), spoke.cells["demo"]), (digest(&late), late.cells["demo"]));
     let state = spoke.state.clone().unwrap();
     let of = |name: &str| Name::parse(name).unwrap();
-    assert_eq!(state.stats().revocations, 3);
+    assert_eq!(state.stats().revocations, 4);
     assert!(state.resource(&of("demo"), &of("old")).is_none(), "not even a tombstone");
     assert_eq!(state.identity(&of("demo"), &of("ledger")).unwrap().generation, 2);
     // The name is never used again, nor after a restart.

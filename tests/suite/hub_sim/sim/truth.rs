@@ -69,21 +69,12 @@ impl Kill {
         }
     }
 
-    /// Whether a change puts its identity back.
+    /// Whether a change puts a suspended identity back. A revocation stays on record.
     pub(crate) fn is_lifted_by(&self, cell: &Name, change: &Change) -> bool {
         let Some(Record::Identity(now)) = &change.record else { return false };
-        let is_of = |tenant: &Name, identity: &Name| tenant == cell && *identity == change.name;
-        let cut = now.not_before.map(|cut| cut.as_micros());
         now.status == IdentityStatus::Active
-            && match self {
-                Self::Identity { tenant, identity, generation } => {
-                    is_of(tenant, identity) && change.generation > *generation
-                }
-                Self::Revoked { tenant, identity, generation, at_us } => {
-                    is_of(tenant, identity) && change.generation > *generation && cut >= Some(*at_us)
-                }
-                Self::Before { .. } | Self::Token { .. } => false,
-            }
+            && matches!(self, Self::Identity { tenant, identity, generation }
+                if tenant == cell && *identity == change.name && change.generation > *generation)
     }
 
     /// Whose identity or token it is.
