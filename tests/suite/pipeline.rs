@@ -7,8 +7,8 @@ use portreeve::core::evidence::EvidenceMode;
 use portreeve::core::id::Epoch;
 use portreeve::core::identity::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
-    HygieneRule, Identity, IdentityStatus, Issuer, Lease, Owner, PolicyMode, Record, RecordKind, Revocation,
-    RevocationTarget, TokenProfile,
+    HygieneRule, Identity, IdentityStatus, Issuer, KillBatch, Lease, Owner, PolicyMode, Record, RecordKind,
+    Revocation, RevocationTarget, TokenProfile,
 };
 use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules, ServiceRef};
 use portreeve::core::time::{Clock as _, Timestamp};
@@ -31,6 +31,54 @@ fn revocation(target: RevocationTarget) -> Record {
         requested_by: "admin".into(),
         at: START,
     }))
+}
+
+#[test]
+fn a_key_is_blocked_ahead_of_the_order_also_by_a_record_that_is_new() {
+    for own in [false, true] {
+        let world = World::new();
+        assert_eq!(world.read_orders("ledger"), None);
+        let mut fingerprint = *world.log.last_verdict().basis().verified.as_ref().unwrap().key_thumbprint();
+        fingerprint[0] ^= u8::from(!own);
+        let held = world.state.load();
+        let cell = held.cell(&name(TENANT)).unwrap().clone();
+        let record = Record::Credential(Arc::new(Credential {
+            kind: CredentialKind::SigningKey,
+            identity: None,
+            fingerprint,
+            digest: None,
+            issued: None,
+            rotate_by: None,
+            expires: None,
+            status: CredentialStatus::Revoked,
+            source: None,
+        }));
+        let change = Change {
+            kind: RecordKind::Credential,
+            name: name("leaked"),
+            generation: 1,
+            revision: cell.revision + 1,
+            record: Some(record),
+            dropped: false,
+        };
+        let kills = KillBatch {
+            cell: cell.cell.clone(),
+            epoch: cell.epoch,
+            previous: cell.kill_revision,
+            revision: cell.revision + 1,
+            changes: vec![change.clone()],
+        };
+        let next = held.kill(&kills).unwrap();
+        assert_eq!(next.beside(&cell.cell), [change.clone()], "told of once");
+        drop(held);
+        world.state.publish(next);
+        let refused = own.then_some(Reason::CredentialRevoked);
+        assert_eq!(world.read_orders("ledger"), refused, "ahead, own {own}");
+        // The order brings it, and nothing is left beside the table.
+        world.put(vec![("leaked", 1, change.record.unwrap())]);
+        assert_eq!(world.read_orders("ledger"), refused, "in order, own {own}");
+        assert_eq!(world.state.load().beside(&cell.cell), []);
+    }
 }
 
 #[test]

@@ -160,6 +160,9 @@ impl Snapshot {
         let (mut credential, mut end) = (None, None::<Timestamp>);
         let bound = verified.confirmation().into_iter().flat_map(Confirmation::thumbprints);
         for thumbprint in std::iter::once(verified.key_thumbprint()).chain(bound) {
+            if self.overlaid_print(tenant, thumbprint) {
+                return Err(Reason::CredentialRevoked);
+            }
             for held in self.credentials_with(tenant, thumbprint) {
                 let held = held.map_err(|_| Reason::Internal)?;
                 self.credential_stands(tenant, &held, now)?;

@@ -16,11 +16,14 @@ pub(super) struct Overlaid {
     cell: Name,
     change: Change,
     carried: bool,
+    /// Whether it lies where a credential's fingerprint is looked for: the same once more, for a record
+    /// that is not in the table yet.
+    by_print: bool,
 }
 
 impl Overlaid {
     pub(super) fn new(cell: &Name, change: &Change, carried: bool) -> Self {
-        Self { cell: cell.clone(), change: change.clone(), carried }
+        Self { cell: cell.clone(), change: change.clone(), carried, by_print: false }
     }
 }
 
@@ -30,7 +33,7 @@ impl Snapshot {
     /// The revocations of a cell that are carried from an older lineage.
     pub fn carried(&self, cell: &Name) -> Vec<Change> {
         let entries = self.overlay.iter().flat_map(|(_, entries)| entries.iter());
-        let carried = entries.filter(|entry| entry.carried && entry.cell == *cell);
+        let carried = entries.filter(|entry| entry.carried && !entry.by_print && entry.cell == *cell);
         carried.map(|entry| entry.change.clone()).collect()
     }
 
@@ -67,6 +70,19 @@ impl Snapshot {
         self.overlaid_at(Space::Credential, tenant, name).next().is_some()
     }
 
+    /// Whether a credential with this fingerprint is revoked beside the table, its record being there or not.
+    pub(in crate::core::identity) fn overlaid_print(&self, tenant: &Name, fingerprint: &[u8; 32]) -> bool {
+        let is_it = |entry: &Overlaid| {
+            entry.cell == *tenant
+                && matches!(&entry.change.record, Some(Record::Credential(it)) if it.fingerprint == *fingerprint)
+        };
+        !self.overlay.is_empty()
+            && self
+                .overlay
+                .at(self.fingerprint_key(tenant, fingerprint))
+                .is_some_and(|held| held.iter().any(is_it))
+    }
+
     fn overlaid_at(&self, space: Space, tenant: &Name, name: &str) -> impl Iterator<Item = &Change> {
         let entries: &[_] = if self.overlay.is_empty() {
             &[]
@@ -80,8 +96,16 @@ impl Snapshot {
     pub(super) fn overlaid(&self, entries: Vec<Overlaid>) -> Self {
         let mut lists: BTreeMap<u128, Vec<Overlaid>> = BTreeMap::new();
         let mut kills: BTreeMap<u128, Vec<Arc<Held<Revocation>>>> = BTreeMap::new();
-        for entry in entries {
-            let key = self.named(entry.change.kind.into(), &entry.cell, entry.change.name.as_str());
+        let prints =
+            entries.iter().filter(|entry| matches!(entry.change.record, Some(Record::Credential(_))));
+        let prints: Vec<_> = prints.map(|entry| Overlaid { by_print: true, ..entry.clone() }).collect();
+        for entry in entries.into_iter().chain(prints) {
+            let key = match &entry.change.record {
+                Some(Record::Credential(it)) if entry.by_print => {
+                    self.fingerprint_key(&entry.cell, &it.fingerprint)
+                }
+                _ => self.named(entry.change.kind.into(), &entry.cell, entry.change.name.as_str()),
+            };
             let list = lists
                 .entry(key)
                 .or_insert_with(|| self.overlay.at(key).map(|held| held.to_vec()).unwrap_or_default());
@@ -144,7 +168,8 @@ impl Snapshot {
     /// All entries of a cell.
     pub(super) fn overlay_of(&self, cell: &Name) -> Vec<Change> {
         let entries = self.overlay.iter().flat_map(|(_, entries)| entries.iter());
-        entries.filter(|entry| entry.cell == *cell).map(|entry| entry.change.clone()).collect()
+        let of_it = entries.filter(|entry| !entry.by_print && entry.cell == *cell);
+        of_it.map(|entry| entry.change.clone()).collect()
     }
 
     fn without_overlaid(self, goes: impl Fn(&Self, &Overlaid) -> bool) -> Self {
