@@ -64,11 +64,13 @@ fn what_turns_before_the_effect_is_withdrawn() {
             clock: Arc::clone(&world.clock),
             state: Arc::clone(&world.state),
             next: suspended(&world),
-            left: AtomicUsize::new(reading),
+            left: AtomicUsize::new(usize::MAX),
         });
-        let parts = Parts { clock: turning, ..Parts::of(&world) };
+        let parts = Parts { clock: Arc::clone(&turning) as Arc<dyn Clock>, ..Parts::of(&world) };
         let upstream = Upstream::hello();
         let gate = Gate::over(world, parts, upstream.address(), |_, _| {});
+        // What is read while it is made does not count.
+        turning.left.store(reading, Ordering::SeqCst);
         assert_eq!(gate.order(&mut gate.caller(), "").status, 401, "reading {reading}");
         let entries = gate.world.log.entries();
         let [Entry::Decided(verdict), Entry::Withdrawn(reason)] = entries.as_slice() else {
