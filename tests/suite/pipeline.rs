@@ -69,7 +69,7 @@ fn a_key_is_blocked_ahead_of_the_order_also_by_a_record_that_is_new() {
             changes: vec![change.clone()],
         };
         let next = held.kill(&kills).unwrap();
-        assert_eq!(next.beside(&cell.cell), [change.clone()], "told of once");
+        assert_eq!(next.beside(&cell.cell), std::slice::from_ref(&change), "told of once");
         drop(held);
         world.state.publish(next);
         let refused = own.then_some(Reason::CredentialRevoked);
