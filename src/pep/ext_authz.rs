@@ -1,7 +1,8 @@
 //! Envoy's external authorization over gRPC: the same decision, the effect is Envoy's.
 //!
 //! Deliberately absent: `error_response`. What cannot be decided is an explicit deny, so
-//! that no fail-open setting of Envoy applies.
+//! that no fail-open setting of Envoy applies. What cannot be decoded as a check, or is over 1 MiB, gets
+//! no answer but a gRPC error: there `failure_mode_allow` must be false.
 
 mod answer;
 mod attributes;
