@@ -12,7 +12,7 @@ use sim::{Broken, Options, Report, run};
 /// Seeds that failed once.
 const FAILED_ONCE: &[u64] = &[7, 9, 17, 19, 20, 27, 33, 36, 61, 232, 436, 462, 623, 709, 956];
 /// How many others each run of the tests looks at.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 fn complain(seed: u64, report: &Report) -> String {
     let violations = report.violations.join("\n  ");
