@@ -4,15 +4,15 @@
 //! reading, and everything below uses only these. A failure in any step is a verdict
 //! with a reason, recorded like any other.
 
+mod proofs;
 mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::credential::{
-    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, Proof, ProvenRequest,
-    ReplayMemory, Seen, TokenCache, Verification, Verified, missing_key, verify, verify_api_key,
-    verify_certificate,
+    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, ProofNonces, ReplayMemory,
+    TokenCache, Verification, Verified, missing_key, verify, verify_api_key, verify_certificate,
 };
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Severance,
@@ -28,6 +28,7 @@ use crate::core::policy::{
     broken_rules, rules_change_at,
 };
 use crate::core::time::{Clock, Now, Timestamp};
+use proofs::{Proofs, Proving};
 pub use witness::{NoWitness, Step, Witness};
 use witness::{said_age, said_credential, seen};
 
@@ -50,7 +51,7 @@ pub struct Pipeline {
     cache: Arc<dyn TokenCache>,
     memory: Arc<dyn PolicyMemory>,
     fingerprint: FingerprintKey,
-    replay: Option<Arc<dyn ReplayMemory>>,
+    proving: Proving,
     missing: Option<Arc<dyn MissingKeys>>,
 }
 
@@ -70,13 +71,20 @@ impl Pipeline {
         memory: Arc<dyn PolicyMemory>,
         fingerprint: FingerprintKey,
     ) -> Self {
-        Self { state, clock, evidence, cache, memory, fingerprint, replay: None, missing: None }
+        let proving = Proving::default();
+        Self { state, clock, evidence, cache, memory, fingerprint, proving, missing: None }
     }
 
     /// Takes signed proofs of possession, each once. Without a memory of them, none is taken.
     #[must_use]
     pub fn with_replay_memory(self, replay: Arc<dyn ReplayMemory>) -> Self {
-        Self { replay: Some(replay), ..self }
+        Self { proving: Proving { replay: Some(replay), ..self.proving }, ..self }
+    }
+
+    /// Knows the nonces that proofs must carry where a route asks for them. Without, no such proof is taken.
+    #[must_use]
+    pub fn with_proof_nonces(self, nonces: Arc<ProofNonces>) -> Self {
+        Self { proving: Proving { nonces: Some(nonces), ..self.proving }, ..self }
     }
 
     /// Tells `missing` of keys that refused tokens name and the state lacks.
@@ -176,6 +184,12 @@ impl Pipeline {
         self.evidence.severed(&Severance { decision, reason, revision, open_for, now });
     }
 
+    /// The nonce to offer with the answer to what was decided so; `None`: none is due.
+    pub fn offered_nonce(&self, basis: &Basis) -> Option<String> {
+        let nonces = self.proving.nonces.as_ref().filter(|_| basis.offer_nonce)?;
+        Some(nonces.at(self.clock.now().wall))
+    }
+
     /// The published state's [`Snapshot::root`].
     pub fn root(&self) -> u64 {
         self.state.load().root()
@@ -255,7 +269,12 @@ impl Pipeline {
         let tenant = &case.service.tenant;
         let leeway = case.exchange.rules.clock_skew;
 
-        let verification = seen(witness, "credential", self.verify(case))?;
+        let verification = self.verify(case);
+        judgement.basis.offer_nonce = match &verification {
+            Err(reason) => *reason == Reason::CredentialNonce,
+            Ok(verification) => verification.proof.is_some_and(|proof| proof.nonce_ends),
+        };
+        let verification = seen(witness, "credential", verification)?;
         let verified = Arc::clone(&verification.verified);
         judgement.basis.verification_cached = verification.cached;
         judgement.basis.verified = Some(Arc::clone(&verified));
@@ -279,7 +298,7 @@ impl Pipeline {
         judgement.holds_until(standing.end);
         witness.step("standing", || "stands".to_owned());
         // Not before: who may not act at all does not fill the memory.
-        seen(witness, "proof", self.take_once(case.proofs, verification.proof.as_ref()))?;
+        seen(witness, "proof", self.proving.take_once(case.proofs, verification.proof.as_ref()))?;
 
         let held = case.snapshot.resource(tenant, &case.service.resource);
         let Some((held, resource)) = held.and_then(|held| Some((held, held.value.as_deref()?))) else {
@@ -323,15 +342,7 @@ impl Pipeline {
             )
             .map(by_itself);
         }
-        let request = rules.public_origin.as_deref().map(|origin| ProvenRequest {
-            method: &case.exchange.method,
-            origin,
-            path: &case.exchange.path,
-            at: match case.proofs {
-                Proofs::WereTaken(at) => at,
-                Proofs::AreTaken | Proofs::AreLookedAt => case.now.wall,
-            },
-        });
+        let request = self.proving.request(case.exchange, case.proofs, case.now.wall);
         let possession = Possession { certificate, request };
         let expected =
             Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew, possession };
@@ -345,31 +356,6 @@ impl Pipeline {
         }
         found
     }
-
-    /// Refuses a proof that was taken before.
-    fn take_once(&self, proofs: Proofs, proof: Option<&Proof>) -> Result<(), Reason> {
-        let Some(proof) = proof else { return Ok(()) };
-        let memory = self.replay.as_ref().ok_or(Reason::CredentialUnbound)?;
-        if proofs != Proofs::AreTaken {
-            return Ok(());
-        }
-        match memory.first(proof) {
-            Seen::First => Ok(()),
-            Seen::Again => Err(Reason::CredentialUnbound),
-            Seen::Full => Err(Reason::Overloaded),
-        }
-    }
-}
-
-/// What becomes of a proof of possession.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Proofs {
-    /// It is used up.
-    AreTaken,
-    /// It is not to be used up.
-    AreLookedAt,
-    /// It was used up by this same request then: whether it was timely was settled.
-    WereTaken(Timestamp),
 }
 
 /// What one decision is about: one state, one request, one time.

@@ -107,7 +107,9 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let pipeline =
         Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
     let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
-    let pipeline = Arc::new(pipeline.with_replay_memory(Arc::new(proofs)).telling(reports));
+    let nonces = Arc::new(settings::proof_nonces(config)?);
+    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces);
+    let pipeline = Arc::new(pipeline.telling(reports));
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));

@@ -206,7 +206,7 @@ impl Checker {
             Ok(pending) => pending,
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
-                return Some(Answer::deny(denied, settings));
+                return Some(Answer::deny(denied, settings, None));
             }
         };
         let committed = match &admitted {
@@ -223,11 +223,13 @@ impl Checker {
         Some(match outcome {
             Ok(released) => {
                 metrics.allowed(released.verdict().warnings(), elapsed());
-                Answer::allow(released, settings, question.barred_headers(), target)
+                let nonce = pipeline.offered_nonce(released.verdict().basis());
+                Answer::allow(released, settings, question.barred_headers(), target).offering(nonce)
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
-                Answer::deny(denied, settings)
+                let nonce = pipeline.offered_nonce(denied.verdict().basis());
+                Answer::deny(denied, settings, nonce)
             }
         })
     }
@@ -236,6 +238,6 @@ impl Checker {
         tracing::error!(listener = %self.0.settings.listener, "a check met a fault and was refused");
         let denied = refuse(&self.0.pipeline, facts, Reason::Internal).await?;
         self.0.metrics.denied(denied.reason(), begun.elapsed().as_secs_f64());
-        Some(Answer::deny(denied, &self.0.settings))
+        Some(Answer::deny(denied, &self.0.settings, None))
     }
 }

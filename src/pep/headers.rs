@@ -20,6 +20,9 @@ pub(crate) const ASSERTION: HeaderName = HeaderName::from_static("x-portreeve-as
 /// Why a request was refused, to the caller.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-portreeve-reason");
 
+/// A nonce for the caller's next proof of possession (RFC 9449 §8.1).
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
 /// Every header in our name.
 pub(crate) static OWN: [HeaderName; 6] = [IDENTITY, TENANT, DECISION, WARNING, ASSERTION, REASON];
 const OWN_PREFIX: &str = "x-portreeve-";

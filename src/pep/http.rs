@@ -25,7 +25,7 @@ use crate::pep::extract::{self, AdmitRules, Admitted, MethodNames};
 use crate::pep::forward::{ForwardSettings, Forwarder, Outgoing, Stopped};
 use crate::pep::line::Turn;
 use crate::pep::presentation::Carriers;
-use crate::pep::respond::Refusal;
+use crate::pep::respond::{Refusal, offer_nonce};
 use crate::pep::routes::Routes;
 use crate::pep::serve::{Front, Peer};
 use crate::pep::upstream::{UpstreamSettings, Upstreams};
@@ -200,7 +200,9 @@ impl ProxyWorker {
             Outcome::Refused(Some(denied)) => {
                 let reason = denied.reason();
                 self.shared.metrics.denied(reason, begun.elapsed().as_secs_f64());
-                let mut response = Refusal::of(denied, self.shared.takes_proofs).into_response(bodiless);
+                let nonce = self.shared.pipeline.offered_nonce(denied.verdict().basis());
+                let refusal = Refusal::of(denied, self.shared.takes_proofs).offering(nonce);
+                let mut response = refusal.into_response(bodiless);
                 if close && reason == Reason::RequestAmbiguous {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -249,6 +251,7 @@ impl ProxyWorker {
             (Decision::Deny(denied), _) => Outcome::Refused(Some(denied)),
             (Decision::Allow(allowed), Some(admitted)) => {
                 let warnings = allowed.verdict().warnings().to_vec();
+                let nonce = shared.pipeline.offered_nonce(allowed.verdict().basis());
                 let decided = begun.elapsed().as_secs_f64();
                 let Admitted { exchange, target, host } = admitted;
                 let open = self.shard.enter(exchange, &allowed, turn);
@@ -259,7 +262,10 @@ impl ProxyWorker {
                     carriers,
                 };
                 let outgoing = Outgoing { parts, body, target, host, offer };
-                let forwarded = forwarder.forward(allowed, &open, outgoing).await;
+                let mut forwarded = forwarder.forward(allowed, &open, outgoing).await;
+                if let Ok(response) = &mut forwarded {
+                    offer_nonce(response.headers_mut(), nonce);
+                }
                 if !matches!(forwarded, Err(Stopped::Denied(_))) {
                     shared.metrics.allowed(&warnings, decided);
                 }

@@ -1,6 +1,6 @@
 //! Refusals: what a caller is told, and what not.
 //!
-//! All 401s look the same, whatever the credential lacks. Texts are fixed per status.
+//! All 401s look the same, whatever the credential lacks; only what a signed proof lacks is told. Texts are fixed per status.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -25,7 +25,7 @@ impl Refusal {
     ///
     /// # Standard
     /// RFC 6750 §3 and RFC 9449 §7.1 for `WWW-Authenticate`: one line for both, since a gateway may keep
-    /// only one.
+    /// only one. What a proof lacks is the only challenge of its answer: clients look for it alone.
     pub(crate) fn of(denied: Denied, proofs: bool) -> Self {
         Self::severed(denied.id(), denied.reason(), proofs)
     }
@@ -35,6 +35,11 @@ impl Refusal {
         let told = (reason.class() != ReasonClass::Credential).then_some(reason);
         let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut refusal = Self::new(status, id, told);
+        if let Some(error) = proof_error(reason) {
+            let challenge = format!("DPoP error=\"{error}\", algs=\"{}\"", algorithms());
+            refusal.headers.push((header::WWW_AUTHENTICATE, headers::value(challenge)));
+            return refusal;
+        }
         let challenge = match reason {
             Reason::CredentialMissing => Some(r#"Bearer realm="portreeve""#),
             Reason::PolicyDenied => Some(r#"Bearer error="insufficient_scope""#),
@@ -59,6 +64,12 @@ impl Refusal {
             refusal.headers.push((header::WWW_AUTHENTICATE, value));
         }
         refusal
+    }
+
+    /// The same, with a nonce for the caller's next proof. It is not to be stored anyway.
+    pub(crate) fn offering(mut self, nonce: Option<String>) -> Self {
+        self.headers.extend(nonce.map(|nonce| (headers::DPOP_NONCE, headers::value(nonce))));
+        self
     }
 
     /// The answer to an allowed request that an upstream failed, or to a fault.
@@ -116,6 +127,26 @@ impl Refusal {
     }
 }
 
+/// Tells the caller of an allowed request a nonce for its next proof, in an answer that is then kept nowhere.
+///
+/// # Standard
+/// RFC 9449 §8.2.
+pub(crate) fn offer_nonce(answer: &mut HeaderMap, nonce: Option<String>) {
+    let Some(nonce) = nonce else { return };
+    answer.insert(headers::DPOP_NONCE, headers::value(nonce));
+    answer.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+}
+
+/// What a challenge says of a signed proof that does not count (RFC 9449 §7.1, §9). The identity has not been
+/// looked up by then: nothing is told of it.
+const fn proof_error(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::CredentialProof => Some("invalid_dpop_proof"),
+        Reason::CredentialNonce => Some("use_dpop_nonce"),
+        _ => None,
+    }
+}
+
 /// The algorithms of proofs, as a challenge names them.
 fn algorithms() -> String {
     Algorithm::ALL.map(Algorithm::as_str).join(" ")
@@ -167,7 +198,8 @@ mod tests {
                 let refusal = refusal_of(*reason, proofs);
                 header(&refusal, &header::WWW_AUTHENTICATE).is_some_and(|line| line.contains("DPoP"))
             };
-            assert_eq!((asked(true), asked(false)), (reason.status() == 401, false), "{reason}");
+            let of_proof = matches!(reason, Reason::CredentialProof | Reason::CredentialNonce);
+            assert_eq!((asked(true), asked(false)), (reason.status() == 401, of_proof), "{reason}");
         }
     }
 
@@ -194,10 +226,21 @@ mod tests {
             let expected = match reason {
                 Reason::CredentialMissing => Some(r#"Bearer realm="portreeve""#),
                 Reason::PolicyDenied => Some(r#"Bearer error="insufficient_scope""#),
+                Reason::CredentialProof => Some(r#"DPoP error="invalid_dpop_proof""#),
+                Reason::CredentialNonce => Some(r#"DPoP error="use_dpop_nonce""#),
                 _ if status == 401 => Some(r#"Bearer realm="portreeve", error="invalid_token""#),
                 _ => None,
             };
+            let challenge = challenge.map(|line| {
+                let (said, algorithms) = line.split_once(", algs=").unwrap_or((&line, ""));
+                let of_proof = matches!(reason, Reason::CredentialProof | Reason::CredentialNonce);
+                assert_eq!(algorithms.is_empty(), !of_proof, "{reason}");
+                said.to_owned()
+            });
             assert_eq!(challenge.as_deref(), expected, "{reason}");
+            assert_eq!(header(&refusal, &headers::DPOP_NONCE), None, "{reason}");
+            let refusal = refusal.offering(Some("n-1".to_owned()));
+            assert_eq!(header(&refusal, &headers::DPOP_NONCE).as_deref(), Some("n-1"), "{reason}");
             let body: serde_json::Value = serde_json::from_str(&refusal.into_body()).unwrap();
             assert_eq!(body["status"], status, "{reason}");
             assert_eq!(body.get("reason").is_some(), status != 401, "{reason}");

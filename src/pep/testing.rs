@@ -19,6 +19,7 @@ pub(crate) fn rules(upstream: &str) -> RouteRules {
         clock_skew: Duration::from_secs(30),
         anonymous: true,
         public_origin: None,
+        proof_nonces: false,
         upstream: Arc::from(upstream),
     }
 }

@@ -127,6 +127,7 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!(services, [Some("acme/orders".to_owned()), Some("finance/ledger".to_owned()), None]);
     let rules: Vec<_> = inbound.routes.iter().map(|route| &route.rules).collect();
     assert_eq!(rules[0].staleness.deny_after, Some(Duration::from_secs(900)));
+    assert!(!rules[0].proof_nonces && rules[0].public_origin.is_some());
     assert_eq!(rules[1].staleness.warn_after, Duration::from_secs(5), "the default never exceeds deny_after");
     assert_eq!(rules[1].audiences.iter().map(|name| &**name).collect::<Vec<_>>(), ["ledger"]);
     assert!(rules[2].anonymous && rules[2].audiences.is_empty() && rules[2].staleness.deny_after.is_none());
@@ -138,6 +139,7 @@ fn the_full_sample_of_a_proxy() {
         ("https://app.example:9090", "app.internal")
     );
     let at = |name: &str| Path::new("/etc/portreeve").join(name);
+    assert_eq!(config.credentials.dpop_nonce_key, Some(at("nonces.key")));
     assert_eq!((&tls.ca, &tls.own), (&at("app-ca.pem"), &Some((at("own.crt"), at("own.key")))));
     let socket = UpstreamAddress::Socket(Path::new("/run/app.sock").into());
     assert_eq!(config.upstreams["local"].address, socket);
@@ -156,21 +158,22 @@ fn the_full_sample_of_a_proxy() {
     let ListenerKind::ExtAuthz(envoy) = &envoy.kind else { panic!("ext_authz") };
     assert_eq!((&*envoy.service_key, &*envoy.rules.upstream), ("service", ""));
     assert_eq!(envoy.rules.staleness.deny_after, None);
+    assert!(envoy.rules.proof_nonces);
     let file = "/etc/portreeve/proxy.yaml";
     assert_eq!(
         warnings,
         [
             format!(
-                "{file}:33:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and so no revocation reaches it"
+                "{file}:34:20: `listeners[0].routes[2].anonymous`: anyone may use this route: no credential is asked for, and so no revocation reaches it"
             ),
             format!(
-                "{file}:39:15: `listeners[1].evidence`: decisions go on without their record when there is no room, and a crash loses records"
+                "{file}:40:15: `listeners[1].evidence`: decisions go on without their record when there is no room, and a crash loses records"
             ),
             format!(
-                "{file}:40:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
+                "{file}:41:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
             ),
             format!(
-                "{file}:61:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
+                "{file}:64:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
             ),
         ]
     );

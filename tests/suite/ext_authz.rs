@@ -60,6 +60,19 @@ pub(crate) fn ask(address: std::net::SocketAddr, headers: &[(&str, &str)]) -> (i
     (answer.status.unwrap().code, removed)
 }
 
+/// The code of the answer to such a call, and the headers that its caller is told.
+pub(crate) fn told(address: std::net::SocketAddr, headers: &[(&str, &str)]) -> (i32, Vec<(String, String)>) {
+    let answer = runtime().block_on(async { client(address).await.check(call(headers)).await.unwrap() });
+    let answer = answer.into_inner();
+    let lines = match judge(&answer) {
+        Ok(ok) => &ok.response_headers_to_add,
+        Err(denied) => &denied.headers,
+    };
+    let lines = lines.iter().map(|option| option.header.clone().unwrap());
+    let lines = lines.map(|line| (line.key, line.value)).collect();
+    (answer.status.unwrap().code, lines)
+}
+
 fn http(call: &mut CheckRequest) -> &mut HttpRequest {
     call.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }

@@ -11,6 +11,7 @@ use super::{Core, Explained, Part, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
+use crate::core::credential::ProofNonces;
 use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
@@ -129,6 +130,19 @@ fn address(upstream: &crate::config::Upstream, clock: &Arc<dyn Clock>) -> Result
         }
         Written::Socket(path) => UpstreamAddress::Socket(Arc::clone(path)),
     })
+}
+
+/// What nonces of proofs are made from: the file that is shared, or a secret of this process.
+pub(super) fn proof_nonces(config: &ProxyConfig) -> Result<ProofNonces, AppError> {
+    let Some(path) = &config.credentials.dpop_nonce_key else {
+        return Ok(ProofNonces::new(Zeroizing::new(random::bytes::<32>()?).as_slice()));
+    };
+    let what = || AppError::io(format!("`credentials.dpop_nonce_key` {}", path.display()));
+    let secret = Zeroizing::new(std::fs::read(path).map_err(what())?);
+    if secret.len() < 32 {
+        return Err(what()(std::io::Error::other("expected at least 32 random bytes")));
+    }
+    Ok(ProofNonces::new(&secret))
 }
 
 /// The key of assertions, made at first use; `None`: none of the upstreams gets one.

@@ -37,6 +37,9 @@ pub(in crate::config) struct ProxyListener {
     /// Scheme and authority as callers see them, `https://host`; needed for tokens bound to a key (DPoP).
     #[schemars(regex(pattern = "^https?://[^/]+/?$"))]
     pub(in crate::config) public_url: Option<String>,
+    /// Ask for a nonce of ours in each proof (DPoP); needs `public_url`.
+    #[serde(default)]
+    pub(in crate::config) dpop_nonces: bool,
     /// Tried in this order; a request that none matches is refused. At least one.
     #[schemars(length(min = 1))]
     pub(in crate::config) routes: Vec<Route>,
@@ -72,6 +75,9 @@ pub(in crate::config) struct ExtAuthzListener {
     /// Scheme and authority as callers see them, `https://host`; needed for tokens bound to a key (DPoP).
     #[schemars(regex(pattern = "^https?://[^/]+/?$"))]
     pub(in crate::config) public_url: Option<String>,
+    /// Ask for a nonce of ours in each proof (DPoP); needs `public_url`.
+    #[serde(default)]
+    pub(in crate::config) dpop_nonces: bool,
     /// Where a check names its service: `context_extensions.KEY`.
     #[serde(default = "service_from")]
     #[schemars(regex(pattern = r"^context_extensions\.[A-Za-z0-9_.-]+$"))]

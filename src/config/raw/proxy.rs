@@ -232,6 +232,10 @@ pub(in crate::config) struct Credentials {
     /// Tolerated difference between an issuer's clock and ours; 0s to 60s.
     #[serde(default = "clock_skew")]
     pub(in crate::config) clock_skew: DurationText,
+    /// A file of at least 32 random bytes that nonces are made from, the same for all enforcement points
+    /// behind one address. Default: a secret of this process alone.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) dpop_nonce_key: Option<String>,
 }
 
 fn carriers() -> Vec<Carrier> {

@@ -77,19 +77,36 @@ pub(super) fn forwarded(
     (check.problems.len() == before).then(|| ForwardedCertificate { rfc9440, peers: peers.into() })
 }
 
-/// Scheme and authority in lower case, without a default port; inside, `None`: not given.
-pub(super) fn public_origin(
+/// What signed proofs of possession must name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proofs {
+    /// Scheme and authority in lower case, without a default port; `None`: not given, no proof is taken.
+    pub(super) origin: Option<Arc<str>>,
+    /// A nonce.
+    pub(super) nonces: bool,
+}
+
+/// `None`: refused.
+pub(super) fn proofs(
     check: &mut Check<'_>,
-    key: &Key,
-    raw: Option<&String>,
-) -> Option<Option<Arc<str>>> {
-    let Some(text) = raw else { return Some(None) };
+    listener: &Key,
+    public_url: Option<&String>,
+    nonces: bool,
+) -> Option<Proofs> {
+    let Some(text) = public_url else {
+        if nonces {
+            let expected = "`public_url` beside it, without which no proof is taken";
+            let remedy = "add `public_url`, or remove the key";
+            check.refuse(&listener.field("dpop_nonces"), "no `public_url`", expected, remedy);
+        }
+        return (!nonces).then(Proofs::default);
+    };
     let origin = origin(text);
     if origin.is_none() {
         let expected = "scheme and host as callers see them, such as `https://api.example`";
-        check.refuse(key, quoted(text), expected, "write that, without a path");
+        check.refuse(&listener.field("public_url"), quoted(text), expected, "write that, without a path");
     }
-    origin.map(|origin| Some(Arc::from(origin)))
+    origin.map(|origin| Proofs { origin: Some(Arc::from(origin)), nonces })
 }
 
 fn origin(text: &str) -> Option<String> {

@@ -202,9 +202,10 @@ fn proxy(
         raw.forwarded_client_certificate.as_ref().map(|raw| callers::forwarded(check, &forwarded_key, raw));
     let asked = forwarded.is_some() || raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let issuer = callers::issuer(check, &key.field("client_issuer"), raw.client_issuer.as_ref(), asked);
-    let public = callers::public_origin(check, &key.field("public_url"), raw.public_url.as_ref());
-    let routes = route::routes(check, &key.field("routes"), &raw.routes, public.clone().flatten(), defaults);
-    public?;
+    let proofs = callers::proofs(check, key, raw.public_url.as_ref(), raw.dpop_nonces);
+    let asked = proofs.clone().unwrap_or_default();
+    let routes = route::routes(check, &key.field("routes"), &raw.routes, &asked, defaults);
+    proofs?;
     let forwarded = match forwarded {
         Some(forwarded) => Some(forwarded?),
         None => None,
@@ -248,9 +249,9 @@ fn ext_authz(
     let takes_certificates = raw.client_certificates_validated_by_envoy;
     let issuer_key = key.field("client_issuer");
     let client_issuer = callers::issuer(check, &issuer_key, raw.client_issuer.as_ref(), takes_certificates);
-    let public = callers::public_origin(check, &key.field("public_url"), raw.public_url.as_ref());
-    let rules = route::check_rules(check, key, raw, public.clone().flatten(), defaults);
-    public?;
+    let proofs = callers::proofs(check, key, raw.public_url.as_ref(), raw.dpop_nonces);
+    let rules = route::check_rules(check, key, raw, &proofs.clone().unwrap_or_default(), defaults);
+    proofs?;
     Some(ExtAuthzListener {
         service_key: service_key?,
         takes_certificates,

@@ -68,6 +68,8 @@ pub struct Credentials {
     pub audiences: Arc<[Arc<str>]>,
     /// Tolerated difference between an issuer's clock and ours; 0 s to 60 s.
     pub clock_skew: Duration,
+    /// The file that nonces of proofs are made from; `None`: a secret of the process alone.
+    pub dpop_nonce_key: Option<PathBuf>,
 }
 
 const WORKERS_MAX: usize = 1024;
@@ -135,7 +137,12 @@ fn credentials(check: &mut Check<'_>, raw: &raw::Credentials) -> Option<Credenti
     let audiences = audiences(check, &key.field("audiences"), &raw.audiences);
     let skew = Duration::ZERO..=Duration::from_secs(60);
     let clock_skew = check.duration(&key.field("clock_skew"), &raw.clock_skew, &skew);
-    Some(Credentials { carriers: carriers?, audiences: audiences?, clock_skew: clock_skew? })
+    let nonce_key = raw.dpop_nonce_key.as_ref().map(|path| check.path(&key.field("dpop_nonce_key"), path));
+    let dpop_nonce_key = match nonce_key {
+        Some(path) => Some(path?),
+        None => None,
+    };
+    Some(Credentials { carriers: carriers?, audiences: audiences?, clock_skew: clock_skew?, dpop_nonce_key })
 }
 
 /// Audiences: at least one, none empty.

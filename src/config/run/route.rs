@@ -9,6 +9,7 @@ use crate::config::error::{listed, nearest, quoted};
 use crate::config::key::Key;
 use crate::config::raw::listener as raw;
 use crate::config::raw::shared::DurationOrNeverText;
+use crate::config::run::callers::Proofs;
 use crate::config::run::carriers::Carriers;
 use crate::config::run::check::Check;
 use crate::config::run::proxy::audiences;
@@ -57,7 +58,7 @@ pub(super) fn routes(
     check: &mut Check<'_>,
     key: &Key,
     raw: &[raw::Route],
-    public: Option<Arc<str>>,
+    proofs: &Proofs,
     defaults: &Defaults<'_>,
 ) -> Option<Arc<[Route]>> {
     if raw.is_empty() {
@@ -66,7 +67,7 @@ pub(super) fn routes(
     }
     let mut known: Vec<Option<Route>> = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
-        let route = route(check, &key.item(index), raw, public.clone(), defaults);
+        let route = route(check, &key.item(index), raw, proofs, defaults);
         let hidden =
             |earlier: &Option<Route>| matches!((earlier, &route), (Some(a), Some(b)) if covers(a, b));
         if let Some(first) = known.iter().position(hidden) {
@@ -98,7 +99,7 @@ fn route(
     check: &mut Check<'_>,
     key: &Key,
     raw: &raw::Route,
-    public: Option<Arc<str>>,
+    proofs: &Proofs,
     defaults: &Defaults<'_>,
 ) -> Option<Route> {
     let matched = key.field("match");
@@ -106,7 +107,7 @@ fn route(
     let path = path(check, &matched.field("path"), &raw.r#match.path);
     let methods = methods(check, &matched.field("methods"), raw.r#match.methods.as_deref());
     let service = service(check, key, raw, defaults);
-    let rules = rules(check, key, raw, public, defaults);
+    let rules = rules(check, key, raw, proofs, defaults);
     let host = match host {
         Some(host) => Some(host?),
         None => None,
@@ -238,7 +239,7 @@ fn rules(
     check: &mut Check<'_>,
     key: &Key,
     raw: &raw::Route,
-    public: Option<Arc<str>>,
+    proofs: &Proofs,
     defaults: &Defaults<'_>,
 ) -> Option<RouteRules> {
     let upstream = upstream(check, &key.field("upstream"), &raw.upstream, defaults);
@@ -265,7 +266,8 @@ fn rules(
         audiences: audiences?,
         clock_skew: defaults.clock_skew?,
         anonymous: raw.anonymous,
-        public_origin: public,
+        public_origin: proofs.origin.clone(),
+        proof_nonces: proofs.nonces,
         upstream: upstream?,
     })
 }
@@ -275,7 +277,7 @@ pub(super) fn check_rules(
     check: &mut Check<'_>,
     key: &Key,
     raw: &raw::ExtAuthzListener,
-    public: Option<Arc<str>>,
+    proofs: &Proofs,
     defaults: &Defaults<'_>,
 ) -> Option<RouteRules> {
     let evidence = evidence(check, &key.field("evidence"), raw.evidence);
@@ -287,7 +289,8 @@ pub(super) fn check_rules(
         audiences: audiences?,
         clock_skew: defaults.clock_skew?,
         anonymous: false,
-        public_origin: public,
+        public_origin: proofs.origin.clone(),
+        proof_nonces: proofs.nonces,
         upstream: Arc::from(""),
     })
 }

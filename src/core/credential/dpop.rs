@@ -1,7 +1,7 @@
 //! Proofs that the caller holds the key a token is bound to (DPoP, RFC 9449).
 //!
-//! Deliberately absent: nonces. A proof counts within a minute of its making, and once at each
-//! enforcement point.
+//! A proof counts within a minute of its making, and once at each enforcement point; where nonces are asked
+//! for, also no longer than its nonce.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::json::{self, Object, Value};
 use super::jwk;
 use super::jws::Jws;
 use super::keys::{KeyUse, VerifyKey};
+use super::nonce::NonceAge;
 use super::possession::{Proof, ProvenRequest};
 use super::profile::is_one_of;
 use crate::core::policy::{CanonicalPath, Reason};
@@ -26,36 +27,44 @@ pub const PROOF_SPAN: Duration = Duration::from_secs(121);
 /// Verifies a proof for `token`, by the key of thumbprint `bound`.
 ///
 /// # Errors
-/// - `credential.malformed`: no strict compact JWS of a JSON object
-/// - `credential.unbound`: by another key, for another request or token, or not of now
+/// - `credential.proof`: no strict compact JWS of a JSON object, by another key, for another request or token,
+///   or not of now
+/// - `credential.nonce`: all that holds, but it carries no nonce that counts
 ///
 /// # Standard
-/// RFC 9449 §4.3, checks 2 to 12 but for nonces. A key with private members is refused.
+/// RFC 9449 §4.3, checks 2 to 12. A key with private members is refused.
 pub(super) fn verify_proof(
     proof: &[u8],
     token: &[u8],
     bound: &[u8; 32],
     request: &ProvenRequest<'_>,
 ) -> Result<Proof, Reason> {
-    let jws = Jws::parse(proof).map_err(|_| Reason::CredentialMalformed)?;
+    let jws = Jws::parse(proof).map_err(|_| Reason::CredentialProof)?;
     if !jws.kind().is_some_and(|kind| is_one_of(kind, &["dpop+jwt"])) {
-        return Err(Reason::CredentialUnbound);
+        return Err(Reason::CredentialProof);
     }
     if !is_signed_by(bound, proof, &jws) {
-        return Err(Reason::CredentialUnbound);
+        return Err(Reason::CredentialProof);
     }
-    let claims = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
+    let claims = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialProof)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_text);
     let id = text("jti").filter(|id| !id.is_empty() && json::is_plain(id, PROOF_ID_BYTES_MAX));
-    let made = claims.get("iat").map(numeric_date).transpose()?;
+    let made = claims.get("iat").map(numeric_date).transpose().map_err(|_| Reason::CredentialProof)?;
     let timely = |made: &Timestamp| *made <= request.at.after(WINDOW) && request.at <= made.after(WINDOW);
-    let made = made.filter(timely).ok_or(Reason::CredentialUnbound)?;
+    let made = made.filter(timely).ok_or(Reason::CredentialProof)?;
     let hash = URL_SAFE_NO_PAD.encode(sha256(&[token]));
     let holds = text("htm") == Some(request.method)
         && text("htu").is_some_and(|uri| is_of(uri, request))
         && text("ath") == Some(hash.as_str());
-    let id = id.filter(|_| holds).ok_or(Reason::CredentialUnbound)?;
-    Ok(Proof { id: sha256(&[bound, id.as_bytes()]), made })
+    let id = id.filter(|_| holds).ok_or(Reason::CredentialProof)?;
+    let nonce_ends = match request.nonces {
+        None => false,
+        Some(nonces) => {
+            let age = text("nonce").and_then(|nonce| nonces.age(nonce, request.at));
+            age.ok_or(Reason::CredentialNonce)? == NonceAge::Ending
+        }
+    };
+    Ok(Proof { id: sha256(&[bound, id.as_bytes()]), made, nonce_ends })
 }
 
 /// Whether the header's own key is the one of thumbprint `bound`, and signed the proof: the one place where

@@ -73,6 +73,7 @@ pub struct Verification {
 /// - `credential.expired`: outside its times, or a longer life than its issuer may grant
 /// - `credential.audience`: no audience that both the route and the issuer accept
 /// - `credential.unbound`: it is bound to what the caller does not show to hold, or to what is not known
+/// - `credential.proof`, `credential.nonce`: the proof that came with it does not count
 ///
 /// # Standard
 /// RFC 7519 §7.2 and RFC 8725 §3. Stricter: `exp`, `sub` and `aud` are required.
@@ -223,7 +224,7 @@ fn possesses(
     match (bound.key, presented.proof()) {
         (None, None) => Ok(None),
         (Some(key), Some(proof)) => {
-            let proof = proof.ok_or(Reason::CredentialUnbound)?;
+            let proof = proof.ok_or(Reason::CredentialProof)?;
             let request = expected.possession.request.as_ref().ok_or(Reason::CredentialUnbound)?;
             verify_proof(proof, token, &key, request).map(Some)
         }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::certificate::ClientCertificate;
 use super::json::{Object, Value};
+use super::nonce::ProofNonces;
 use crate::core::policy::{CanonicalPath, Reason};
 use crate::core::time::Timestamp;
 
@@ -68,6 +69,8 @@ pub struct ProvenRequest<'a> {
     pub path: &'a CanonicalPath,
     /// When it came.
     pub at: Timestamp,
+    /// By what the nonce is known that a proof must carry; `None`: none is asked for.
+    pub nonces: Option<&'a ProofNonces>,
 }
 
 /// A proof that was verified: to be taken once.
@@ -77,6 +80,8 @@ pub struct Proof {
     pub id: [u8; 32],
     /// When it says that it was made.
     pub made: Timestamp,
+    /// Whether its nonce will soon count no more.
+    pub nonce_ends: bool,
 }
 
 /// A bounded memory of proofs.

@@ -66,6 +66,10 @@ reasons! {
     CredentialAudience = "credential.audience", Credential, 401;
     /// The credential is bound to a proof that was not given.
     CredentialUnbound = "credential.unbound", Credential, 401;
+    /// The signed proof of possession is none, or is not for this request, token and time.
+    CredentialProof = "credential.proof", Credential, 401;
+    /// The proof of possession carries no nonce of ours that still counts.
+    CredentialNonce = "credential.nonce", Credential, 401;
     /// The credential, its token id or its signing key was revoked.
     CredentialRevoked = "credential.revoked", Credential, 401;
     /// No issuer of the tenant has this name.

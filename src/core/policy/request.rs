@@ -49,6 +49,8 @@ pub struct RouteRules {
     /// Scheme and authority as callers see them, which signed proofs must name: in lower case, without a
     /// default port. `None`: no proof is taken.
     pub public_origin: Option<Arc<str>>,
+    /// Signed proofs must carry a nonce that was given out a moment ago (RFC 9449 §9).
+    pub proof_nonces: bool,
     /// Where an allowed request goes; empty behind a door whose effect is another's.
     pub upstream: Arc<str>,
 }

@@ -56,6 +56,8 @@ pub struct Basis {
     pub credential: Option<Name>,
     /// Whether verification was remembered rather than done.
     pub verification_cached: bool,
+    /// Whether the caller's proof needs a nonce that it lacks, or will need another soon.
+    pub offer_nonce: bool,
     /// The resolved caller.
     pub principal: Option<PrincipalFacts>,
     /// What the policies said.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use http::header::HeaderName;
+use http::header::{self, HeaderName};
 use tonic::Code;
 
 use crate::core::evidence::{Denied, Released};
@@ -68,10 +68,20 @@ impl Answer {
         })
     }
 
-    /// Denies, with the answer that the proxy would give.
-    pub(super) fn deny(denied: Denied, settings: &ExtAuthzSettings) -> Self {
+    /// The same, telling the caller a nonce for its next proof in an answer that is then kept nowhere.
+    pub(super) fn offering(mut self, nonce: Option<String>) -> Self {
+        if let (Some(nonce), Some(HttpResponse::OkResponse(ok))) = (nonce, &mut self.0.http_response) {
+            let lines = [(headers::DPOP_NONCE, nonce), (header::CACHE_CONTROL, "no-store".to_owned())];
+            let lines = lines.into_iter().map(|(name, value)| overwrite(name.as_str(), value));
+            ok.response_headers_to_add.extend(lines);
+        }
+        self
+    }
+
+    /// Denies, with the answer that the proxy would give; `nonce`: one for the caller's next proof.
+    pub(super) fn deny(denied: Denied, settings: &ExtAuthzSettings, nonce: Option<String>) -> Self {
         let decision = denied.id().to_string();
-        let refusal = Refusal::of(denied, settings.rules.public_origin.is_some());
+        let refusal = Refusal::of(denied, settings.rules.public_origin.is_some()).offering(nonce);
         let code = if refusal.status() == http::StatusCode::UNAUTHORIZED {
             Code::Unauthenticated
         } else {

@@ -45,6 +45,7 @@ fn basis() -> Basis {
         route: Some("/orders/{id}".into()),
         verified: None,
         verification_cached: true,
+        offer_nonce: false,
         principal: None,
         answer: Some(Arc::new(Answer {
             permits: true,

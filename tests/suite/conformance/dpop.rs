@@ -1,5 +1,7 @@
 //! Proof of possession by a signed proof (DPoP): standards §6, RFC 9449 §4.3.
 
+mod nonce;
+
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -107,7 +109,7 @@ fn keys_of_every_algorithm_prove() {
 
 #[test]
 fn rows() {
-    let (unbound, malformed) = (Some(Reason::CredentialUnbound), Some(Reason::CredentialMalformed));
+    let refused = Some(Reason::CredentialProof);
     let stranger = TestIssuer::new("", "h", Algorithm::Es256);
     let now = Case::new().now();
     let claims: Vec<(&str, Value, Option<Reason>)> = vec![
@@ -116,29 +118,29 @@ fn rows() {
         ("host in upper case", json!({ "htu": "HTTPS://API.example/orders/1" }), None),
         ("default port", json!({ "htu": "https://api.example:443/orders/1" }), None),
         ("escaped", json!({ "htu": "https://api.example/%6frders/1" }), None),
-        ("other port", json!({ "htu": "https://api.example:8443/orders/1" }), unbound),
-        ("port of another scheme", json!({ "htu": "https://api.example:80/orders/1" }), unbound),
-        ("other scheme", json!({ "htu": "http://api.example/orders/1" }), unbound),
-        ("other host", json!({ "htu": "https://orders.test/orders/1" }), unbound),
-        ("other path", json!({ "htu": "https://api.example/orders/2" }), unbound),
-        ("path in other case", json!({ "htu": "https://api.example/Orders/1" }), unbound),
-        ("dots", json!({ "htu": "https://api.example/x/../orders/1" }), unbound),
-        ("no authority", json!({ "htu": "/orders/1" }), unbound),
-        ("no URI", json!({ "htu": 1 }), unbound),
-        ("other method", json!({ "htm": "POST" }), unbound),
-        ("method in other case", json!({ "htm": "get" }), unbound),
+        ("other port", json!({ "htu": "https://api.example:8443/orders/1" }), refused),
+        ("port of another scheme", json!({ "htu": "https://api.example:80/orders/1" }), refused),
+        ("other scheme", json!({ "htu": "http://api.example/orders/1" }), refused),
+        ("other host", json!({ "htu": "https://orders.test/orders/1" }), refused),
+        ("other path", json!({ "htu": "https://api.example/orders/2" }), refused),
+        ("path in other case", json!({ "htu": "https://api.example/Orders/1" }), refused),
+        ("dots", json!({ "htu": "https://api.example/x/../orders/1" }), refused),
+        ("no authority", json!({ "htu": "/orders/1" }), refused),
+        ("no URI", json!({ "htu": 1 }), refused),
+        ("other method", json!({ "htm": "POST" }), refused),
+        ("method in other case", json!({ "htm": "get" }), refused),
         ("a minute old", json!({ "iat": now - 60 }), None),
-        ("older", json!({ "iat": now - 61 }), unbound),
+        ("older", json!({ "iat": now - 61 }), refused),
         ("a minute ahead", json!({ "iat": now + 60 }), None),
-        ("further ahead", json!({ "iat": now + 61 }), unbound),
-        ("time no number", json!({ "iat": "1" }), malformed),
-        ("of another token", json!({ "ath": hash("x") }), unbound),
-        ("padded hash", json!({ "ath": format!("{}=", hash("x")) }), unbound),
-        ("id empty", json!({ "jti": "" }), unbound),
+        ("further ahead", json!({ "iat": now + 61 }), refused),
+        ("time no number", json!({ "iat": "1" }), refused),
+        ("of another token", json!({ "ath": hash("x") }), refused),
+        ("padded hash", json!({ "ath": format!("{}=", hash("x")) }), refused),
+        ("id empty", json!({ "jti": "" }), refused),
         ("id of 256 bytes", json!({ "jti": "x".repeat(256) }), None),
-        ("id of 257 bytes", json!({ "jti": "x".repeat(257) }), unbound),
-        ("id no text", json!({ "jti": 1 }), unbound),
-        ("no id", json!({ "jti": null }), unbound),
+        ("id of 257 bytes", json!({ "jti": "x".repeat(257) }), refused),
+        ("id no text", json!({ "jti": 1 }), refused),
+        ("no id", json!({ "jti": null }), refused),
     ];
     for (what, changes, expected) in claims {
         let case = Case::new();
@@ -150,21 +152,21 @@ fn rows() {
         let case = Case::new();
         let mut claims = case.claims();
         claims.as_object_mut().unwrap().remove(missing);
-        assert_eq!(case.decide(&Case::header(&HOLDER), &claims), unbound, "§6 without `{missing}`");
+        assert_eq!(case.decide(&Case::header(&HOLDER), &claims), refused, "§6 without `{missing}`");
     }
     let mut private = bare(&HOLDER);
     private["d"] = json!("AAAA");
     let headers: Vec<(&str, Value, Option<Reason>)> = vec![
         ("long kind", json!({ "typ": "application/dpop+jwt" }), None),
-        ("kind of tokens", json!({ "typ": "JWT" }), unbound),
-        ("no kind", json!({ "typ": null }), malformed),
-        ("private key", json!({ "jwk": private }), unbound),
-        ("another's key", json!({ "jwk": bare(&stranger) }), unbound),
-        ("no key", json!({ "jwk": null }), unbound),
-        ("none", json!({ "alg": "none" }), unbound),
-        ("symmetric", json!({ "alg": "HS256" }), unbound),
-        ("another algorithm", json!({ "alg": "ES384" }), unbound),
-        ("extension", json!({ "crit": ["x"] }), malformed),
+        ("kind of tokens", json!({ "typ": "JWT" }), refused),
+        ("no kind", json!({ "typ": null }), refused),
+        ("private key", json!({ "jwk": private }), refused),
+        ("another's key", json!({ "jwk": bare(&stranger) }), refused),
+        ("no key", json!({ "jwk": null }), refused),
+        ("none", json!({ "alg": "none" }), refused),
+        ("symmetric", json!({ "alg": "HS256" }), refused),
+        ("another algorithm", json!({ "alg": "ES384" }), refused),
+        ("extension", json!({ "crit": ["x"] }), refused),
     ];
     for (what, changes, expected) in headers {
         let case = Case::new();
@@ -174,11 +176,9 @@ fn rows() {
     }
     let case = Case::new();
     let own = stranger.sign(&Case::header(&stranger), &case.claims());
-    assert_eq!(case.world.decide(&case.ask(Some(&own))), unbound, "§6 another's proof");
-    for (what, proof, expected) in
-        [("none", None, unbound), ("empty", Some(""), malformed), ("noise", Some("a.b.c"), malformed)]
-    {
-        assert_eq!(case.world.decide(&case.ask(proof)), expected, "§6 proof {what}");
+    assert_eq!(case.world.decide(&case.ask(Some(&own))), refused, "§6 another's proof");
+    for proof in [None, Some(""), Some("a.b.c")] {
+        assert_eq!(case.world.decide(&case.ask(proof)), refused, "§6 proof {proof:?}");
     }
 }
 
@@ -319,9 +319,13 @@ fn the_memory_of_proofs_is_bounded_and_forgets_what_is_over() {
     let clock = Arc::new(ManualClock::new());
     let memory = Proofs::new(clock.clone(), 3);
     let start = ManualClock::START;
-    let first = |n: u8| memory.first(&Proof { id: [n; 32], made: start });
+    let first = |n: u8| memory.first(&Proof { id: [n; 32], made: start, nonce_ends: false });
     let before = Timestamp::from_micros(start.as_micros() - 1);
-    assert_eq!(memory.first(&Proof { id: [1; 32], made: before }), Seen::Again, "made before it began");
+    assert_eq!(
+        memory.first(&Proof { id: [1; 32], made: before, nonce_ends: false }),
+        Seen::Again,
+        "made before it began"
+    );
     assert_eq!([1, 2, 1, 3, 4].map(first), [Seen::First, Seen::First, Seen::Again, Seen::First, Seen::Full]);
     clock.advance(Duration::from_secs(120));
     assert_eq!([1, 4].map(first), [Seen::Again, Seen::Full], "it may still count");
@@ -378,7 +382,7 @@ fn an_open_exchange_is_judged_again_by_the_proof_it_came_with() {
     world.clock.advance(Duration::from_secs(200));
     assert_eq!(world.pipeline.review(&exchange, opened).reason(), None);
     let now = world.clock.now().wall;
-    assert_eq!(world.pipeline.review(&exchange, now).reason(), Some(Reason::CredentialUnbound));
+    assert_eq!(world.pipeline.review(&exchange, now).reason(), Some(Reason::CredentialProof));
     world.clock.advance(Duration::from_secs(131));
     // A state that is too old would end it whatever else there is.
     world.refresh();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portreeve::core::credential::FingerprintKey;
+use portreeve::core::credential::{FingerprintKey, ProofNonces};
 use portreeve::core::evidence::EvidenceLog;
 use portreeve::core::identity::Record;
 use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
@@ -45,7 +45,8 @@ impl Parts {
         let key = FingerprintKey::new([9; 32]);
         let proofs = Arc::new(Proofs::new(Arc::clone(&self.clock), 1000));
         let pipeline = Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key);
-        Arc::new(pipeline.with_replay_memory(proofs))
+        let nonces = Arc::new(ProofNonces::new(&World::NONCE_SECRET));
+        Arc::new(pipeline.with_replay_memory(proofs).with_proof_nonces(nonces))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portreeve::core::credential::{FingerprintKey, Presented, TokenCache, Verified};
+use portreeve::core::credential::{FingerprintKey, Presented, ProofNonces, TokenCache, Verified};
 use portreeve::core::evidence::{Decision, Door, EvidenceLog, EvidenceMode, ExchangeFacts};
 use portreeve::core::id::{Epoch, Name};
 use portreeve::core::identity::{
@@ -127,13 +127,27 @@ pub(crate) fn rules() -> RouteRules {
         clock_skew: Duration::from_secs(30),
         anonymous: false,
         public_origin: None,
+        proof_nonces: false,
         upstream: "app".into(),
     }
 }
 
 impl World {
+    /// What nonces of proofs are made from.
+    pub(crate) const NONCE_SECRET: [u8; 32] = [3; 32];
+
     /// `ledger` may read orders; the state is fresh.
     pub(crate) fn new() -> Self {
+        let nonces = Arc::new(ProofNonces::new(&Self::NONCE_SECRET));
+        Self::of(|pipeline| pipeline.with_proof_nonces(nonces))
+    }
+
+    /// The same, with nothing to know nonces of proofs by.
+    pub(crate) fn without_nonces() -> Self {
+        Self::of(|pipeline| pipeline)
+    }
+
+    fn of(complete: impl FnOnce(Pipeline) -> Pipeline) -> Self {
         let issuer = TestIssuer::es256();
         let clock = Arc::new(ManualClock::new());
         let log = Arc::new(MemoryLog::default());
@@ -147,7 +161,7 @@ impl World {
             FingerprintKey::new([9; 32]),
         )
         .with_replay_memory(Arc::new(Proofs::new(clock.clone(), 1000)));
-        let world = Self { issuer, clock, log, state, pipeline };
+        let world = Self { issuer, clock, log, state, pipeline: complete(pipeline) };
         world.put(vec![
             ("main", 1, Record::Issuer(Arc::new(world.issuer.record()))),
             ("orders", 1, Record::Resource(Arc::new(orders()))),

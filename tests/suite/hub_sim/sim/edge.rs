@@ -256,6 +256,7 @@ fn exchange(token: &Token, staleness: Staleness) -> Exchange {
             clock_skew: Duration::from_micros(SKEW_US.unsigned_abs()),
             anonymous: false,
             public_origin: None,
+            proof_nonces: false,
             upstream: "app".into(),
         }),
         presentation: Presentation::One(presented),
