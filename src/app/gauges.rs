@@ -7,7 +7,7 @@ use prometheus::{Gauge, IntGauge, Opts, Registry};
 use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
-use crate::pep::Exchanges;
+use crate::pep::{Exchanges, Memory};
 use crate::spool::SpoolLog;
 use crate::state::StateStatus;
 
@@ -19,6 +19,7 @@ pub(super) struct Gauges {
     clock: Arc<dyn Clock>,
     limits: Staleness,
     exchanges: Arc<Exchanges>,
+    memory: Arc<Memory>,
     age: Gauge,
     whole: Vec<(IntGauge, Reading)>,
 }
@@ -33,10 +34,11 @@ struct Sources<'a> {
     spool: crate::spool::Stats,
     clock_steps: u64,
     open_exchanges: u64,
+    memory: &'a Memory,
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 26] = [
+const READINGS: [(&str, &str, Reading); 28] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_warn", "1 while the state is older than the shortest warn_after of any route.", |s| {
         u64::from(s.freshness.warn)
@@ -70,6 +72,8 @@ const READINGS: [(&str, &str, Reading); 26] = [
         "Steps of the wall clock by more than 5 s since the kernel's boot.",
         |s| s.clock_steps,
     ),
+    ("portreeve_memory_resident_bytes", "Bytes of the process in memory.", |s| s.memory.resident()),
+    ("portreeve_memory_budget_bytes", "Bytes that it may have; 0: any.", |s| s.memory.budget().unwrap_or(0)),
     ("portreeve_exchanges_open", "Forwarded exchanges that are not over.", |s| s.open_exchanges),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
@@ -93,6 +97,7 @@ const READINGS: [(&str, &str, Reading); 26] = [
 
 impl Gauges {
     /// Registers the families.
+    #[expect(clippy::too_many_arguments, reason = "each is one source")]
     pub(super) fn register(
         registry: &Registry,
         state: Arc<SnapshotCell>,
@@ -101,6 +106,7 @@ impl Gauges {
         clock: Arc<dyn Clock>,
         limits: Staleness,
         exchanges: Arc<Exchanges>,
+        memory: Arc<Memory>,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
@@ -113,7 +119,7 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, limits, exchanges, age, whole })
+        Ok(Self { state, status, log, clock, limits, exchanges, memory, age, whole })
     }
 
     /// Brings every gauge up to date.
@@ -129,6 +135,7 @@ impl Gauges {
             spool: self.log.stats(),
             clock_steps: self.clock.anchor().steps,
             open_exchanges: self.exchanges.open() as u64,
+            memory: &self.memory,
         };
         drop(snapshot);
         for (gauge, reading) in &self.whole {

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod explain;
 pub mod gauges;
 pub mod hub;
+mod memory;
 pub mod observer;
 pub mod proxy;
 pub mod random;
@@ -140,6 +141,16 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// Lets this process have as many open files and connections as its hard limit allows.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 /// Keeps keys and tokens in memory out of core dumps and out of reach of other processes of the same user.

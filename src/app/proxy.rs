@@ -9,7 +9,7 @@ use super::explain::Explained;
 use super::gauges::Gauges;
 use super::observer::OnRecord;
 use super::thread::Part;
-use super::{AppError, random, secret};
+use super::{AppError, memory, random, secret};
 use crate::config::ProxyConfig;
 use crate::core::credential::FingerprintKey;
 use crate::core::evidence::EvidenceLog;
@@ -17,8 +17,8 @@ use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
-    ANSWERS_MAX, AssertionKey, Bound, ENTRIES_MAX, Exchanges, PROOFS_MAX, PolicyAnswers, Proofs,
-    Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
+    ANSWERS_MAX, AssertionKey, BindError, Bound, ENTRIES_MAX, Exchanges, Load, Memory, PROOFS_MAX,
+    PolicyAnswers, Proofs, Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -68,6 +68,7 @@ struct Core {
     exchanges: Arc<Exchanges>,
     cache: Arc<VerifiedTokens>,
     metrics: Metrics,
+    memory: Arc<Memory>,
     condition: Condition,
     incarnation: [u8; 16],
 }
@@ -113,7 +114,18 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
-    let core = Core { assertion_key, upstreams, pipeline, exchanges, cache, metrics, condition, incarnation };
+    let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
+    let core = Core {
+        assertion_key,
+        upstreams,
+        pipeline,
+        exchanges,
+        cache,
+        metrics,
+        memory,
+        condition,
+        incarnation,
+    };
     run(config, core, (lkg, waiting), level)
 }
 
@@ -124,8 +136,11 @@ fn run(
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
     // Bind everything before the first thread starts.
-    let bound = config.listeners.iter().map(|l| Bound::bind(settings::listener(config, l)));
-    let bound = bound.collect::<Result<Vec<_>, _>>()?;
+    let bound = config.listeners.iter().map(|listener| {
+        let load = Arc::new(Load::new(listener.limits.max_requests, Arc::clone(&core.memory)));
+        Ok((Bound::bind(settings::listener(config, listener, &load))?, load))
+    });
+    let bound = bound.collect::<Result<Vec<_>, BindError>>()?;
     let operations = operate::bind(config, &core, level)?;
     let shippers = settings::shippers(config, &core.condition.log, &core.condition.clock)?;
 
@@ -138,7 +153,7 @@ fn run(
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
     let upstream_files = settings::watch(&core.upstreams)?;
     let client = start_client(config, &core, kept)?;
-    let operations = operate::start(operations, core.condition.clone(), serves)?;
+    let operations = operate::start(operations, core.condition.clone(), serves, core.memory)?;
     Ok(Running {
         listeners,
         client,

@@ -100,6 +100,7 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
     let loaded = loaded(|environment| config::load_proxy(&args.config, environment))?;
     let level = app::start_logging(&loaded.config.log)?;
     app::hide_memory()?;
+    app::raise_descriptor_limit();
     warn(&loaded);
     let stop = app::stop_signal()?;
     let proxy = app::proxy::start(&loaded.config, Some(level))?;

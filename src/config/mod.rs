@@ -183,7 +183,7 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// The keys that one role has at the top level and the other has not.
-const PROXY_KEYS: [&str; 9] = [
+const PROXY_KEYS: [&str; 10] = [
     "enforcement_point",
     "listeners",
     "upstreams",
@@ -193,6 +193,7 @@ const PROXY_KEYS: [&str; 9] = [
     "admin",
     "workers",
     "drain_timeout",
+    "memory_budget",
 ];
 const HUB_KEYS: [&str; 2] = ["state", "api"];
 

@@ -1,12 +1,11 @@
-//! Bodies: what is streamed to an upstream and what is answered.
+//! Bodies of answers.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::core::policy::Reason;
@@ -165,74 +164,5 @@ impl Relay {
         if let Some(connection) = self.connection.take().filter(|_| self.open.give_back()) {
             connection.give_back();
         }
-    }
-}
-
-/// A caller's body on its way to an upstream. Trailers end here: nobody has judged them.
-#[derive(Debug)]
-pub(crate) struct Upload(Option<Uploading>);
-
-#[derive(Debug)]
-struct Uploading {
-    open: Arc<Open>,
-    progress: Progress,
-}
-
-/// Counts the frames of an upload, so that a long one is not taken for a silent upstream.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    /// Frames so far.
-    pub(crate) fn frames(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Upload {
-    /// Streams `incoming` for `open`.
-    pub(crate) fn new(incoming: Incoming, open: &Arc<Open>) -> Self {
-        if incoming.is_end_stream() {
-            return Self(None);
-        }
-        open.upload().begin(incoming);
-        Self(Some(Uploading { open: Arc::clone(open), progress: Progress::default() }))
-    }
-
-    /// How far it has come; `None` when there is nothing to send.
-    pub(crate) fn progress(&self) -> Option<&Progress> {
-        self.0.as_ref().map(|uploading| &uploading.progress)
-    }
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(uploading) = &self.0 else { return Poll::Ready(None) };
-        let frame = ready!(uploading.open.upload().poll(context));
-        uploading.progress.0.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(match frame {
-            Some(Ok(frame)) if !frame.is_trailers() => Some(Ok(frame)),
-            Some(Err(error)) => Some(Err(error)),
-            _ => {
-                self.0 = None;
-                None
-            }
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|uploading| uploading.open.upload().is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |uploading| uploading.open.upload().size_hint())
     }
 }

@@ -29,6 +29,7 @@ use crate::core::policy::{Reason, RouteRules};
 use crate::pep::extract::{self, MethodNames};
 use crate::pep::forward::ForwardSettings;
 use crate::pep::http::refuse;
+use crate::pep::load::Load;
 use crate::pep::presentation::Carriers;
 use crate::pep::serve::{Front, Peer};
 use crate::pipeline::Pipeline;
@@ -55,6 +56,8 @@ pub struct ExtAuthzSettings {
     pub client_issuer: Option<Arc<str>>,
     /// What the upstream is told.
     pub forward: ForwardSettings,
+    /// What is taken on at once.
+    pub load: Arc<Load>,
 }
 
 /// Envoy's external authorization behind one listener.
@@ -174,7 +177,10 @@ impl Authorization for Checker {
             let question = attributes::read(request.into_inner());
             let facts = question.facts(listener, methods);
             known = Some(facts.clone());
-            self.judge(facts, &question, begun).await
+            match self.0.settings.load.enter() {
+                Some(_place) => self.judge(facts, &question, begun).await,
+                None => self.refuse(facts, Reason::Overloaded, begun).await,
+            }
         });
         let answer = match judged.catch_unwind().await {
             Ok(answer) => answer,
@@ -236,7 +242,11 @@ impl Checker {
 
     async fn fault(&self, facts: ExchangeFacts, begun: Instant) -> Option<Answer> {
         tracing::error!(listener = %self.0.settings.listener, "a check met a fault and was refused");
-        let denied = refuse(&self.0.pipeline, facts, Reason::Internal).await?;
+        self.refuse(facts, Reason::Internal, begun).await
+    }
+
+    async fn refuse(&self, facts: ExchangeFacts, reason: Reason, begun: Instant) -> Option<Answer> {
+        let denied = refuse(&self.0.pipeline, facts, reason).await?;
         self.0.metrics.denied(denied.reason(), begun.elapsed().as_secs_f64());
         Some(Answer::deny(denied, &self.0.settings, None))
     }

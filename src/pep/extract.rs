@@ -15,6 +15,7 @@ use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::policy::{CanonicalPath, Exchange, PathError, Reason};
 use crate::pep::certificate::CallerCertificates;
 use crate::pep::headers;
+use crate::pep::limits::RequestLimits;
 use crate::pep::presentation::{Carriers, Comma};
 use crate::pep::routes::Routes;
 
@@ -49,14 +50,15 @@ pub(crate) struct AdmitRules<'a> {
     pub(crate) carriers: &'a Carriers,
     /// Which certificate is the caller's.
     pub(crate) certificates: &'a CallerCertificates,
-    /// Largest head, in bytes.
-    pub(crate) head_bytes_max: usize,
+    /// Bounds of a request.
+    pub(crate) limits: &'a RequestLimits,
 }
 
 /// Reads a request to the proxy on a connection that showed a certificate, or none, taking from its headers what a caller may not say.
 ///
 /// # Errors
-/// `request.ambiguous`, `request.limit` (a head over its bound) or `request.credentials`; `policy.denied` when no route matches.
+/// `request.ambiguous`, `request.limit` (a head over its bound), `request.target_too_long`,
+/// `request.body_too_large` (by its length) or `request.credentials`; `policy.denied` when no route matches.
 pub(crate) fn admit(
     parts: &mut Parts,
     facts: &ExchangeFacts,
@@ -66,10 +68,13 @@ pub(crate) fn admit(
     if parts.method == Method::CONNECT {
         return Err(Reason::RequestAmbiguous);
     }
-    if head_bytes(parts) > rules.head_bytes_max {
-        return Err(Reason::RequestLimit);
-    }
+    sizes(parts, rules.limits)?;
     framing(&parts.headers)?;
+    let declared =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.zip(rules.limits.body_bytes_max).is_some_and(|(length, most): (u64, u64)| length > most) {
+        return Err(Reason::RequestBody);
+    }
     let certificate = rules.certificates.of_request(facts.peer, shown, &parts.headers)?;
     headers::screen_request(&mut parts.headers, rules.carriers.api_key())?;
     let host = authority(parts)?;
@@ -92,6 +97,16 @@ pub(crate) fn admit(
         trace_id: facts.trace_id,
     };
     Ok(Admitted { exchange, target, host })
+}
+
+fn sizes(parts: &Parts, limits: &RequestLimits) -> Result<(), Reason> {
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.target_bytes_max) {
+        return Err(Reason::RequestTarget);
+    }
+    if parts.headers.len() > limits.headers_max || head_bytes(parts) > limits.head_bytes_max {
+        return Err(Reason::RequestLimit);
+    }
+    Ok(())
 }
 
 /// Bytes of a head: target, names and values. The server's buffer bounds what is read at once,
@@ -173,7 +188,7 @@ pub(crate) fn host_name(host: &[u8]) -> Result<Cow<'_, str>, Reason> {
 /// Splits a target at its first `?` into the judged path and the query as sent.
 ///
 /// # Errors
-/// [`Reason::RequestLimit`] for a path over its limit, [`Reason::RequestAmbiguous`] for all else.
+/// [`Reason::RequestTarget`] for a path over its limit, [`Reason::RequestAmbiguous`] for all else.
 pub(crate) fn split_target(raw: &str) -> Result<(CanonicalPath, Option<&str>), Reason> {
     let (path, query) = raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
     let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
@@ -182,7 +197,7 @@ pub(crate) fn split_target(raw: &str) -> Result<(CanonicalPath, Option<&str>), R
     }
     match CanonicalPath::parse(path) {
         Ok(path) => Ok((path, query)),
-        Err(PathError::Long) => Err(Reason::RequestLimit),
+        Err(PathError::Long) => Err(Reason::RequestTarget),
         Err(_) => Err(Reason::RequestAmbiguous),
     }
 }

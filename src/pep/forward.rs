@@ -14,11 +14,12 @@ use hyper::body::Incoming;
 use crate::core::evidence::{Allowed, Denied};
 use crate::core::id::DecisionId;
 use crate::core::policy::{Reason, Verdict};
-use crate::pep::body::{Body, Relay, Upload};
+use crate::pep::body::{Body, Relay};
 use crate::pep::exchanges::{Open, Stage};
 use crate::pep::extract::forwarded_uri;
 use crate::pep::headers;
 use crate::pep::presentation::Carriers;
+use crate::pep::upload::{Upload, UploadRules};
 use crate::pep::upstream::{Returning, Unanswered, UpstreamSettings, Upstreams};
 use crate::pep::websocket::{Asked, Offer};
 use crate::pipeline::Pipeline;
@@ -52,6 +53,8 @@ pub(crate) struct Outgoing {
     pub(crate) host: HeaderValue,
     /// A wish for a WebSocket.
     pub(crate) offer: Option<Offer>,
+    /// Bounds of the body.
+    pub(crate) rules: Arc<UploadRules>,
 }
 
 /// What forwarding needs beside the request.
@@ -158,7 +161,9 @@ fn prepare(
     upstream: &UpstreamSettings,
 ) -> Option<(Request<Upload>, Option<Wish>)> {
     let http2 = upstream.http2;
-    let Outgoing { mut parts, body, target, host, offer } = outgoing;
+    // A call may be silent for as long as it likes.
+    let paced = !(http2 && stage(&outgoing.parts) == Stage::Calling);
+    let Outgoing { mut parts, body, target, host, offer, rules } = outgoing;
     let headers = &mut parts.headers;
     let trailers_wanted = headers.get_all(header::TE).iter().any(wants_trailers);
     headers::strip_hop_by_hop(headers);
@@ -195,7 +200,7 @@ fn prepare(
     };
     parts.uri = forwarded_uri(&target, http2.then_some(&host))?;
     parts.extensions = http::Extensions::new();
-    Some((Request::from_parts(parts, Upload::new(body, open)), wish))
+    Some((Request::from_parts(parts, Upload::new(body, open, &rules, paced)), wish))
 }
 
 fn wants_trailers(value: &HeaderValue) -> bool {

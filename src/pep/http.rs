@@ -23,11 +23,14 @@ use crate::pep::certificate::CallerCertificates;
 use crate::pep::exchanges::{Exchanges, Shard};
 use crate::pep::extract::{self, AdmitRules, Admitted, MethodNames};
 use crate::pep::forward::{ForwardSettings, Forwarder, Outgoing, Stopped};
+use crate::pep::limits::RequestLimits;
 use crate::pep::line::Turn;
+use crate::pep::load::Load;
 use crate::pep::presentation::Carriers;
 use crate::pep::respond::{Refusal, offer_nonce};
 use crate::pep::routes::Routes;
 use crate::pep::serve::{Front, Peer};
+use crate::pep::upload::UploadRules;
 use crate::pep::upstream::{UpstreamSettings, Upstreams};
 use crate::pep::websocket::Offer;
 use crate::pipeline::Pipeline;
@@ -48,8 +51,10 @@ pub struct ProxySettings {
     pub certificates: CallerCertificates,
     /// What upstreams are told.
     pub forward: ForwardSettings,
-    /// Largest head, in bytes: target, names and values.
-    pub head_bytes_max: usize,
+    /// Bounds of a request.
+    pub limits: RequestLimits,
+    /// What is taken on at once.
+    pub load: Arc<Load>,
 }
 
 /// A route names an upstream that is not configured.
@@ -80,7 +85,8 @@ struct Shared {
     certificates: CallerCertificates,
     takes_proofs: bool,
     forward: ForwardSettings,
-    head_bytes_max: usize,
+    uploads: Arc<UploadRules>,
+    load: Arc<Load>,
     pipeline: Arc<Pipeline>,
     metrics: Arc<ListenerMetrics>,
     methods: MethodNames,
@@ -112,7 +118,8 @@ impl ProxyDoor {
             carriers: settings.carriers,
             certificates: settings.certificates,
             forward: settings.forward,
-            head_bytes_max: settings.head_bytes_max,
+            uploads: Arc::new(UploadRules { limits: settings.limits, exchanges: Arc::clone(&exchanges) }),
+            load: settings.load,
             pipeline: Arc::clone(exchanges.pipeline()),
             methods: MethodNames::default(),
         });
@@ -187,10 +194,13 @@ impl ProxyWorker {
         let method = self.shared.methods.of(request.method().as_str());
         let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), request.headers());
         let again = facts.clone();
-        let turn = Turn::next();
-        let handled = AssertUnwindSafe(self.handle(facts, certificate, (request, offer), turn, begun))
-            .catch_unwind()
-            .await;
+        let handled = async {
+            let Some(place) = self.shared.load.enter() else {
+                return Outcome::Refused(refuse(&self.shared.pipeline, facts, Reason::Overloaded).await);
+            };
+            self.handle(facts, certificate, (request, offer), Turn::next(place), begun).await
+        };
+        let handled = AssertUnwindSafe(handled).catch_unwind().await;
         let outcome = match handled {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Refused(self.fault(again).await),
@@ -203,14 +213,19 @@ impl ProxyWorker {
                 let nonce = self.shared.pipeline.offered_nonce(denied.verdict().basis());
                 let refusal = Refusal::of(denied, self.shared.takes_proofs).offering(nonce);
                 let mut response = refusal.into_response(bodiless);
-                if close && reason == Reason::RequestAmbiguous {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                if close && ends_connection(reason) {
+                    response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 response
             }
             Outcome::Refused(None) => bare(StatusCode::INTERNAL_SERVER_ERROR),
             Outcome::Severed(id, reason) => {
-                Refusal::severed(id, reason, self.shared.takes_proofs).into_response(bodiless)
+                let mut response =
+                    Refusal::severed(id, reason, self.shared.takes_proofs).into_response(bodiless);
+                if close && ends_connection(reason) {
+                    response.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
+                response
             }
             Outcome::Failed(refusal) => refusal.into_response(bodiless),
         }
@@ -232,7 +247,7 @@ impl ProxyWorker {
             routes: &shared.routes,
             carriers,
             certificates: &shared.certificates,
-            head_bytes_max: shared.head_bytes_max,
+            limits: &shared.uploads.limits,
         };
         let admitted = extract::admit(&mut parts, &facts, certificate.as_ref(), &rules);
         let mode = admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |a| a.exchange.rules.evidence);
@@ -261,7 +276,8 @@ impl ProxyWorker {
                     settings: shared.forward,
                     carriers,
                 };
-                let outgoing = Outgoing { parts, body, target, host, offer };
+                let rules = Arc::clone(&shared.uploads);
+                let outgoing = Outgoing { parts, body, target, host, offer, rules };
                 let mut forwarded = forwarder.forward(allowed, &open, outgoing).await;
                 if let Ok(response) = &mut forwarded {
                     offer_nonce(response.headers_mut(), nonce);
@@ -284,6 +300,13 @@ impl ProxyWorker {
         refuse(&self.shared.pipeline, facts, Reason::Internal).await
     }
 }
+
+/// Whether what follows on the connection could be taken for what it is not, or is not waited for.
+const fn ends_connection(reason: Reason) -> bool {
+    matches!(reason, Reason::RequestAmbiguous | Reason::RequestBody | Reason::RequestSlow)
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Refuses on record; `None` only if a refusal came back as an allow, which it cannot.
 pub(crate) async fn refuse(pipeline: &Pipeline, facts: ExchangeFacts, reason: Reason) -> Option<Denied> {

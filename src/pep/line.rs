@@ -20,7 +20,9 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::server::TlsStream;
 
+use crate::pep::load::InFlight;
 use crate::pep::tunnel::Tunnel;
+use crate::pep::watch::Busy;
 
 tokio::task_local! {
     /// The line that the running task serves.
@@ -99,6 +101,12 @@ impl Line {
     }
 }
 
+/// Kills the line that the running task serves, if it serves one.
+pub(crate) fn kill_current() {
+    // A connection over HTTP/2 has lines of its streams only.
+    LINE.try_with(|line| line.kill()).unwrap_or_default();
+}
+
 /// Breaks the circle of line, tunnel and exchange where a tunnel is never run.
 struct Emptied(Arc<Line>);
 
@@ -114,14 +122,15 @@ impl Drop for Emptied {
 pub(crate) struct Turn {
     line: Arc<Line>,
     turn: u64,
+    _place: InFlight,
 }
 
 impl Turn {
-    /// The next turn of the line that the running task serves.
-    pub(crate) fn next() -> Self {
+    /// The next turn of the line that the running task serves, for a request that has its place.
+    pub(crate) fn next(place: InFlight) -> Self {
         let line = LINE.try_with(Arc::clone).unwrap_or_default();
         let turn = line.state.fetch_add(NEXT, Ordering::SeqCst) / NEXT + 1;
-        Self { line, turn }
+        Self { line, turn, _place: place }
     }
 
     /// Has the line end soon: what the body says last may still go.
@@ -175,7 +184,9 @@ where
             return;
         }
         let patience = self.patience;
+        let busy = Busy::here();
         tokio::spawn(async move {
+            let _until_the_stream_is_over = busy;
             Arc::<Line>::default().drive(patience, work).await.unwrap_or_default();
         });
     }

@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::pep::limits::Limits;
+use crate::pep::load::Load;
 use crate::pep::serve::{self, Front, Serving};
 use crate::pep::tls::{self, TlsError, TlsSettings};
 use crate::telemetry::metrics::ListenerMetrics;
@@ -35,39 +37,8 @@ pub struct ListenerSettings {
     pub tls: Option<TlsSettings>,
     /// Bounds.
     pub limits: Limits,
-}
-
-/// Bounds of a listener and its connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Open connections, over all workers.
-    pub connections_max: usize,
-    /// Longest time for a TLS handshake, for the first bytes, and for each head over HTTP/1.
-    pub head_timeout: Duration,
-    /// Largest head over HTTP/1, in bytes.
-    pub head_bytes_max: usize,
-    /// Largest header list over HTTP/2, in bytes.
-    pub header_list_bytes_max: u32,
-    /// Streams open at once on an HTTP/2 connection.
-    pub streams_max: u32,
-    /// How long exchanges under way may take to end when the listener stops.
-    pub drain_timeout: Duration,
-    /// How long a caller may take to take the end of an exchange that is allowed no more.
-    pub end_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 20_000,
-            head_timeout: Duration::from_secs(10),
-            head_bytes_max: 64 * 1024,
-            header_list_bytes_max: 32 * 1024,
-            streams_max: 200,
-            drain_timeout: Duration::from_secs(20),
-            end_timeout: Duration::from_millis(500),
-        }
-    }
+    /// What it takes on at once.
+    pub load: Arc<Load>,
 }
 
 /// Why a listener cannot start.
@@ -138,6 +109,7 @@ impl Bound {
             name: Arc::clone(&self.settings.name),
             open: AtomicUsize::new(0),
             limits: self.settings.limits,
+            load: self.settings.load,
             metrics: Arc::clone(front.metrics()),
             tls: self.tls.map(tokio_rustls::TlsAcceptor::from),
         });
@@ -148,7 +120,7 @@ impl Bound {
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
                 .build()?;
-            let serving = Serving::<F>::new(front.worker(), &shared.limits);
+            let serving = Serving::<F>::new(front.worker(), &shared.limits, Arc::clone(&shared.metrics));
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             let (done, unfinished) = oneshot::channel();
             let thread = std::thread::Builder::new().name(format!("{}-{index}", shared.name));
@@ -173,6 +145,7 @@ struct Shared {
     name: Arc<str>,
     open: AtomicUsize,
     limits: Limits,
+    load: Arc<Load>,
     metrics: Arc<ListenerMetrics>,
     tls: Option<tokio_rustls::TlsAcceptor>,
 }
@@ -258,6 +231,7 @@ async fn accept<F: Front>(
     stop: &CancellationToken,
     connections: &TaskTracker,
 ) {
+    let mut troubled = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -266,6 +240,9 @@ async fn accept<F: Front>(
         };
         match accepted {
             Ok((stream, peer)) => {
+                if std::mem::take(&mut troubled) {
+                    tracing::info!(listener = %shared.name, "connections are accepted again");
+                }
                 let Some(place) = Place::take(shared) else { continue };
                 let serving = serving.clone();
                 let stop = stop.clone();
@@ -273,8 +250,14 @@ async fn accept<F: Front>(
             }
             Err(error) if is_the_connections(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, listener = %shared.name, "accept failed, backing off");
-                tokio::time::sleep(BACK_OFF).await;
+                shared.metrics.accept_failed();
+                if !std::mem::replace(&mut troubled, true) {
+                    tracing::error!(%error, listener = %shared.name, "no connection can be accepted; tried again until one can");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(BACK_OFF) => {}
+                }
             }
         }
     }
@@ -296,10 +279,9 @@ async fn connection<F: Front>(
     serving: Serving<F>,
     stop: CancellationToken,
 ) {
-    let limit = place.0.limits.head_timeout;
     let outcome = match &place.0.tls {
-        None => serve::clear(stream, peer, &serving, limit, &stop).await,
-        Some(tls) => serve::encrypted(stream, peer, tls, &serving, limit, &stop).await,
+        None => serve::clear(stream, peer, &serving, &stop).await,
+        Some(tls) => serve::encrypted(stream, peer, tls, &serving, &stop).await,
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, listener = %place.0.name, "connection ended");
@@ -311,7 +293,8 @@ struct Place(Arc<Shared>);
 
 impl Place {
     fn take(shared: &Arc<Shared>) -> Option<Self> {
-        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.limits.connections_max {
+        let before = shared.open.fetch_add(1, Ordering::Relaxed);
+        if before >= shared.limits.connections_max || !shared.load.takes_connections() {
             shared.open.fetch_sub(1, Ordering::Relaxed);
             shared.metrics.connection_refused();
             return None;

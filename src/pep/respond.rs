@@ -155,12 +155,14 @@ fn algorithms() -> String {
 /// The trailers that end a call which is allowed no more.
 ///
 /// # Standard
-/// gRPC status codes: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE`, 13 `INTERNAL`.
+/// gRPC status codes: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE`, 13 `INTERNAL`,
+/// 8 `RESOURCE_EXHAUSTED`.
 pub(crate) fn grpc_status(reason: Reason) -> HeaderMap {
     let status = match reason.status() {
         401 => "16",
         503 => "14",
         500 => "13",
+        408 | 413 | 414 | 431 => "8",
         _ => "7",
     };
     let mut trailers = HeaderMap::with_capacity(2);

@@ -13,14 +13,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::credential::ClientCertificate;
 use crate::pep::certificate;
-use crate::pep::line::{Line, Resettable, Streams, Wire};
-use crate::pep::listener::Limits;
-use crate::telemetry::metrics::ListenerMetrics;
+use crate::pep::limits::{HEADERS_MAX, Limits};
+use crate::pep::line::{self, Line, Resettable, Streams, Wire};
+use crate::pep::meter::{FrameLimits, Meter};
+use crate::pep::watch::{Waits, Watch, WatchedIo, WatchedService};
+use crate::telemetry::metrics::{ConnectionEnd, ListenerMetrics};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,11 +36,11 @@ pub trait Front: 'static {
             Request<Incoming>,
             Response = Response<Self::Body>,
             Error = Infallible,
-            Future: Send + 'static,
+            Future: Send + Unpin + 'static,
         > + Send
         + 'static;
     /// Answers' bodies.
-    type Body: Body<Data: Send, Error: Into<Failure>> + Send + 'static;
+    type Body: Body<Data: Send, Error: Into<Failure>> + Send + Unpin + 'static;
 
     /// Whether HTTP/1 is served beside HTTP/2.
     const HTTP1: bool = true;
@@ -66,6 +69,9 @@ pub(crate) struct Serving<F: Front> {
     worker: F::Worker,
     http1: Arc<Builder<Streams>>,
     http2: Arc<Builder<Streams>>,
+    metrics: Arc<ListenerMetrics>,
+    waits: Waits,
+    frames: FrameLimits,
     end_timeout: Duration,
 }
 
@@ -75,6 +81,9 @@ impl<F: Front> Clone for Serving<F> {
             worker: self.worker.clone(),
             http1: Arc::clone(&self.http1),
             http2: Arc::clone(&self.http2),
+            metrics: Arc::clone(&self.metrics),
+            waits: self.waits,
+            frames: self.frames,
             end_timeout: self.end_timeout,
         }
     }
@@ -82,15 +91,19 @@ impl<F: Front> Clone for Serving<F> {
 
 impl<F: Front> Serving<F> {
     /// Sets the limits of connections.
-    pub(crate) fn new(worker: F::Worker, limits: &Limits) -> Self {
+    pub(crate) fn new(worker: F::Worker, limits: &Limits, metrics: Arc<ListenerMetrics>) -> Self {
         let streams = Streams::new(limits.end_timeout);
         let mut http1 = Builder::new(streams);
+        // How long a head may take, `Watch` knows: the server's own timer counts idle time as well.
         http1
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_timeout)
+            .header_read_timeout(None)
             .max_buf_size(limits.head_bytes_max)
             .writev(false);
+        if limits.headers_max > HEADERS_MAX {
+            http1.http1().max_headers(limits.headers_max);
+        }
         let mut http2 = Builder::new(streams);
         http2
             .http2()
@@ -101,6 +114,7 @@ impl<F: Front> Serving<F> {
             .max_header_list_size(limits.header_list_bytes_max)
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(20)
+            .max_send_buf_size(SEND_BYTES_MAX)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
         if F::HTTP1 {
@@ -110,23 +124,40 @@ impl<F: Front> Serving<F> {
             worker,
             http1: Arc::new(http1.http1_only()),
             http2: Arc::new(http2.http2_only()),
+            metrics,
+            waits: Waits { head: limits.head_timeout, idle: limits.idle_timeout, send: limits.send_timeout },
+            frames: FrameLimits { resets: limits.resets_max, control: limits.control_frames_max },
             end_timeout: limits.end_timeout,
         }
     }
 
-    async fn run<I>(&self, io: I, peer: Peer, http2: bool, stop: &CancellationToken) -> Result<(), Failure>
+    /// Watches a connection that begins now.
+    fn watch(&self) -> Arc<Watch> {
+        Watch::new(Instant::now(), self.waits, &self.metrics)
+    }
+
+    async fn run<I>(
+        &self,
+        io: I,
+        peer: Peer,
+        http2: bool,
+        watch: Arc<Watch>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure>
     where
         I: Resettable + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let meter = http2.then(|| Meter::new(self.frames, Instant::now()));
+        let io = WatchedIo::new(io, Arc::clone(&watch), meter);
         if http2 {
             // Each of its streams has a line of its own.
-            return self.serve(&self.http2, io, peer, stop).await;
+            return self.serve(&self.http2, io, peer, watch, stop).await;
         }
         if !F::HTTP1 {
             return Err("this listener speaks HTTP/2 only".into());
         }
         let line = Arc::<Line>::default();
-        let served = self.serve(&self.http1, Wire::new(io, Arc::clone(&line)), peer, stop);
+        let served = self.serve(&self.http1, Wire::new(io, Arc::clone(&line)), peer, watch, stop);
         line.drive(self.end_timeout, served).await.unwrap_or(Ok(()))
     }
 
@@ -135,22 +166,50 @@ impl<F: Front> Serving<F> {
         builder: &Builder<Streams>,
         io: I,
         peer: Peer,
+        watch: Arc<Watch>,
         stop: &CancellationToken,
     ) -> Result<(), Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(io), F::service(&self.worker, peer));
-        tokio::pin!(connection);
-        tokio::select! {
-            biased;
-            outcome = connection.as_mut() => return outcome,
-            () = stop.cancelled() => {}
-        }
-        // HTTP/1: `Connection: close` on the answer under way. HTTP/2: GOAWAY.
-        connection.as_mut().graceful_shutdown();
-        connection.await
+        let service = WatchedService::new(F::service(&self.worker, peer), Arc::clone(&watch));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+        let watched = Arc::clone(&watch);
+        let served = async move {
+            tokio::pin!(connection);
+            let looks = tokio::time::sleep_until(Instant::now());
+            tokio::pin!(looks);
+            let (mut stopping, mut idle) = (false, false);
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = connection.as_mut() => return outcome,
+                    // HTTP/1: `Connection: close` on the answer under way. HTTP/2: GOAWAY.
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = looks.as_mut() => match watch.look(Instant::now()) {
+                        Ok(next) => looks.as_mut().reset(next),
+                        Err(ConnectionEnd::Idle) if !idle => {
+                            idle = true;
+                            watch.count(ConnectionEnd::Idle);
+                            connection.as_mut().graceful_shutdown();
+                            looks.as_mut().reset(Instant::now() + self.end_timeout);
+                        }
+                        Err(end) => {
+                            if end != ConnectionEnd::Idle {
+                                watch.count(end);
+                            }
+                            // What of an answer has gone must not look whole.
+                            line::kill_current();
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        };
+        watched.over(served).await
     }
 }
 
@@ -159,16 +218,16 @@ pub(crate) async fn clear<F: Front>(
     stream: TcpStream,
     peer: SocketAddr,
     serving: &Serving<F>,
-    limit: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    let watch = serving.watch();
     let sniffed = tokio::select! {
         biased;
-        sniffed = tokio::time::timeout(limit, begins_with_preface(&stream)) => sniffed,
+        sniffed = tokio::time::timeout(serving.waits.head, begins_with_preface(&stream)) => sniffed,
         () = stop.cancelled() => return Ok(()),
     };
-    let http2 = sniffed??;
-    serving.run(stream, Peer { address: peer, certificate: None }, http2, stop).await
+    let http2 = sniffed.inspect_err(|_| watch.count(ConnectionEnd::Head))??;
+    serving.run(stream, Peer { address: peer, certificate: None }, http2, watch, stop).await
 }
 
 /// Serves a connection over TLS; ALPN chooses.
@@ -177,20 +236,21 @@ pub(crate) async fn encrypted<F: Front>(
     peer: SocketAddr,
     tls: &TlsAcceptor,
     serving: &Serving<F>,
-    limit: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let stream = tokio::select! {
+    let watch = serving.watch();
+    let accepted = tokio::select! {
         biased;
-        accepted = tokio::time::timeout(limit, tls.accept(stream)) => accepted??,
+        accepted = tokio::time::timeout(serving.waits.head, tls.accept(stream)) => accepted,
         () = stop.cancelled() => return Ok(()),
     };
+    let stream = accepted.inspect_err(|_| watch.count(ConnectionEnd::Head))??;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(<[_]>::first);
     let read = leaf.map(|leaf| certificate::parse(leaf).ok_or("the certificate shown cannot be read"));
     let certificate = read.transpose()?;
-    serving.run(stream, Peer { address: peer, certificate }, http2, stop).await
+    serving.run(stream, Peer { address: peer, certificate }, http2, watch, stop).await
 }
 
 /// Looks at the first bytes, which stay unread, for the preface of HTTP/2 (RFC 9113 §3.4).
@@ -206,6 +266,9 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
         tokio::time::sleep(SNIFF_PAUSE).await;
     }
 }
+
+/// Most bytes of an answer kept for one HTTP/2 stream that its caller does not take.
+const SEND_BYTES_MAX: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

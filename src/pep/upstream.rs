@@ -20,8 +20,8 @@ use tokio::task::AbortHandle;
 use crate::core::evidence::Released;
 use crate::core::policy::Reason;
 use crate::pep::assertion::AssertionSettings;
-use crate::pep::body::Upload;
 use crate::pep::exchanges::Open;
+use crate::pep::upload::Upload;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
 
 mod credential;

@@ -23,8 +23,12 @@ pub const DECISION_DURATION: &str = "portreeve_decision_duration_seconds";
 pub const WARNINGS: &str = "portreeve_warnings_total";
 /// Open connections, by listener.
 pub const CONNECTIONS: &str = "portreeve_connections";
-/// Connections closed at once because the listener is full, by listener.
+/// Connections closed at once because the listener is full or memory is short, by listener.
 pub const CONNECTIONS_REFUSED: &str = "portreeve_connections_refused_total";
+/// Connections ended for what their callers did or left undone, by listener and cause.
+pub const CONNECTIONS_ENDED: &str = "portreeve_connections_ended_total";
+/// Times that no connection could be accepted, for want of descriptors or memory, by listener.
+pub const ACCEPT_ERRORS: &str = "portreeve_accept_errors_total";
 /// Exchanges that failed between us and an upstream, by upstream and kind.
 pub const UPSTREAM_ERRORS: &str = "portreeve_upstream_errors_total";
 /// Verifications that were remembered.
@@ -50,6 +54,8 @@ pub struct Metrics {
     warnings: IntCounterVec,
     connections: IntGaugeVec,
     refused: IntCounterVec,
+    ended: IntCounterVec,
+    accept_errors: IntCounterVec,
     upstream_errors: IntCounterVec,
     cache: CacheMetrics,
     exchanges: ExchangeMetrics,
@@ -91,7 +97,17 @@ impl Metrics {
             connections: gauges(CONNECTIONS, "Open connections.", &["listener"]),
             refused: counters(
                 CONNECTIONS_REFUSED,
-                "Connections closed because the listener is full.",
+                "Connections closed because the listener is full or memory is short.",
+                &["listener"],
+            ),
+            ended: counters(
+                CONNECTIONS_ENDED,
+                "Connections ended for what their callers did or left undone.",
+                &["listener", "cause"],
+            ),
+            accept_errors: counters(
+                ACCEPT_ERRORS,
+                "Times that no connection could be accepted, for want of descriptors or memory.",
                 &["listener"],
             ),
             upstream_errors: counters(
@@ -142,6 +158,8 @@ impl Metrics {
             duration: self.duration.with_label_values(&[listener]),
             connections: self.connections.with_label_values(&[listener]),
             refused: self.refused.with_label_values(&[listener]),
+            ended: ConnectionEnd::ALL.map(|end| self.ended.with_label_values(&[listener, end.as_str()])),
+            accept_errors: self.accept_errors.with_label_values(&[listener]),
         })
     }
 
@@ -177,6 +195,39 @@ pub struct ListenerMetrics {
     duration: Histogram,
     connections: IntGauge,
     refused: IntCounter,
+    ended: [IntCounter; 5],
+    accept_errors: IntCounter,
+}
+
+/// Why a connection is ended for what its caller did or left undone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectionEnd {
+    /// A head did not arrive in time.
+    Head,
+    /// No request came.
+    Idle,
+    /// Answers were not taken.
+    Send,
+    /// Too many streams were reset.
+    Resets,
+    /// Too many frames carried nothing.
+    Control,
+}
+
+impl ConnectionEnd {
+    /// Every cause.
+    pub const ALL: [Self; 5] = [Self::Head, Self::Idle, Self::Send, Self::Resets, Self::Control];
+
+    /// The cause's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Send => "send",
+            Self::Resets => "resets",
+            Self::Control => "control",
+        }
+    }
 }
 
 impl ListenerMetrics {
@@ -204,7 +255,19 @@ impl ListenerMetrics {
         &self.connections
     }
 
-    /// Counts a connection that found the listener full.
+    /// Counts a connection that is ended.
+    pub fn connection_ended(&self, end: ConnectionEnd) {
+        if let Some(counter) = self.ended.get(end as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts that no connection could be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// Counts a connection that found the listener full or memory short.
     pub fn connection_refused(&self) {
         self.refused.inc();
     }

@@ -4,6 +4,7 @@ pub(crate) mod assertion;
 mod http2;
 mod legacy;
 mod lifecycle;
+mod limits;
 mod secure;
 mod sever;
 mod upstreams;

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::support::issuer::TestIssuer;
 use crate::support::upstream::{Reply, Upstream};
 
 mod issuers;
+mod limits;
 mod upstream_files;
 
 /// A role as a process of its own, its log readable line by line.
@@ -70,8 +72,16 @@ impl Drop for Role {
     }
 }
 
+/// An address that nobody listens on: below those that the system gives to callers, and not given twice.
 fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + count % 20_000).unwrap();
+        if let Ok(socket) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return socket.local_addr().unwrap();
+        }
+    }
 }
 
 /// Addresses and files of one hub and one enforcement point.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Condition, Core, Gauges, LogLevel, Part, ProxyConfig, Serves, settings};
+use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, memory, settings};
 use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
 use crate::app::explain::explain;
 use crate::spool::SpoolLog;
 
-/// How often gRPC health is brought up to date.
+/// How often gRPC health is brought up to date, and memory looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Condition {
@@ -106,6 +106,7 @@ pub(super) fn bind(
         Arc::clone(&condition.clock),
         condition.longest,
         Arc::clone(&core.exchanges),
+        Arc::clone(&core.memory),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let readiness = condition.clone();
@@ -137,6 +138,7 @@ pub(super) fn start(
     servers: [Server; 2],
     condition: Condition,
     serves: Vec<Serves>,
+    memory: Arc<Memory>,
 ) -> Result<Part, AppError> {
     Part::start("operations", move |stop| async move {
         let [health, control] = servers;
@@ -146,6 +148,9 @@ pub(super) fn start(
                 tokio::select! {
                     () = stop.cancelled() => break,
                     _ = looks.tick() => {}
+                }
+                if let Some(resident) = memory::resident() {
+                    memory.observe(resident);
                 }
                 let ready = condition.readiness().ready;
                 for serves in &serves {

@@ -18,14 +18,14 @@ use crate::core::time::Clock;
 use crate::pep::{
     AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, ClientCertificates, CredentialForm,
     ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader, Limits,
-    ListenerSettings, ProxyDoor, ProxySettings, Route, Routes, Running as Listening, TlsSettings,
-    UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
+    ListenerSettings, Load, ProxyDoor, ProxySettings, RequestLimits, Route, Routes, Running as Listening,
+    TlsSettings, UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
 use crate::state::{ClientSettings, Dial, EnrolledDial, EnrolmentSettings, FilesDial, HubFiles, PlainDial};
 
-pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSettings {
+pub(super) fn listener(config: &ProxyConfig, listener: &Listener, load: &Arc<Load>) -> ListenerSettings {
     let tls = match &listener.kind {
         ListenerKind::Proxy(proxy) => proxy.tls.as_ref().map(tls),
         ListenerKind::ExtAuthz(_) => None,
@@ -38,12 +38,29 @@ pub(super) fn listener(config: &ProxyConfig, listener: &Listener) -> ListenerSet
         limits: Limits {
             connections_max: listener.limits.max_connections,
             head_timeout: listener.limits.header_timeout,
+            idle_timeout: listener.limits.idle_timeout,
+            send_timeout: listener.limits.send_timeout,
             head_bytes_max: listener.limits.max_header_bytes as usize,
             header_list_bytes_max: listener.limits.max_header_bytes,
+            headers_max: listener.limits.max_headers,
             streams_max: listener.limits.max_concurrent_streams,
+            resets_max: listener.limits.max_resets,
+            control_frames_max: listener.limits.max_control_frames,
             drain_timeout: config.drain_timeout,
             end_timeout: listener.limits.end_timeout,
         },
+        load: Arc::clone(load),
+    }
+}
+
+fn request_limits(limits: &crate::config::Limits) -> RequestLimits {
+    RequestLimits {
+        head_bytes_max: limits.max_header_bytes as usize,
+        headers_max: limits.max_headers,
+        target_bytes_max: limits.max_uri_bytes,
+        body_bytes_max: limits.max_body_bytes,
+        body_timeout: limits.body_timeout,
+        body_rate_min: limits.min_body_rate,
     }
 }
 
@@ -202,7 +219,7 @@ pub(super) fn watch(upstreams: &BTreeMap<Arc<str>, UpstreamSettings>) -> Result<
 pub(super) fn serve(
     config: &ProxyConfig,
     listener: &Listener,
-    bound: Bound,
+    (bound, load): (Bound, Arc<Load>),
     core: &Core,
     serves: &mut Vec<Serves>,
 ) -> Result<Listening, AppError> {
@@ -215,7 +232,8 @@ pub(super) fn serve(
                 carriers: carriers(listener)?,
                 certificates: certificates(&proxy.certificates),
                 forward: forward(config),
-                head_bytes_max: listener.limits.max_header_bytes as usize,
+                limits: request_limits(&listener.limits),
+                load,
             };
             bound.start(&ProxyDoor::new(settings, Arc::clone(&core.exchanges), &core.metrics)?)
         }
@@ -229,6 +247,7 @@ pub(super) fn serve(
                 takes_certificates: door.takes_certificates,
                 client_issuer: door.client_issuer.clone(),
                 forward: forward(config),
+                load,
             };
             let door = ExtAuthzDoor::new(settings, Arc::clone(&core.pipeline), &core.metrics);
             serves.push(door.serves());

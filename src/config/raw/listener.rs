@@ -237,6 +237,32 @@ pub(in crate::config) struct Limits {
     pub(in crate::config) max_concurrent_streams: u64,
     /// How long a caller may take to take the end of an exchange that is allowed no more; 10ms to 900ms.
     pub(in crate::config) end_timeout: DurationText,
+    /// Most requests under way; what is beyond is refused with 503; 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) max_requests: u64,
+    /// How long a connection may be without a request; 1s to 1h.
+    pub(in crate::config) idle_timeout: DurationText,
+    /// How long a caller may take nothing of the answers that are there for it; 1s to 1h.
+    pub(in crate::config) send_timeout: DurationText,
+    /// Most header lines of a request; 10 to 1000. Of `proxy` listeners.
+    #[schemars(range(min = 10, max = 1000))]
+    pub(in crate::config) max_headers: u64,
+    /// Most bytes of a request's target, path and query; 64 to 64KiB, the path 8KiB at most. Of `proxy` listeners.
+    pub(in crate::config) max_uri_bytes: SizeText,
+    /// Most bytes of a request's body; 0 to 16TiB. Default: any. Of `proxy` listeners.
+    pub(in crate::config) max_body_bytes: Option<SizeText>,
+    /// Longest silence within a request's body, but that of a gRPC call; 1s to 1h. Of `proxy` listeners.
+    pub(in crate::config) body_timeout: DurationText,
+    /// Least bytes a second of a request's body that is waited for, but that of a gRPC call; 0 to 1MiB; 0: any. Of
+    /// `proxy` listeners.
+    pub(in crate::config) min_body_rate: SizeText,
+    /// Most HTTP/2 streams of one connection that the caller may reset in 30 s; 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(in crate::config) max_resets: u64,
+    /// Most HTTP/2 frames of one connection that carry nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE), in 30 s,
+    /// beside ten for each frame of an answer; 100 to 1000000.
+    #[schemars(range(min = 100, max = 1_000_000))]
+    pub(in crate::config) max_control_frames: u64,
 }
 
 impl Default for Limits {
@@ -247,6 +273,16 @@ impl Default for Limits {
             max_header_bytes: "32KiB".into(),
             max_concurrent_streams: 200,
             end_timeout: "500ms".into(),
+            max_requests: 10_000,
+            idle_timeout: "75s".into(),
+            send_timeout: "30s".into(),
+            max_headers: 100,
+            max_uri_bytes: "8KiB".into(),
+            max_body_bytes: None,
+            body_timeout: "15s".into(),
+            min_body_rate: "240".into(),
+            max_resets: 200,
+            max_control_frames: 1000,
         }
     }
 }

@@ -49,6 +49,9 @@ pub(in crate::config) struct ProxyFile {
     /// How long open exchanges may go on when the process is asked to end; 0s to 1h.
     #[serde(default = "drain_timeout")]
     pub(in crate::config) drain_timeout: DurationText,
+    /// Most bytes that the process may have in memory; 16MiB to 16TiB. Beyond nine tenths of it no connection is
+    /// accepted, beyond all of it no request. Default: the limit of its control group, if that has one.
+    pub(in crate::config) memory_budget: Option<SizeText>,
 }
 
 fn drain_timeout() -> DurationText {

@@ -108,6 +108,26 @@ pub struct Limits {
     pub max_concurrent_streams: u32,
     /// How long a caller may take to take the end of an exchange that is allowed no more; 10 to 900 ms.
     pub end_timeout: Duration,
+    /// Most requests under way; 1 to 1,000,000.
+    pub max_requests: usize,
+    /// How long a connection may be without a request; 1 s to 1 h.
+    pub idle_timeout: Duration,
+    /// How long a caller may take nothing of the answers that are there for it; 1 s to 1 h.
+    pub send_timeout: Duration,
+    /// Most header lines of a request; 10 to 1000.
+    pub max_headers: usize,
+    /// Most bytes of a request's target; 64 B to 64 KiB.
+    pub max_uri_bytes: usize,
+    /// Most bytes of a request's body; 0 to 16 TiB; `None`: any.
+    pub max_body_bytes: Option<u64>,
+    /// Longest silence within a request's body; 1 s to 1 h.
+    pub body_timeout: Duration,
+    /// Least bytes a second of a request's body that is waited for; 0 to 1 MiB; 0: any.
+    pub min_body_rate: u64,
+    /// Most HTTP/2 streams of one connection that the caller may reset in 30 s; 1 to 100,000.
+    pub max_resets: u32,
+    /// Most HTTP/2 control frames of one connection in 30 s; 100 to 1,000,000.
+    pub max_control_frames: u32,
 }
 
 pub(super) fn listeners(
@@ -282,11 +302,36 @@ fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits) -> Option<Limits>
     let streams = check.number(&key.field("max_concurrent_streams"), raw.max_concurrent_streams, 1..=10_000);
     let ends = Duration::from_millis(10)..=Duration::from_millis(900);
     let end_timeout = check.duration(&key.field("end_timeout"), &raw.end_timeout, &ends);
+    let long = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let requests = check.number(&key.field("max_requests"), raw.max_requests, 1..=1_000_000);
+    let idle_timeout = check.duration(&key.field("idle_timeout"), &raw.idle_timeout, &long);
+    let send_timeout = check.duration(&key.field("send_timeout"), &raw.send_timeout, &long);
+    let headers = check.number(&key.field("max_headers"), raw.max_headers, 10..=1000);
+    let uri_bytes = check.size(&key.field("max_uri_bytes"), &raw.max_uri_bytes, &(64..=64 << 10));
+    let body_key = key.field("max_body_bytes");
+    let body_bytes = match &raw.max_body_bytes {
+        None => Some(None),
+        Some(bytes) => check.size(&body_key, bytes, &(0..=16 << 40)).map(Some),
+    };
+    let body_timeout = check.duration(&key.field("body_timeout"), &raw.body_timeout, &long);
+    let body_rate = check.size(&key.field("min_body_rate"), &raw.min_body_rate, &(0..=1 << 20));
+    let resets = check.number(&key.field("max_resets"), raw.max_resets, 1..=100_000);
+    let control = check.number(&key.field("max_control_frames"), raw.max_control_frames, 100..=1_000_000);
     Some(Limits {
         max_connections: connections?,
         header_timeout: header_timeout?,
         max_header_bytes: u32::try_from(header_bytes?).ok()?,
         max_concurrent_streams: streams?,
         end_timeout: end_timeout?,
+        max_requests: requests?,
+        idle_timeout: idle_timeout?,
+        send_timeout: send_timeout?,
+        max_headers: headers?,
+        max_uri_bytes: usize::try_from(uri_bytes?).ok()?,
+        max_body_bytes: body_bytes?,
+        body_timeout: body_timeout?,
+        min_body_rate: body_rate?,
+        max_resets: resets?,
+        max_control_frames: control?,
     })
 }

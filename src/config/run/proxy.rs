@@ -46,6 +46,8 @@ pub struct ProxyConfig {
     pub workers: usize,
     /// How long open exchanges may go on when the process is asked to end; 0 s to 1 h.
     pub drain_timeout: Duration,
+    /// Most bytes that the process may have in memory; 16 MiB to 16 TiB; `None`: as its control group says.
+    pub memory_budget: Option<u64>,
 }
 
 /// Which enforcement point this is and where it keeps its files.
@@ -96,6 +98,11 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     let workers = workers(check, raw.workers);
     let drain = Duration::ZERO..=Duration::from_secs(3600);
     let drain_timeout = check.duration(&root.field("drain_timeout"), &raw.drain_timeout, &drain);
+    let budget_key = root.field("memory_budget");
+    let memory_budget = match &raw.memory_budget {
+        None => Some(None),
+        Some(bytes) => check.size(&budget_key, bytes, &(16 << 20..=16 << 40)).map(Some),
+    };
     Some(ProxyConfig {
         enforcement_point: enforcement_point?,
         hub: hub?,
@@ -109,6 +116,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
         log: shared::log(&raw.log),
         workers: workers?,
         drain_timeout: drain_timeout?,
+        memory_budget: memory_budget?,
     })
 }
 

@@ -52,8 +52,14 @@ reasons! {
     RequestAmbiguous = "request.ambiguous", Request, 400;
     /// More than one credential was presented.
     RequestCredentials = "request.credentials", Request, 400;
-    /// A size or count is over its limit.
+    /// The head is over its limit, in bytes or lines.
     RequestLimit = "request.limit", Request, 431;
+    /// The target is longer than its limit.
+    RequestTarget = "request.target_too_long", Request, 414;
+    /// The body is larger than its limit.
+    RequestBody = "request.body_too_large", Request, 413;
+    /// The body comes too slowly.
+    RequestSlow = "request.too_slow", Request, 408;
     /// No credential was presented.
     CredentialMissing = "credential.missing", Credential, 401;
     /// The credential does not parse.
@@ -141,7 +147,7 @@ mod tests {
     fn status_follows_the_code() {
         for reason in Reason::ALL {
             let (family, expected) = match reason.code().split('.').next() {
-                Some("request") => ("request", [400, 431].as_slice()),
+                Some("request") => ("request", [400, 408, 413, 414, 431].as_slice()),
                 Some("credential" | "issuer" | "identity") => ("credential", [401].as_slice()),
                 Some("hygiene" | "policy") => ("policy", [403].as_slice()),
                 Some("state" | "evidence" | "overloaded") => ("unable", [503].as_slice()),

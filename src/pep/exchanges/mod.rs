@@ -173,6 +173,15 @@ impl Exchanges {
         open.iter().map(|open| u64::from(self.judge(open))).sum()
     }
 
+    /// Ends an exchange whose caller passed a bound, on record.
+    pub(crate) fn end(&self, open: &Open, reason: Reason) {
+        if open.end(reason) {
+            let judged = open.judged();
+            self.pipeline.sever(open.decision(), judged.basis(), reason, judged.basis().position.revision);
+            self.metrics.severed(reason);
+        }
+    }
+
     /// Judges an exchange again; whether this has ended it.
     fn judge(&self, open: &Open) -> bool {
         self.metrics.judged_again();

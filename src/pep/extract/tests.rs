@@ -37,7 +37,7 @@ fn ask(method: &str, target: &str, http2: bool, lines: &[(&str, &str)]) -> Resul
         routes: &routes,
         carriers: &carriers,
         certificates: &certificates,
-        head_bytes_max: 64 * 1024,
+        limits: &RequestLimits::default(),
     };
     admit(&mut parts, &facts, None, &rules)
 }

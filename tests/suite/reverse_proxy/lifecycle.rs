@@ -104,14 +104,14 @@ fn a_head_over_the_limit_is_refused() {
     assert_eq!(answer.status, 431);
     let path = "x".repeat(10_000);
     let answer = gate.caller().ask(&format!("GET /open/{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    assert_eq!((answer.status, answer.one("x-portreeve-reason")), (431, Some("request.limit")));
+    assert_eq!((answer.status, answer.one("x-portreeve-reason")), (414, Some("request.target_too_long")));
     assert!(upstream.is_untouched());
 }
 
 #[test]
 fn the_configured_bound_of_a_head_is_exact() {
     let upstream = Upstream::hello();
-    let gate = Gate::with(upstream.address(), |settings, _| settings.head_bytes_max = 10_000);
+    let gate = Gate::with(upstream.address(), |settings, _| settings.limits.head_bytes_max = 10_000);
     // The target has 7 bytes, the host's line 9, the other line 5 and its value.
     for (length, status) in [(9_979, 200), (9_980, 431)] {
         let value = "x".repeat(length);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::upstream::PATIENCE;
 
@@ -75,6 +76,14 @@ impl Caller {
     /// Whether the proxy closes the connection, whatever it says before.
     pub(crate) fn ends(&mut self) -> bool {
         self.0.read_to_end(&mut Vec::new()).err().is_none_or(|error| !is_timeout(&error))
+    }
+
+    /// Whether the proxy closes the connection within `time`, whatever it says before.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
+        self.0.get_ref().set_read_timeout(Some(time)).unwrap();
+        let ends = self.ends();
+        self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        ends
     }
 
     /// Reads and drops everything up to and with `text`.

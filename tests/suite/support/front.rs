@@ -12,8 +12,8 @@ use portreeve::core::policy::{PathPattern, RouteRules, ServiceRef};
 use portreeve::core::time::Clock;
 use portreeve::pep::{
     Bound, CallerCertificates, Carriers, ENTRIES_MAX, Exchanges, ExtAuthzDoor, ExtAuthzSettings,
-    ForwardSettings, Front, Limits, ListenerSettings, Proofs, ProxyDoor, ProxySettings, Route, Routes,
-    Running, UpstreamSettings, VerifiedTokens,
+    ForwardSettings, Front, Limits, ListenerSettings, Proofs, ProxyDoor, ProxySettings, RequestLimits, Route,
+    Routes, Running, UpstreamSettings, VerifiedTokens,
 };
 use portreeve::pipeline::Pipeline;
 use portreeve::telemetry::metrics::Metrics;
@@ -54,7 +54,7 @@ impl Parts {
 pub(crate) fn listener(workers: usize) -> ListenerSettings {
     let limits = Limits { drain_timeout: Duration::from_secs(5), ..Limits::default() };
     let address = "127.0.0.1:0".parse().unwrap();
-    ListenerSettings { name: "inbound".into(), address, workers, tls: None, limits }
+    ListenerSettings { name: "inbound".into(), address, workers, tls: None, limits, load: Arc::default() }
 }
 
 /// `orders.test/orders/**` is the resource `orders`; `/open/**` is anonymous, on any host.
@@ -126,7 +126,8 @@ impl Gate {
             carriers: Carriers::default(),
             certificates: CallerCertificates::default(),
             forward: ForwardSettings::default(),
-            head_bytes_max: 64 * 1024,
+            limits: RequestLimits::default(),
+            load: Arc::default(),
         };
         let mut bind = listener(1);
         change(&mut settings, &mut bind);
@@ -202,6 +203,7 @@ pub(crate) fn ext_authz_with(
         takes_certificates: false,
         client_issuer: None,
         forward: ForwardSettings::default(),
+        load: Arc::default(),
     };
     change(&mut settings);
     let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);

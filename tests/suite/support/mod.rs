@@ -4,6 +4,7 @@ pub(crate) mod caller;
 pub(crate) mod clock;
 pub(crate) mod dev;
 pub(crate) mod evidence;
+pub(crate) mod frames;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod idp;
