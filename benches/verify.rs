@@ -1,17 +1,21 @@
-//! Verifying one credential: a token by its signature's algorithm and from memory, an API key.
+//! Verifying one credential: a token by its signature's algorithm and from memory, an API key, an opaque
+//! token from memory.
 //!
 //! `cargo bench --profile dist --bench verify`
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portreeve::core::credential::{
-    Algorithm, Expected, FingerprintKey, MintedKey, Possession, Presented, TokenCache, Verified,
-    api_key_fingerprint, verify, verify_api_key,
+    Algorithm, AnswerLife, Expected, FingerprintKey, Introspected, MintedKey, Possession, Presented,
+    TokenCache, TokenQuestion, Verified, api_key_fingerprint, verify, verify_api_key, verify_opaque,
 };
-use portreeve::core::identity::{CredentialKind, CredentialStatus, CredentialView};
+use portreeve::core::identity::{
+    CredentialKind, CredentialStatus, CredentialView, Held, Introspection, SubjectMember,
+};
 use portreeve::core::time::{Clock as _, Timestamp};
 use zeroize::Zeroizing;
 
@@ -40,6 +44,52 @@ fn verification(criterion: &mut Criterion) {
     }
     run(criterion, "verify/from memory", Algorithm::Es256, &MapCache::default());
     api_key(criterion);
+    opaque(criterion);
+}
+
+/// An opaque token whose issuer was asked a moment ago: whom to ask, what it said, whether that is good here.
+fn opaque(criterion: &mut Criterion) {
+    let clock: Arc<ManualClock> = Arc::new(ManualClock::new());
+    let (now, tenant, evidence) = (clock.now(), name("demo"), FingerprintKey::new([9; 32]));
+    let endpoint: Arc<str> = "https://issuer.test/introspect".into();
+    let introspection = Introspection {
+        endpoint: Arc::clone(&endpoint),
+        subject: SubjectMember::Sub,
+        token_prefix: "".into(),
+    };
+    let record = TestIssuer::es256().record().with_introspection(Some(Arc::new(introspection)));
+    let issuers = [Arc::new(Held {
+        tenant: tenant.clone(),
+        name: name("main"),
+        generation: 1,
+        revision: 1,
+        value: Some(Arc::new(record)),
+    })];
+    let (seconds, life) = (now.wall.as_seconds(), Duration::from_secs(30));
+    let answer = serde_json::json!({
+        "active": true, "iss": "https://issuer.test", "sub": "ledger", "client_id": "ledger", "aud": AUDIENCE,
+        "token_type": "Bearer", "scope": "orders:read", "iat": seconds, "exp": seconds + 300,
+    });
+    let presented = Presented::bearer(b"2YotnFZFEjr1zCsicMWpAA9d3xkT0bqLw5vUeHsRjKg");
+    let question =
+        || TokenQuestion::of(black_box(&presented), &tenant, &issuers, &evidence).unwrap().unwrap();
+    let life = AnswerLife { active: life, refused: life };
+    let said = question().asking().read(answer.to_string().as_bytes(), now, life).unwrap();
+    let memory = HashMap::from([(*said.key(), said)]);
+    let audiences = [Arc::from(AUDIENCE)];
+    let expected = Expected {
+        tenant: &tenant,
+        audiences: &audiences,
+        clock_skew: life.active,
+        possession: Possession::default(),
+    };
+    let once = || {
+        let question = question();
+        let remembered = memory.get(question.key()).map(Introspected::again);
+        verify_opaque(&question, &presented, Some(remembered), &expected, now)
+    };
+    assert!(once().is_ok());
+    criterion.bench_function("verify/opaque, introspection remembered", |b| b.iter(once));
 }
 
 fn api_key(criterion: &mut Criterion) {

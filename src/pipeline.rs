@@ -5,14 +5,14 @@
 //! with a reason, recorded like any other.
 
 mod proofs;
+mod verify;
 mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::credential::{
-    Expected, FingerprintKey, Kind, KnownCertificates, MissingKeys, Possession, ProofNonces, ReplayMemory,
-    TokenCache, Verification, Verified, missing_key, verify, verify_api_key, verify_certificate,
+    FingerprintKey, Introspect, Kind, MissingKeys, ProofNonces, ReplayMemory, TokenCache, Verified,
 };
 use crate::core::evidence::{
     Allowed, Committed, Denied, EvidenceLog, EvidenceMode, ExchangeFacts, Pending, Released, Severance,
@@ -20,12 +20,11 @@ use crate::core::evidence::{
 };
 use crate::core::id::{DecisionId, Name, Position};
 use crate::core::identity::{
-    CredentialKind, Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell,
-    Standing,
+    Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
 };
 use crate::core::policy::{
-    Basis, Exchange, Judgement, PolicyMemory, Presentation, Question, Reason, ServiceRef, Staleness, Verdict,
-    broken_rules, rules_change_at,
+    Basis, Exchange, Judgement, PolicyMemory, Question, Reason, ServiceRef, Staleness, Verdict, broken_rules,
+    rules_change_at,
 };
 use crate::core::time::{Clock, Now, Timestamp};
 use proofs::{Proofs, Proving};
@@ -53,6 +52,7 @@ pub struct Pipeline {
     fingerprint: FingerprintKey,
     proving: Proving,
     missing: Option<Arc<dyn MissingKeys>>,
+    introspect: Option<Arc<dyn Introspect>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -72,7 +72,8 @@ impl Pipeline {
         fingerprint: FingerprintKey,
     ) -> Self {
         let proving = Proving::default();
-        Self { state, clock, evidence, cache, memory, fingerprint, proving, missing: None }
+        let (missing, introspect) = (None, None);
+        Self { state, clock, evidence, cache, memory, fingerprint, proving, missing, introspect }
     }
 
     /// Takes signed proofs of possession, each once. Without a memory of them, none is taken.
@@ -91,6 +92,12 @@ impl Pipeline {
     #[must_use]
     pub fn telling(self, missing: Arc<dyn MissingKeys>) -> Self {
         Self { missing: Some(missing), ..self }
+    }
+
+    /// Has issuers asked about opaque tokens. Without, none is taken.
+    #[must_use]
+    pub fn introspecting(self, introspect: Arc<dyn Introspect>) -> Self {
+        Self { introspect: Some(introspect), ..self }
     }
 
     /// Reserves evidence for a request, before anything is decided about it.
@@ -278,9 +285,10 @@ impl Pipeline {
         let verified = Arc::clone(&verification.verified);
         judgement.basis.verification_cached = verification.cached;
         judgement.basis.verified = Some(Arc::clone(&verified));
-        // A certificate's end has no leeway.
-        let leeway_at_end = if verified.kind() == Kind::Certificate { Duration::ZERO } else { leeway };
+        // Only a JWT's end has leeway.
+        let leeway_at_end = if verified.kind() == Kind::Jwt { leeway } else { Duration::ZERO };
         judgement.holds_until(verified.expires_at().map(|end| end.after(leeway_at_end)));
+        judgement.holds_until(verification.asked_until);
         let bound = verified.confirmation().and_then(|bound| bound.certificate);
         let shown = case.exchange.certificate.as_ref().filter(|_| bound.is_some());
         judgement.holds_until(shown.map(|certificate| certificate.ends()));
@@ -293,7 +301,7 @@ impl Pipeline {
 
         let standing = case.snapshot.standing(tenant, &principal, &verified, leeway, case.now.wall);
         let standing = seen(witness, "standing", standing)?;
-        let by_record = standing.credential.as_ref().filter(|_| verified.kind() != Kind::Jwt);
+        let by_record = standing.credential.as_ref().filter(|_| verified.has_record());
         judgement.basis.credential = by_record.and_then(|held| Name::parse(held.name).ok());
         judgement.holds_until(standing.end);
         witness.step("standing", || "stands".to_owned());
@@ -307,54 +315,6 @@ impl Pipeline {
         };
         case.hygiene(&principal, &standing, resource, judgement, witness)?;
         case.policy(&principal, &verified, held, &*self.memory, judgement, witness)
-    }
-
-    fn verify(&self, case: &Case<'_>) -> Result<Verification, Reason> {
-        let (tenant, rules) = (&case.service.tenant, &case.exchange.rules);
-        let issuers = |iss: &str| {
-            let held = case.snapshot.issuer_of(tenant, iss)?;
-            Some((held.name.clone(), held.value.as_deref()?))
-        };
-        let known = |kind| move |place: &[u8; 32]| case.snapshot.credential_of(tenant, kind, place);
-        let by_itself = |verified| Verification { verified: Arc::new(verified), cached: false, proof: None };
-        let certificate = case.exchange.certificate.as_deref();
-        let presented = match (&case.exchange.presentation, certificate) {
-            (Presentation::Nothing, None) => return Err(Reason::CredentialMissing),
-            (Presentation::Nothing, Some(certificate)) => {
-                let records = known(CredentialKind::Certificate);
-                let known = KnownCertificates { tenant, records: &records, issuers: &issuers };
-                let now = case.now.wall;
-                return verify_certificate(certificate, &known, rules.clock_skew, now, &self.fingerprint)
-                    .map(by_itself);
-            }
-            (Presentation::Malformed, _) => return Err(Reason::CredentialMalformed),
-            (Presentation::One(presented), _) => presented,
-        };
-        if presented.kind() == Kind::ApiKey {
-            let records = known(CredentialKind::ApiKey);
-            return verify_api_key(
-                presented,
-                tenant,
-                &records,
-                rules.clock_skew,
-                case.now.wall,
-                &self.fingerprint,
-            )
-            .map(by_itself);
-        }
-        let request = self.proving.request(case.exchange, case.proofs, case.now.wall);
-        let possession = Possession { certificate, request };
-        let expected =
-            Expected { tenant, audiences: &rules.audiences, clock_skew: rules.clock_skew, possession };
-        let now = case.now.wall;
-        let found = verify(presented, &expected, &issuers, now, &*self.cache, &self.fingerprint);
-        if matches!(found, Err(Reason::CredentialUnverified))
-            && let Some(told) = &self.missing
-            && let Some((issuer, key_id)) = missing_key(presented, &issuers)
-        {
-            told.missing(tenant, &issuer, &key_id);
-        }
-        found
     }
 }
 

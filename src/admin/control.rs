@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -76,6 +77,9 @@ pub struct Explanation {
 /// Changes the log level; the error says what was expected.
 pub type SetLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
+/// Explains a request; the error says what cannot be asked.
+type Explain = Arc<dyn Fn(ExplainRequest) -> BoxFuture<'static, Result<Explanation, String>> + Send + Sync>;
+
 /// What the control server can do, each part supplied by the composition root.
 #[derive(Clone)]
 pub struct Control {
@@ -88,7 +92,7 @@ pub struct Control {
     /// Changes the log level.
     pub set_level: SetLevel,
     /// Explains a request; the error says what cannot be asked.
-    pub explain: Arc<dyn Fn(ExplainRequest) -> Result<Explanation, String> + Send + Sync>,
+    pub explain: Explain,
 }
 
 impl std::fmt::Debug for Control {
@@ -134,7 +138,7 @@ async fn set_level(State(control): State<Control>, Query(new): Query<NewLevel>) 
 }
 
 async fn explain(State(control): State<Control>, Json(request): Json<ExplainRequest>) -> Response {
-    match (control.explain)(request) {
+    match (control.explain)(request).await {
         Ok(explanation) => Json(explanation).into_response(),
         Err(error) => {
             let problem =

@@ -20,7 +20,7 @@ pub(super) struct Explained {
 ///
 /// # Errors
 /// What cannot be asked, and what could be.
-pub(super) fn explain(
+pub(super) async fn explain(
     pipeline: &Pipeline,
     listeners: &[Explained],
     request: ExplainRequest,
@@ -60,7 +60,7 @@ pub(super) fn explain(
         Some(certificate) => certificate,
         None => None,
     };
-    let exchange = Exchange {
+    let mut exchange = Exchange {
         listener: Arc::clone(&chosen.listener),
         door: Door::Proxy,
         method: Arc::from(request.method),
@@ -72,6 +72,7 @@ pub(super) fn explain(
         peer: None,
         trace_id: [0; 16],
     };
+    pipeline.introspect(&mut exchange).await;
     let (verdict, steps) = pipeline.explain(&exchange);
     let position = verdict.basis().position;
     Ok(Explanation {

@@ -52,6 +52,9 @@ pub enum AppError {
     /// A file of an upstream.
     #[error(transparent)]
     UpstreamFile(#[from] crate::pep::UpstreamFileError),
+    /// A server that is asked about opaque tokens.
+    #[error(transparent)]
+    Introspection(#[from] crate::pep::IntrospectionFileError),
     /// Health or admin.
     #[error(transparent)]
     Admin(#[from] crate::admin::BindError),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::core::credential::Verified;
 use crate::core::id::{Name, Position};
 use crate::core::identity::{Record, RevocationTarget, Snapshot};
-use crate::pep::{Exchanges, VerifiedTokens};
+use crate::pep::{Exchanges, Introspector, VerifiedTokens};
 use crate::spool::SpoolLog;
 use crate::state::{AppliedBatch, Observer};
 
@@ -16,6 +16,7 @@ use crate::state::{AppliedBatch, Observer};
 /// consulted before the state that refuses it.
 pub(super) struct OnRecord {
     pub(super) cache: Arc<VerifiedTokens>,
+    pub(super) introspector: Option<Arc<Introspector>>,
     pub(super) log: Arc<SpoolLog>,
     pub(super) exchanges: Arc<Exchanges>,
 }
@@ -29,7 +30,11 @@ impl Observer for OnRecord {
             let gone: Box<dyn Fn(&Verified) -> bool> = match &change.record {
                 Some(Record::Revocation(revocation)) => {
                     revocations.push(Arc::from(change.name.as_str()));
-                    matching(&batch.cell, &revocation.target, applied.snapshot)
+                    let gone = matching(&batch.cell, &revocation.target, applied.snapshot);
+                    if let Some(introspector) = &self.introspector {
+                        purged += introspector.purge(&gone) as u64;
+                    }
+                    gone
                 }
                 Some(Record::Issuer(issuer)) => {
                     let (cell, name, digest) = (batch.cell.clone(), change.name.clone(), issuer.digest);

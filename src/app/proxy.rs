@@ -11,14 +11,14 @@ use super::observer::OnRecord;
 use super::thread::Part;
 use super::{AppError, memory, random, secret};
 use crate::config::ProxyConfig;
-use crate::core::credential::FingerprintKey;
+use crate::core::credential::{FingerprintKey, Introspect};
 use crate::core::evidence::EvidenceLog;
 use crate::core::identity::SnapshotCell;
 use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
-    ANSWERS_MAX, AssertionKey, BindError, Bound, ENTRIES_MAX, Exchanges, Load, Memory, PROOFS_MAX,
-    PolicyAnswers, Proofs, Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
+    ANSWERS_MAX, Asks, AssertionKey, BindError, Bound, ENTRIES_MAX, Exchanges, Introspector, Load, Memory,
+    PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
 };
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
@@ -37,6 +37,7 @@ pub struct Running {
     client: Part,
     exchanges: Part,
     upstream_files: Option<Part>,
+    introspection: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
     log: Arc<SpoolLog>,
@@ -67,6 +68,7 @@ struct Core {
     pipeline: Arc<Pipeline>,
     exchanges: Arc<Exchanges>,
     cache: Arc<VerifiedTokens>,
+    introspector: Option<Arc<Introspector>>,
     metrics: Metrics,
     memory: Arc<Memory>,
     condition: Condition,
@@ -109,8 +111,12 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
     let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
     let nonces = Arc::new(settings::proof_nonces(config)?);
-    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces);
-    let pipeline = Arc::new(pipeline.telling(reports));
+    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces).telling(reports);
+    let (introspector, asks) = settings::introspector(config, &clock, &metrics)?.unzip();
+    let pipeline = Arc::new(match &introspector {
+        Some(introspector) => pipeline.introspecting(Arc::clone(introspector) as Arc<dyn Introspect>),
+        None => pipeline,
+    });
     let longest = settings::longest_staleness(config);
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
@@ -121,18 +127,19 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         pipeline,
         exchanges,
         cache,
+        introspector,
         metrics,
         memory,
         condition,
         incarnation,
     };
-    run(config, core, (lkg, waiting), level)
+    run(config, core, (lkg, waiting, asks), level)
 }
 
 fn run(
     config: &ProxyConfig,
     core: Core,
-    kept: (LastKnownGood, ReportQueue),
+    (lkg, reports, asks): (LastKnownGood, ReportQueue, Option<Asks>),
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
     // Bind everything before the first thread starts.
@@ -152,13 +159,18 @@ fn run(
     let open = Arc::clone(&core.exchanges);
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
     let upstream_files = settings::watch(&core.upstreams)?;
-    let client = start_client(config, &core, kept)?;
+    let introspection = match asks {
+        Some(asks) => Some(Part::start("introspection", move |stop| asks.run(stop))?),
+        None => None,
+    };
+    let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, core.memory)?;
     Ok(Running {
         listeners,
         client,
         exchanges,
         upstream_files,
+        introspection,
         operations,
         shippers,
         log: Arc::clone(&core.condition.log),
@@ -174,6 +186,7 @@ fn start_client(
     let condition = &core.condition;
     let observer = OnRecord {
         cache: Arc::clone(&core.cache),
+        introspector: core.introspector.clone(),
         log: Arc::clone(&condition.log),
         exchanges: Arc::clone(&core.exchanges),
     };
@@ -211,8 +224,8 @@ impl Running {
         }
         self.client.stop().await?;
         self.exchanges.stop().await?;
-        if let Some(files) = self.upstream_files {
-            files.stop().await?;
+        for part in [self.upstream_files, self.introspection].into_iter().flatten() {
+            part.stop().await?;
         }
         if !self.log.close() {
             tracing::error!("the end of the decision log is not on stable storage");

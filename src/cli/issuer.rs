@@ -12,7 +12,7 @@ use crate::cli::records::{self, Spec, set};
 use crate::cli::target::{Context, HubTarget};
 use crate::cli::value::{Span, read_jwks};
 use crate::core::id::Name;
-use crate::core::identity::{RecordKind, TokenProfile};
+use crate::core::identity::{RecordKind, SubjectMember, TokenProfile};
 
 /// Arguments of `issuer`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +37,7 @@ pub enum IssuerAction {
         name: Name,
     },
     /// Make an issuer.
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Replace an issuer's keys.
     SetKeys {
         /// Its name.
@@ -77,6 +77,10 @@ pub struct KeysArgs {
 }
 
 impl KeysArgs {
+    const fn is_none(&self) -> bool {
+        self.jwks.is_none() && self.jwks_url.is_none() && !self.discovery
+    }
+
     fn spec(&self) -> Result<Value, Failure> {
         Ok(match (&self.jwks, &self.jwks_url) {
             (Some(file), _) => json!({ "inline": read_jwks(file)? }),
@@ -86,6 +90,30 @@ impl KeysArgs {
                 return Err(Failure::usage("no keys: name them with --jwks, --jwks-url or --discovery"));
             }
         })
+    }
+}
+
+/// How an issuer is asked about its opaque tokens.
+#[derive(Args, Clone, Debug)]
+pub struct IntrospectionArgs {
+    /// The `https` URL at which enforcement points ask about opaque tokens (RFC 7662). Without keys, it has no others.
+    #[arg(long, value_name = "URL")]
+    pub introspection: Option<String>,
+    /// Which member of the answer is the subject: `sub`, or `client_id` of tokens that act for nobody else.
+    #[arg(long, value_name = "MEMBER", requires = "introspection", value_parser = PossibleValuesParser::new(SubjectMember::ALL.map(SubjectMember::as_str)))]
+    pub introspection_subject: Option<String>,
+    /// What its opaque tokens begin with: needed where a tenant has several such issuers.
+    #[arg(long, value_name = "TEXT", requires = "introspection")]
+    pub token_prefix: Option<String>,
+}
+
+impl IntrospectionArgs {
+    fn spec(&self) -> Option<Value> {
+        let mut spec = Spec::new();
+        set(&mut spec, "endpoint", Some(self.introspection.as_ref()?));
+        set(&mut spec, "subject", self.introspection_subject.as_ref());
+        set(&mut spec, "token_prefix", self.token_prefix.as_ref());
+        Some(Value::Object(spec))
     }
 }
 
@@ -104,6 +132,9 @@ pub struct CreateArgs {
     /// Where its keys are.
     #[command(flatten)]
     pub keys: KeysArgs,
+    /// How it is asked about opaque tokens.
+    #[command(flatten)]
+    pub introspection: IntrospectionArgs,
     /// The only algorithms taken from it, such as `ES256`; separated by commas. Profile `x509` has none.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub algorithms: Vec<String>,
@@ -180,7 +211,7 @@ fn print_keys(cx: &mut Context<'_, '_>, keys: &Value) -> Result<(), Failure> {
     let list = |field: &str| keys.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
     let in_use = list("keys");
     match in_use.is_empty() {
-        true => cx.out.line("no key is in use: every token of this issuer is refused")?,
+        true => cx.out.line("no key is in use: every JWT of this issuer is refused")?,
         false => cx.out.line(Table::of(&KEY_COLUMNS, &in_use))?,
     }
     for refused in list("refused") {
@@ -212,13 +243,20 @@ fn created(args: &CreateArgs) -> Result<Spec, Failure> {
     let mut spec = Spec::new();
     set(&mut spec, "iss", Some(&args.iss));
     set(&mut spec, "profile", Some(&args.profile));
+    let introspection = args.introspection.spec();
+    let keyless = introspection.is_some() && args.algorithms.is_empty() && args.keys.is_none();
     if args.profile != TokenProfile::X509.as_str() {
         for (flag, values) in [("--algorithms", &args.algorithms), ("--audiences", &args.audiences)] {
-            if values.is_empty() {
+            if values.is_empty() && !(keyless && flag == "--algorithms") {
                 return Err(Failure::usage(format!("{flag} is missing: an issuer of tokens has some")));
             }
         }
-        spec.insert("keys".to_owned(), args.keys.spec()?);
+        if !keyless {
+            spec.insert("keys".to_owned(), args.keys.spec()?);
+        }
+    }
+    if let Some(introspection) = introspection {
+        spec.insert("introspection".to_owned(), introspection);
     }
     // What an issuer of certificates does not have, the hub refuses by name.
     for (field, values) in [("algorithms", &args.algorithms), ("audiences", &args.audiences)] {

@@ -74,11 +74,11 @@ pub struct TokenArgs {
     /// The token's `jti`.
     #[arg(long, requires_all = ["issuer", "expires"])]
     pub jti: Option<String>,
-    /// When the token ends of itself; the revocation is dropped after that.
-    #[arg(long, value_name = "TIME", value_parser = When::parse, requires = "jti")]
+    /// When the token ends of itself; the revocation is dropped after that. A JWT in a file says it.
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
     pub expires: Option<When>,
     /// A file that holds the token; `-` for standard input. Only its digest and expiry are sent.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "jti", "expires"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "jti"])]
     pub file: Option<PathBuf>,
     /// Why, and whether to wait.
     #[command(flatten)]
@@ -164,7 +164,7 @@ pub async fn revoke(
 fn token_target(args: &TokenArgs) -> Result<(Value, String), Failure> {
     match (&args.file, &args.issuer, &args.jti, args.expires) {
         (Some(file), ..) => {
-            let (digest, expires) = digest_of(file)?;
+            let (digest, expires) = digest_of(file, args.expires)?;
             let what = format!("the token with digest {digest}");
             Ok((json!({ "token_digest": digest, "expires": expires.to_string() }), what))
         }
@@ -177,18 +177,27 @@ fn token_target(args: &TokenArgs) -> Result<(Value, String), Failure> {
 }
 
 /// SHA-256 of what was signed, in base64url, and the token's `exp`, both unverified: the
-/// signature covers `exp`, so a token that any issuer vouches for carries its true one.
-fn digest_of(file: &Path) -> Result<(String, When), Failure> {
+/// signature covers `exp`, so a token that any issuer vouches for carries its true one. Of an opaque
+/// token, which does not say when it ends, the SHA-256 of the whole.
+fn digest_of(file: &Path, expires: Option<When>) -> Result<(String, When), Failure> {
     let token = read_secret(file)?;
+    let digest =
+        |bytes: &[u8]| URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
+    if let Some(expires) = expires {
+        if token.matches('.').count() == 2 {
+            return Err(Failure::usage("--expires is for opaque tokens: a JWT says when it ends"));
+        }
+        return Ok((digest(token.as_bytes()), expires));
+    }
     let fault = |why: &str| Failure::input(format!("`{}` holds no JWT: {why}", file.display()));
-    let (signed, _) = token.rsplit_once('.').ok_or_else(|| fault("expected three parts with dots"))?;
-    let (_, payload) = signed.split_once('.').ok_or_else(|| fault("expected three parts with dots"))?;
+    let parts = "expected three parts with dots, or --expires with an opaque token";
+    let (signed, _) = token.rsplit_once('.').ok_or_else(|| fault(parts))?;
+    let (_, payload) = signed.split_once('.').ok_or_else(|| fault(parts))?;
     let claims = URL_SAFE_NO_PAD.decode(payload).map_err(|_| fault("its second part is no base64url"))?;
     let claims: Value = serde_json::from_slice(&claims).map_err(|_| fault("its second part is no JSON"))?;
     let seconds = claims.get("exp").and_then(whole_seconds).ok_or_else(|| fault("it has no number `exp`"))?;
     let expires = When::from_seconds(seconds).map_err(|_| fault("its `exp` is out of range"))?;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, signed.as_bytes());
-    Ok((URL_SAFE_NO_PAD.encode(digest), expires))
+    Ok((digest(signed.as_bytes()), expires))
 }
 
 /// A NumericDate may have a fraction (RFC 7519 §2); the revocation must outlive it.
@@ -213,17 +222,31 @@ mod tests {
     fn a_token_is_named_by_the_digest_of_what_was_signed() {
         // {"alg":"none"} . {"exp":1795000000.5}
         let file = file_with("eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTUwMDAwMDAuNX0.c2ln\n");
-        let (digest, expires) = digest_of(file.path()).expect("a token");
+        let (digest, expires) = digest_of(file.path(), None).expect("a token");
         assert_eq!(expires.to_string(), "2026-11-18T11:06:41Z");
         assert_eq!(digest.len(), 43, "32 bytes in base64url");
         let other = file_with("eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTUwMDAwMDAuNX0.b3RoZXI");
-        assert_eq!(digest_of(other.path()).expect("a token").0, digest, "the signature is not part of it");
+        assert_eq!(
+            digest_of(other.path(), None).expect("a token").0,
+            digest,
+            "the signature is not part of it"
+        );
+    }
+
+    #[test]
+    fn an_opaque_token_is_named_by_the_digest_of_the_whole() {
+        let ends = When::parse("2026-11-18T11:06:41Z").expect("a time");
+        let (digest, expires) = digest_of(file_with("abc\n").path(), Some(ends)).expect("a token");
+        // The vector of FIPS 180.
+        assert_eq!(digest, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+        assert_eq!(expires.to_string(), ends.to_string());
+        assert!(digest_of(file_with("a.b.c").path(), Some(ends)).is_err());
     }
 
     #[test]
     fn what_is_no_token_is_refused_without_being_shown() {
         for bad in ["", "secret", "a.b", "a.!.c", "e30.e30.x", "a b.c.d", "eyJhbGciOiJub25lIn0.bm9qc29u.x"] {
-            let failure = digest_of(file_with(bad).path()).expect_err(bad);
+            let failure = digest_of(file_with(bad).path(), None).expect_err(bad);
             assert_eq!(failure.exit().code(), 3, "{bad:?}");
             assert!(!failure.to_string().contains("secret"), "{failure}");
         }

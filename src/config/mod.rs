@@ -29,6 +29,7 @@ pub use self::run::carriers::Carriers;
 pub use self::run::evidence::{Evidence, Sink, Spool};
 pub use self::run::hub::{Api, Database, HubConfig, Issuers, State, StateFiles, StateSecurity, Store};
 pub use self::run::hub_client::{HubAccess, HubClient};
+pub use self::run::introspection::{Introspection, IntrospectionClient};
 pub use self::run::listener::{
     ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,
 };

@@ -68,6 +68,11 @@ impl BootInstant {
         self.0
     }
 
+    /// This instant moved later by `span`; saturates.
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// Time since `earlier`, or `None` when `earlier` lies in the future.
     ///
     /// A lease granted "in the future" is not a fresh one: the caller treats `None` as stale.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE,
+    HOST, USER_AGENT,
 };
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -139,9 +140,38 @@ impl Client {
     /// # Errors
     /// [`OutboundError`] says why there is none.
     pub async fn get_json(&self, target: &Target) -> Result<Answer, OutboundError> {
+        let accepted = "application/json, application/jwk-set+json";
+        let request = request(target, Method::GET, accepted).body(Full::default());
+        self.ask(target, request, is_json).await
+    }
+
+    /// Sends a form, as whoever `authorization` names; the answer is JSON and nothing like it.
+    ///
+    /// # Errors
+    /// [`OutboundError`] says why there is none.
+    pub async fn post_form(
+        &self,
+        target: &Target,
+        authorization: HeaderValue,
+        form: Bytes,
+    ) -> Result<Answer, OutboundError> {
+        let request = request(target, Method::POST, JSON)
+            .header(AUTHORIZATION, authorization)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(form));
+        self.ask(target, request, |content_type| essence(content_type) == JSON).await
+    }
+
+    async fn ask(
+        &self,
+        target: &Target,
+        request: http::Result<Request<Full<Bytes>>>,
+        takes: fn(&str) -> bool,
+    ) -> Result<Answer, OutboundError> {
+        let request = request.map_err(|e| OutboundError::Exchange(e.to_string()))?;
         let asking = async {
             let stream = self.connect(target).await?;
-            self.exchange(target, stream).await
+            self.exchange(request, takes, stream).await
         };
         let whole = self.bounds.whole;
         Box::pin(tokio::time::timeout(whole, asking)).await.map_err(|_| OutboundError::Slow(whole))?
@@ -193,17 +223,21 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, target: &Target, stream: TlsStream<TcpStream>) -> Result<Answer, OutboundError> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        takes: fn(&str) -> bool,
+        stream: TlsStream<TcpStream>,
+    ) -> Result<Answer, OutboundError> {
         let broke = |e: hyper::Error| OutboundError::Exchange(e.to_string());
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(broke)?;
-        let request = request(target)?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(broke)?;
-            self.read(response).await
+            self.read(response, takes).await
         };
         // Lives as long as the exchange, and no longer.
         let connection = async {
@@ -217,14 +251,18 @@ impl Client {
         }
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Answer, OutboundError> {
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        takes: fn(&str) -> bool,
+    ) -> Result<Answer, OutboundError> {
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(OutboundError::Status(head.status));
         }
         let shown =
             |name| header(&head.headers, name).unwrap_or_default().chars().take(80).collect::<String>();
-        if !is_json(&shown(CONTENT_TYPE)) {
+        if !takes(&shown(CONTENT_TYPE)) {
             return Err(OutboundError::ContentType(shown(CONTENT_TYPE)));
         }
         if head.headers.contains_key(CONTENT_ENCODING) && shown(CONTENT_ENCODING) != "identity" {
@@ -242,15 +280,15 @@ impl Client {
     }
 }
 
-fn request(target: &Target) -> Result<Request<Empty<Bytes>>, OutboundError> {
-    Request::get(target.path())
+fn request(target: &Target, method: Method, accepted: &'static str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(target.path())
         .header(HOST, target.authority())
-        .header(ACCEPT, "application/json, application/jwk-set+json")
+        .header(ACCEPT, accepted)
         .header(ACCEPT_ENCODING, "identity")
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("portreeve/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::new())
-        .map_err(|e| OutboundError::Exchange(e.to_string()))
 }
 
 /// A header that is there once, as text.
@@ -262,9 +300,13 @@ fn header(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
 
 /// `application/json`, or another type of which the suffix says that it is JSON (RFC 6839 §3.1).
 fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json"
-        || essence.strip_prefix("application/").is_some_and(|subtype| subtype.ends_with("+json"))
+    let essence = essence(content_type);
+    essence == JSON || essence.strip_prefix("application/").is_some_and(|subtype| subtype.ends_with("+json"))
+}
+
+/// A content type without its parameters, in lower case.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// How long an answer is still good, by `Cache-Control` and `Age` (RFC 9111 §5.1, §5.2.2).
@@ -286,6 +328,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     said.map(|said: Duration| said.saturating_sub(age))
 }
 
+const JSON: &str = "application/json";
 const ADDRESSES_MAX: usize = 4;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 

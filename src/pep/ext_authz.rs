@@ -205,7 +205,7 @@ impl Checker {
     ) -> Option<Answer> {
         let Shared { settings, pipeline, metrics, .. } = &*self.0;
         let elapsed = || begun.elapsed().as_secs_f64();
-        let admitted = question.admit(&facts, settings);
+        let mut admitted = question.admit(&facts, settings);
         let mode =
             admitted.as_ref().map_or_else(|_| EvidenceMode::default(), |admitted| admitted.rules.evidence);
         let pending = match pipeline.reserve(mode, facts) {
@@ -215,8 +215,11 @@ impl Checker {
                 return Some(Answer::deny(denied, settings, None));
             }
         };
-        let committed = match &admitted {
-            Ok(exchange) => pipeline.check(pending, exchange),
+        let committed = match &mut admitted {
+            Ok(exchange) => {
+                pipeline.introspect(exchange).await;
+                pipeline.check(pending, exchange)
+            }
             Err(reason) => pipeline.refuse(pending, *reason),
         };
         let (outcome, target) = match (committed.await, &admitted) {

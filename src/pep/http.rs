@@ -256,7 +256,8 @@ impl ProxyWorker {
             Err(denied) => return Outcome::Refused(Some(denied)),
         };
         let (admitted, committed) = match admitted {
-            Ok(admitted) => {
+            Ok(mut admitted) => {
+                shared.pipeline.introspect(&mut admitted.exchange).await;
                 let committed = shared.pipeline.check(pending, &admitted.exchange);
                 (Some(admitted), committed)
             }

@@ -18,6 +18,7 @@ mod extract;
 mod forward;
 mod headers;
 mod http;
+mod introspection;
 mod limits;
 mod line;
 mod listener;
@@ -27,6 +28,7 @@ mod presentation;
 mod replay;
 mod respond;
 mod routes;
+mod secret;
 mod serve;
 #[cfg(test)]
 mod testing;
@@ -45,6 +47,9 @@ pub use exchanges::Exchanges;
 pub use ext_authz::{ExtAuthzDoor, ExtAuthzSettings, Serves};
 pub use forward::ForwardSettings;
 pub use http::{ProxyDoor, ProxySettings, UnknownUpstream};
+pub use introspection::{
+    Asks, IntrospectionClient, IntrospectionFileError, IntrospectionSettings, Introspector, PauseRule,
+};
 pub use limits::{Limits, RequestLimits};
 pub use listener::{BindError, Bound, Drained, ListenerSettings, Running};
 pub use load::{Load, Memory};

@@ -3,5 +3,6 @@
 //! Decision records are neither: they have their own log and their own path.
 
 pub mod hub;
+pub mod introspection;
 pub mod logging;
 pub mod metrics;

@@ -5,6 +5,7 @@ mod api;
 mod api_keys;
 mod client;
 mod guard;
+mod introspection;
 mod issuers;
 mod lab;
 mod lanes;

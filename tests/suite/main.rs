@@ -18,6 +18,8 @@ mod ext_authz;
 mod hub;
 /// Hub and enforcement points in virtual time, under faults drawn from seeds.
 mod hub_sim;
+/// Opaque tokens: an issuer that is asked on real sockets, its faults, and what is remembered.
+mod introspection;
 /// Asking servers that others run, on real sockets: what is refused.
 mod outbound;
 /// The decision path over a hand-made state: data rows through one check.

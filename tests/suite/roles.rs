@@ -19,6 +19,7 @@ use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
 use crate::support::upstream::{Reply, Upstream};
 
+mod introspection;
 mod issuers;
 mod limits;
 mod upstream_files;

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wire", &["core"]),
     ("mtls", &["core"]),
     ("outbound", &["mtls", "core"]),
-    ("pep", &["pipeline", "wire", "mtls", "core", "telemetry"]),
+    ("pep", &["pipeline", "wire", "mtls", "outbound", "core", "telemetry"]),
     ("spool", &["wire", "core", "telemetry"]),
     ("state", &["spool", "wire", "mtls", "core", "telemetry"]),
     ("sink", &["spool", "wire", "core", "telemetry"]),

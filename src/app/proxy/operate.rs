@@ -118,6 +118,7 @@ pub(super) fn bind(
     };
     let dump = Arc::new(format!("{config:#?}"));
     let listeners: Vec<_> = config.listeners.iter().filter_map(settings::explained).collect();
+    let listeners = Arc::new(listeners);
     let pipeline = Arc::clone(&core.pipeline);
     let shown = level.clone();
     let control = Control {
@@ -128,7 +129,10 @@ pub(super) fn bind(
             Some(level) => level.set(new).map_err(|error| error.to_string()),
             None => Err("this process has no logging".to_owned()),
         }),
-        explain: Arc::new(move |request| explain(&pipeline, &listeners, request)),
+        explain: Arc::new(move |request| {
+            let (pipeline, listeners) = (Arc::clone(&pipeline), Arc::clone(&listeners));
+            Box::pin(async move { explain(&pipeline, &listeners, request).await })
+        }),
     };
     Ok([health.bind(config.metrics)?, control.bind(config.admin)?])
 }

@@ -11,19 +11,23 @@ use super::{Core, Explained, Part, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
-use crate::core::credential::ProofNonces;
+use crate::core::credential::{AnswerLife, ProofNonces};
 use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
+use crate::outbound::{Bounds, OutboundSettings};
 use crate::pep::{
-    AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, ClientCertificates, CredentialForm,
-    ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader, Limits,
-    ListenerSettings, Load, ProxyDoor, ProxySettings, RequestLimits, Route, Routes, Running as Listening,
-    TlsSettings, UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
+    Asks, AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, ClientCertificates,
+    CredentialForm, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader,
+    IntrospectionClient, IntrospectionSettings, Introspector, Limits, ListenerSettings, Load, PauseRule,
+    ProxyDoor, ProxySettings, RequestLimits, Route, Routes, Running as Listening, TlsSettings,
+    UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
 use crate::state::{ClientSettings, Dial, EnrolledDial, EnrolmentSettings, FilesDial, HubFiles, PlainDial};
+use crate::telemetry::introspection::IntrospectionMetrics;
+use crate::telemetry::metrics::Metrics;
 
 pub(super) fn listener(config: &ProxyConfig, listener: &Listener, load: &Arc<Load>) -> ListenerSettings {
     let tls = match &listener.kind {
@@ -196,6 +200,36 @@ fn credential(upstream: &crate::config::Upstream) -> Result<Option<Arc<UpstreamC
     };
     Ok(Some(Arc::new(UpstreamCredential::open(&upstream.name, form, file)?)))
 }
+
+/// Whom is asked about opaque tokens, and what does the asking; `None`: nobody is.
+pub(super) fn introspector(
+    config: &ProxyConfig,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Option<(Arc<Introspector>, Asks)>, AppError> {
+    let Some(written) = &config.introspection else { return Ok(None) };
+    let client = |client: &crate::config::IntrospectionClient| IntrospectionClient {
+        endpoint: Arc::clone(&client.endpoint),
+        client_id: Arc::clone(&client.client_id),
+        secret_file: client.client_secret_file.clone(),
+    };
+    let settings = IntrospectionSettings {
+        clients: written.clients.iter().map(client).collect(),
+        outbound: OutboundSettings {
+            internal_hosts: written.internal_hosts.clone(),
+            ca_file: written.ca.clone(),
+            bounds: Bounds { whole: written.timeout, body_bytes_max: ANSWER_BYTES_MAX },
+        },
+        life: AnswerLife { active: written.active_max, refused: written.inactive_max },
+        concurrent_max: written.max_concurrent,
+        pause: PauseRule { after: written.pause_after, pause: written.pause },
+    };
+    let metrics = IntrospectionMetrics::new(metrics.registry());
+    Ok(Some(Introspector::open(&settings, Arc::clone(clock), metrics)?))
+}
+
+/// Largest answer about a token, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Looks at the files of upstreams for as long as it runs; `None`: they have none.
 pub(super) fn watch(upstreams: &BTreeMap<Arc<str>, UpstreamSettings>) -> Result<Option<Part>, AppError> {

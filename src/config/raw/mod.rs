@@ -5,6 +5,7 @@
 //! found in one run. No type of this room leaves `config`.
 
 pub(super) mod hub;
+pub(super) mod introspection;
 pub(super) mod listener;
 pub(super) mod proxy;
 pub(super) mod shared;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::config::raw::introspection::Introspection;
 use crate::config::raw::listener::Listener;
 use crate::config::raw::shared::{DurationText, Log, Metrics, SizeText};
 
@@ -28,6 +29,8 @@ pub(in crate::config) struct ProxyFile {
     pub(in crate::config) upstreams: BTreeMap<String, Upstream>,
     /// Which credentials are looked for and accepted.
     pub(in crate::config) credentials: Credentials,
+    /// Who is asked about opaque tokens; nobody without it.
+    pub(in crate::config) introspection: Option<Introspection>,
     /// What an upstream is told.
     #[serde(default)]
     pub(in crate::config) forward: Forward,

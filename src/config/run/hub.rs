@@ -1,11 +1,10 @@
 //! The configuration of a hub, as run.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::endpoint::is_host_name;
 use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::hub as raw;
@@ -242,18 +241,7 @@ fn retention(check: &mut Check<'_>, raw: &raw::Retention) -> Option<Retention> {
 
 fn issuers(check: &mut Check<'_>, raw: &raw::Issuers) -> Option<Issuers> {
     let key = Key::root().field("issuers");
-    let mut internal_hosts = Some(BTreeSet::new());
-    for (place, host) in raw.internal_hosts.iter().enumerate() {
-        let lower = host.to_ascii_lowercase();
-        if lower.parse::<IpAddr>().is_ok() || is_host_name(&lower) {
-            internal_hosts.as_mut().map(|all| all.insert(lower));
-        } else {
-            let expected = "a host name or an address, without scheme, port or brackets";
-            let remedy = "write only the host";
-            check.refuse(&key.field("internal_hosts").item(place), quoted(host), expected, remedy);
-            internal_hosts = None;
-        }
-    }
+    let internal_hosts = shared::internal_hosts(check, &key.field("internal_hosts"), &raw.internal_hosts);
     let ca = raw.ca.as_ref().map(|path| check.path(&key.field("ca"), path));
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let refresh = check.duration(&key.field("refresh"), &raw.refresh, &(Duration::from_secs(10)..=hours(1)));

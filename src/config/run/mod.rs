@@ -10,6 +10,7 @@ pub(super) mod database;
 pub(super) mod evidence;
 pub(super) mod hub;
 pub(super) mod hub_client;
+pub(super) mod introspection;
 pub(super) mod listener;
 pub(super) mod proxy;
 pub(super) mod route;

@@ -13,6 +13,7 @@ use crate::config::run::carriers::{self, Carriers};
 use crate::config::run::check::Check;
 use crate::config::run::evidence::{self, Evidence};
 use crate::config::run::hub_client::{self, HubClient};
+use crate::config::run::introspection::{self, Introspection};
 use crate::config::run::listener::{self, Listener};
 use crate::config::run::route::Defaults;
 use crate::config::run::shared::{self, Log};
@@ -32,6 +33,8 @@ pub struct ProxyConfig {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Which credentials are looked for and accepted.
     pub credentials: Credentials,
+    /// Who is asked about opaque tokens; `None`: nobody.
+    pub introspection: Option<Introspection>,
     /// What an upstream is told.
     pub forward: Forward,
     /// Records of decisions.
@@ -90,6 +93,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
         upstreams: raw.upstreams.keys().map(String::as_str).collect(),
     };
     let listeners = listener::listeners(check, &raw.listeners, &defaults);
+    let introspection = raw.introspection.as_ref().map(|raw| introspection::introspection(check, raw));
     let forward = upstream::forward(check, &raw.forward);
     let evidence = evidence::evidence(check, &raw.evidence);
     let reason = "whoever reaches it sees the identity state";
@@ -109,6 +113,10 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
         listeners: listeners?,
         upstreams: upstreams?,
         credentials: credentials?,
+        introspection: match introspection {
+            Some(introspection) => Some(introspection?),
+            None => None,
+        },
         forward,
         evidence: evidence?,
         admin: admin?,

@@ -1,7 +1,10 @@
 //! Sections that both roles have.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
+use crate::config::endpoint::is_host_name;
+use crate::config::error::quoted;
 use crate::config::key::Key;
 use crate::config::raw::shared as raw;
 use crate::config::run::check::Check;
@@ -72,4 +75,20 @@ pub(super) const fn log(raw: &raw::Log) -> Log {
 
 pub(super) fn metrics(check: &mut Check<'_>, raw: &raw::Metrics) -> Option<SocketAddr> {
     check.address(&Key::root().field("metrics").field("address"), &raw.address)
+}
+
+/// Hosts that may be at loopback or private addresses.
+pub(super) fn internal_hosts(check: &mut Check<'_>, key: &Key, raw: &[String]) -> Option<BTreeSet<String>> {
+    let mut found = Some(BTreeSet::new());
+    for (place, host) in raw.iter().enumerate() {
+        let lower = host.to_ascii_lowercase();
+        if lower.parse::<IpAddr>().is_ok() || is_host_name(&lower) {
+            found.as_mut().map(|all| all.insert(lower));
+        } else {
+            let expected = "a host name or an address, without scheme, port or brackets";
+            check.refuse(&key.item(place), quoted(host), expected, "write only the host");
+            found = None;
+        }
+    }
+    found
 }

@@ -17,8 +17,10 @@ pub(super) type Object<'a> = BTreeMap<Cow<'a, str>, Value<'a>>;
 /// A value, as far as credentials need one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
-    /// `null`, `true` or `false`: no member that is read may be one.
-    Literal,
+    /// `null`: no member that is read may be one.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
     /// A whole number from 0.
     Whole(u64),
     /// A number below 0.
@@ -102,11 +104,11 @@ impl<'de> Visitor<'de> for ValueSeed {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Value::Literal)
+        Ok(Value::Null)
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Value::Literal)
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Value::Bool(value))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
@@ -251,7 +253,8 @@ mod tests {
     /// Whether both say the same, as far as [`Value`] keeps it.
     fn agree(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
         match (ours, theirs) {
-            (Value::Literal, serde_json::Value::Null | serde_json::Value::Bool(_)) => true,
+            (Value::Null, serde_json::Value::Null) => true,
+            (Value::Bool(ours), serde_json::Value::Bool(theirs)) => ours == theirs,
             (Value::Whole(ours), theirs) => theirs.as_u64() == Some(*ours),
             (Value::Negative, theirs) => theirs.as_f64().is_some_and(f64::is_sign_negative),
             (Value::Fraction(ours), theirs) => theirs.as_f64() == Some(*ours),

@@ -59,6 +59,8 @@ pub struct Verification {
     pub cached: bool,
     /// A proof that must be taken once only.
     pub proof: Option<Proof>,
+    /// From when on its issuer is asked again, if it was asked, while the exchange is open.
+    pub asked_until: Option<Timestamp>,
 }
 
 /// Verifies a bearer JWT against the issuers of a tenant.
@@ -94,7 +96,7 @@ pub fn verify<'s>(
     {
         judge(&verified, expected, issuer, now)?;
         let proof = possesses(&verified, presented, token, expected, now)?;
-        return Ok(Verification { verified, cached: true, proof });
+        return Ok(Verification { verified, cached: true, proof, asked_until: None });
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
     let payload = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
@@ -109,7 +111,7 @@ pub fn verify<'s>(
     let proof = possesses(&verified, presented, token, expected, now)?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
-    Ok(Verification { verified, cached: false, proof })
+    Ok(Verification { verified, cached: false, proof, asked_until: None })
 }
 
 /// Whether an earlier verification would come out the same now, times and audience aside.
@@ -186,7 +188,7 @@ fn assemble(
 }
 
 /// What depends on the moment and the route, and so is never remembered.
-fn judge(
+pub(super) fn judge(
     verified: &Verified,
     expected: &Expected<'_>,
     issuer: &Issuer,
@@ -207,7 +209,7 @@ fn judge(
 /// # Standard
 /// RFC 8705 §3, RFC 9449 §7: a token bound to a key comes under the scheme `DPoP` with one proof, and no
 /// other token does.
-fn possesses(
+pub(super) fn possesses(
     verified: &Verified,
     presented: &Presented,
     token: &[u8],

@@ -10,6 +10,7 @@ mod certificate;
 mod claims;
 mod digest;
 mod dpop;
+mod introspection;
 mod json;
 mod jwk;
 mod jws;
@@ -27,6 +28,9 @@ pub use algorithm::Algorithm;
 pub use api_key::{API_KEY_PREFIX, MintedKey, api_key_fingerprint, api_key_id, verify_api_key};
 pub use certificate::{ClientCertificate, KnownCertificates, verify_certificate};
 pub use dpop::PROOF_SPAN;
+pub use introspection::{
+    ANSWER_GRACE, AnswerLife, Asking, Introspect, Introspected, NoAnswer, TokenQuestion, verify_opaque,
+};
 pub use jws::{Jws, JwsError};
 pub use jwt::{Expected, TokenCache, Verification, signer, verify};
 pub use keys::{CanonicalSet, KeySet, KeyUse, NO_KEYS, RefusedKey, VerifyKey, canonical};

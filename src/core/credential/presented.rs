@@ -4,6 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::introspection::Introspected;
 use super::verified::Kind;
 
 /// Longest token, in bytes.
@@ -22,7 +23,7 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 ///     let _ = presented.subject();
 /// }
 /// ```
-pub struct Presented(Material);
+pub struct Presented(Material, Option<Introspected>);
 
 enum Material {
     Token(Zeroizing<Vec<u8>>),
@@ -34,17 +35,17 @@ enum Material {
 impl Presented {
     /// Takes a bearer token (RFC 6750 §2.1), the scheme already removed.
     pub fn bearer(token: &[u8]) -> Self {
-        Self(Material::Token(Zeroizing::new(token.to_vec())))
+        Self(Material::Token(Zeroizing::new(token.to_vec())), None)
     }
 
     /// Takes a token under the scheme `DPoP` (RFC 9449 §7.1), with its proof.
     pub fn dpop(token: &[u8], proof: Option<&[u8]>) -> Self {
-        Self(Material::Proven(Zeroizing::new(token.to_vec()), proof.map(<[u8]>::to_vec)))
+        Self(Material::Proven(Zeroizing::new(token.to_vec()), proof.map(<[u8]>::to_vec)), None)
     }
 
     /// Takes an API key.
     pub fn key(key: &[u8]) -> Self {
-        Self(Material::ApiKey(Zeroizing::new(key.to_vec())))
+        Self(Material::ApiKey(Zeroizing::new(key.to_vec())), None)
     }
 
     /// What kind it is, by how it was presented.
@@ -53,6 +54,16 @@ impl Presented {
             Material::Token(_) | Material::Proven(..) => Kind::Jwt,
             Material::ApiKey(_) => Kind::ApiKey,
         }
+    }
+
+    /// Notes what the issuer of an opaque token said of it.
+    pub(crate) fn answered(&mut self, answer: Introspected) {
+        self.1 = Some(answer);
+    }
+
+    /// What the issuer of an opaque token said of it.
+    pub(super) const fn introspected(&self) -> Option<&Introspected> {
+        self.1.as_ref()
     }
 
     /// The bytes of a token, for verification and nothing else.

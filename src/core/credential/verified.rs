@@ -14,6 +14,8 @@ use crate::core::time::Timestamp;
 pub enum Kind {
     /// A JSON Web Token.
     Jwt,
+    /// A token that only its issuer can look into.
+    Opaque,
     /// An API key.
     ApiKey,
     /// A client certificate.
@@ -25,6 +27,7 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Jwt => "jwt",
+            Self::Opaque => "opaque",
             Self::ApiKey => "api-key",
             Self::Certificate => "certificate",
         }
@@ -103,6 +106,11 @@ impl Verified {
         self.kind
     }
 
+    /// Whether there may be a record of the credential itself.
+    pub const fn has_record(&self) -> bool {
+        matches!(self.kind, Kind::ApiKey | Kind::Certificate)
+    }
+
     /// The issuer record's name; `None`: the hub itself knows the credential.
     pub const fn issuer(&self) -> Option<&Name> {
         self.issuer.as_ref()
@@ -158,7 +166,8 @@ impl Verified {
         &self.key_id
     }
 
-    /// RFC 7638 thumbprint (SHA-256) of the key that verified it, or the fingerprint of its own record.
+    /// RFC 7638 thumbprint (SHA-256) of the key that verified it, or the fingerprint of its own record; an
+    /// opaque token has neither, and its digest stands here.
     pub const fn key_thumbprint(&self) -> &[u8; 32] {
         &self.key_thumbprint
     }
@@ -173,7 +182,7 @@ impl Verified {
         Some(self.expires_at).filter(|end| end.as_micros() < i64::MAX)
     }
 
-    /// SHA-256 of what was signed, or of the whole API key: the token's name for revocation, whatever was done to its signature.
+    /// SHA-256 of what was signed, or of the whole API key or opaque token: the token's name for revocation, whatever was done to its signature.
     pub const fn signing_input_digest(&self) -> &[u8; 32] {
         &self.signing_input_digest
     }

@@ -129,6 +129,7 @@ pub struct CellState {
     pub policy: Arc<TenantPolicy>,
     sum: Arc<Sum>,
     exceptions: Arc<[Arc<Held<Exception>>]>,
+    introspecting: Arc<[Arc<Held<Issuer>>]>,
     policy_sets: Arc<BTreeMap<Name, PolicySet>>,
 }
 
@@ -374,6 +375,11 @@ impl Snapshot {
     /// The issuer with exactly this `iss`.
     pub fn issuer_of(&self, tenant: &Name, iss: &str) -> Option<&Arc<Held<Issuer>>> {
         self.by_iss.at(self.keyer.key(Space::IssuerByIss, &[tenant.as_str().as_bytes(), iss.as_bytes()]))
+    }
+
+    /// The tenant's issuers that are asked about opaque tokens.
+    pub fn introspecting(&self, tenant: &Name) -> &[Arc<Held<Issuer>>] {
+        self.cell(tenant).map_or(&[], |cell| &cell.introspecting)
     }
 
     /// A resource by name.

@@ -78,8 +78,12 @@ reasons! {
     CredentialNonce = "credential.nonce", Credential, 401;
     /// The credential, its token id or its signing key was revoked.
     CredentialRevoked = "credential.revoked", Credential, 401;
+    /// Its issuer says that the credential is not active.
+    CredentialInactive = "credential.inactive", Credential, 401;
     /// No issuer of the tenant has this name.
     IssuerUnknown = "issuer.unknown", Credential, 401;
+    /// More than one issuer of the tenant may have issued this opaque token.
+    IssuerUndecided = "issuer.undecided", Credential, 401;
     /// No identity of the tenant is bound to this subject.
     IdentityUnknown = "identity.unknown", Credential, 401;
     /// The identity was revoked.
@@ -108,6 +112,12 @@ reasons! {
     StateStale = "state.stale", Unable, 503;
     /// The decision cannot be recorded as the route demands.
     EvidenceUnavailable = "evidence.unavailable", Unable, 503;
+    /// This enforcement point may not ask the issuer of an opaque token.
+    IntrospectionUnconfigured = "introspection.unconfigured", Unable, 503;
+    /// The issuer of an opaque token gave no answer that can be taken.
+    IntrospectionFailed = "introspection.failed", Unable, 503;
+    /// The issuer of an opaque token failed too often and is not asked for a moment.
+    IntrospectionPaused = "introspection.paused", Unable, 503;
     /// Too much at once.
     Overloaded = "overloaded", Unable, 503;
     /// A fault of ours.
@@ -150,7 +160,7 @@ mod tests {
                 Some("request") => ("request", [400, 408, 413, 414, 431].as_slice()),
                 Some("credential" | "issuer" | "identity") => ("credential", [401].as_slice()),
                 Some("hygiene" | "policy") => ("policy", [403].as_slice()),
-                Some("state" | "evidence" | "overloaded") => ("unable", [503].as_slice()),
+                Some("state" | "evidence" | "introspection" | "overloaded") => ("unable", [503].as_slice()),
                 _ => ("internal", [500].as_slice()),
             };
             assert!(expected.contains(&reason.status()), "{family}: {reason}");

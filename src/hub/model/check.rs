@@ -41,6 +41,7 @@ pub fn check(image: &TenantImage, edits: &[Proposed], now: Timestamp) -> Result<
             }
             Some(Record::Issuer(issuer)) => {
                 check_iss(&after, &mut claims, &edit.name, issuer, &mut own);
+                check_prefix(&after, &edit.name, issuer, &mut own);
             }
             Some(Record::Credential(credential)) => {
                 check_credential(&after, &mut claims, &edit.name, credential, &mut own);
@@ -149,6 +150,26 @@ fn check_iss(after: &After<'_>, claims: &mut Claims, name: &Name, issuer: &Issue
     if let Some(other) = claimed.as_ref().or(held) {
         let iss = issuer.iss.escape_debug();
         faults.push("iss", format_args!("`{iss}` is the `iss` of issuer `{other}`"));
+    }
+}
+
+/// Who issued an opaque token, only its beginning tells.
+fn check_prefix(after: &After<'_>, name: &Name, issuer: &Issuer, faults: &mut Faults) {
+    let Some(asked) = &issuer.introspection else { return };
+    let like = |other: &Name, record: Option<&Record>| match record {
+        Some(Record::Issuer(issuer)) if other != name => {
+            issuer.introspection.as_ref().is_some_and(|held| held.token_prefix == asked.token_prefix)
+        }
+        _ => false,
+    };
+    let edited = after.edited.iter().filter(|((kind, _), _)| *kind == RecordKind::Issuer);
+    let mut edited = edited.map(|((_, other), record)| (*other, *record));
+    let kept = after.image.of_kind(RecordKind::Issuer).map(|change| (&change.name, change.record.as_ref()));
+    let mut kept = kept.filter(|(other, _)| !after.edited.contains_key(&(RecordKind::Issuer, *other)));
+    let found = edited.find(|(other, record)| like(other, *record));
+    if let Some((other, _)) = found.or_else(|| kept.find(|(other, record)| like(other, *record))) {
+        let message = format_args!("issuer `{other}` has opaque tokens that begin like these");
+        faults.push("introspection.token_prefix", message);
     }
 }
 

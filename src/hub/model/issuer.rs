@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::introspection::IntrospectionSpec;
 use super::time::{parse_span, show_span};
 use super::{Fault, Faults, Read, text};
 use crate::core::credential::{Algorithm, NO_KEYS, SpiffeId};
@@ -23,7 +24,7 @@ pub struct IssuerSpec {
     /// What its tokens look like: `generic`, `rfc9068`, `jwt-svid`, `kubernetes`, `github`, `gitlab`; or `x509`, an
     /// issuer of client certificates, which has no `algorithms`, `audiences` and `keys`.
     pub profile: String,
-    /// The only algorithms taken from it, in order of preference.
+    /// The only algorithms taken from it, in order of preference. Absent, as `keys`, where all its tokens are opaque.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<String>,
     /// Audiences it may issue for.
@@ -32,6 +33,9 @@ pub struct IssuerSpec {
     /// Its public keys.
     #[serde(default, skip_serializing_if = "KeysSpec::is_none")]
     pub keys: KeysSpec,
+    /// How it is asked about opaque tokens; absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub introspection: Option<IntrospectionSpec>,
     /// Longest time from issue to expiry, such as `1h`; at least `1s`, at most `365d`.
     pub max_lifetime: String,
 }
@@ -67,18 +71,26 @@ impl IssuerSpec {
         if profile == Some(TokenProfile::X509) {
             return self.read_x509(iss, faults);
         }
-        let algorithms = self.algorithms(faults);
+        let introspection = self.introspection.as_ref().map(|asked| asked.read(profile, faults));
+        let opaque_only = introspection.is_some() && self.algorithms.is_empty() && self.keys.is_none();
+        let algorithms = if opaque_only { Vec::new() } else { self.algorithms(faults) };
         let audiences = self.audiences(faults);
         let max_lifetime_s = self.max_lifetime_s(faults);
         if let Some(profile) = profile {
             self.fits(profile, &algorithms, faults);
+        }
+        if opaque_only {
+            let none = Arc::from(Vec::new());
+            let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, none);
+            let issuer = issuer.with_introspection(introspection?);
+            return Some(Read::plain(Record::Issuer(Arc::new(issuer))));
         }
         let (key_source, jwks) = self.keys.read(&iss, faults)?;
         if algorithms.is_empty() {
             return None;
         }
         let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, Arc::from(jwks));
-        let issuer = issuer.with_source(key_source);
+        let issuer = issuer.with_source(key_source).with_introspection(introspection.flatten());
         let refused = issuer.keys.refused();
         if issuer.keys.is_empty() && !issuer.key_source.is_fetched() {
             let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
@@ -99,6 +111,7 @@ impl IssuerSpec {
             ("algorithms", !self.algorithms.is_empty()),
             ("audiences", !self.audiences.is_empty()),
             ("keys", !self.keys.is_none()),
+            ("introspection", self.introspection.is_some()),
         ];
         for (member, _) in given.iter().filter(|(_, there)| *there) {
             faults.push(member, "is not for `x509`: certificates are verified by the listener's `client_ca`");
@@ -249,6 +262,7 @@ impl From<&Issuer> for IssuerSpec {
                 }
                 fetched => fetched.into(),
             },
+            introspection: v.introspection.as_deref().map(Into::into),
             max_lifetime: show_span(v.max_lifetime_s.into()),
         }
     }

@@ -10,6 +10,7 @@ mod credential;
 mod exception;
 mod fault;
 mod identity;
+mod introspection;
 mod issuer;
 pub mod life;
 mod locate;
@@ -26,6 +27,7 @@ pub use fault::{Fault, Faults};
 pub use identity::{
     BindingSpec, EntitlementSpec, IdentitySpec, IdentityStatusSpec, IdentityTypeSpec, RiskSpec,
 };
+pub use introspection::IntrospectionSpec;
 pub use issuer::{IssuerSpec, KeysSpec};
 pub use locate::from_value;
 pub use policy::{DatedRuleSpec, HygieneModeSpec, HygieneRuleSpec, HygieneSpec, PolicyModeSpec, PolicySpec};

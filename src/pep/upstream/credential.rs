@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::secure::UpstreamFileError;
 use crate::mtls::{FileError, Files};
-use crate::pep::headers;
+use crate::pep::{headers, secret};
 
 /// How the secret is shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,48 +95,13 @@ impl UpstreamCredential {
 
 /// What the file holds as a header's value, if it is other than at the last call.
 fn read(seen: &mut Files, file: &Path, user: Option<&str>) -> Result<Option<HeaderValue>, FileError> {
-    let refuse =
-        |what: &str| FileError { path: file.to_owned(), what: what.to_owned(), expected: SECRET_FORM };
-    let changed = seen.changed(&[file]).map_err(|error| FileError { expected: SECRET_FORM, ..error })?;
-    let Some(contents) = changed else { return Ok(None) };
-    let contents = contents.into_iter().next().unwrap_or_default();
-    let secret = contents.strip_suffix(b"\n").unwrap_or(&contents);
-    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-    if secret.is_empty() {
-        return Err(refuse("it is empty"));
+    let Some(text) = secret::one_line(seen, file)? else { return Ok(None) };
+    match user {
+        Some(user) => secret::basic(user, &text, file),
+        None if text.is_ascii() && text.trim() == text.as_str() => {
+            secret::shown(Zeroizing::new(text.as_bytes().to_vec()), file)
+        }
+        None => Err(secret::refused(file, "it has what is not ASCII, or spaces around it")),
     }
-    if secret.len() > SECRET_BYTES_MAX {
-        return Err(refuse("it is longer than 8 KiB"));
-    }
-    let text = std::str::from_utf8(secret).map_err(|_| refuse("it is no text"))?;
-    if text.chars().any(char::is_control) {
-        return Err(refuse("it has more than one line, or a control character"));
-    }
-    let shown = match user {
-        Some(user) => basic(user, text),
-        None if text.is_ascii() && text.trim() == text => Zeroizing::new(text.as_bytes().to_vec()),
-        None => return Err(refuse("it has what is not ASCII, or spaces around it")),
-    };
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(shown))
-        .map_err(|_| refuse("it is no value of a header"))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+    .map(Some)
 }
-
-/// # Standard
-/// RFC 7617 §2, in UTF-8.
-fn basic(user: &str, password: &str) -> Zeroizing<Vec<u8>> {
-    // Room for all of it, so that nothing is left behind by growing.
-    let mut pair = Zeroizing::new(String::with_capacity(user.len() + 1 + password.len()));
-    pair.push_str(user);
-    pair.push(':');
-    pair.push_str(password);
-    let mut shown = Zeroizing::new(String::with_capacity(SCHEME.len() + pair.len() / 3 * 4 + 4));
-    shown.push_str(SCHEME);
-    STANDARD.encode_string(pair.as_bytes(), &mut shown);
-    Zeroizing::new(std::mem::take(&mut *shown).into_bytes())
-}
-
-const SCHEME: &str = "Basic ";
-const SECRET_FORM: &str = "a readable file with one line";
-const SECRET_BYTES_MAX: usize = 8 * 1024;

@@ -127,7 +127,8 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
         Algorithm::parse(name).ok_or_else(|| WireError::new("algorithms", format!("`{name}` is unknown")))
     };
     let algorithms = v.algorithms.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
-    let keyless = profile == core::TokenProfile::X509;
+    let introspection = v.introspection.map(introspection).transpose()?;
+    let keyless = profile == core::TokenProfile::X509 || (introspection.is_some() && v.jwks.is_empty());
     if algorithms.is_empty() != keyless || v.max_lifetime_s == 0 {
         return Err(WireError::new("issuer", "algorithms and max_lifetime_s must not be empty"));
     }
@@ -145,7 +146,17 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
         v.max_lifetime_s,
         Arc::from(&v.jwks[..]),
     );
-    Ok(issuer.with_source(key_source))
+    Ok(issuer.with_source(key_source).with_introspection(introspection))
+}
+
+fn introspection(v: proto::Introspection) -> Result<Arc<core::Introspection>, WireError> {
+    let subject = match proto::SubjectMember::try_from(v.subject) {
+        Ok(proto::SubjectMember::Sub) => core::SubjectMember::Sub,
+        Ok(proto::SubjectMember::ClientId) => core::SubjectMember::ClientId,
+        Err(_) => return Err(unknown("introspection subject", v.subject)),
+    };
+    let endpoint = needed("introspection endpoint", v.endpoint)?;
+    Ok(Arc::new(core::Introspection { endpoint, subject, token_prefix: Arc::from(v.token_prefix) }))
 }
 
 pub(super) fn revocation(v: proto::Revocation) -> Result<core::Revocation, WireError> {

@@ -86,6 +86,17 @@ pub(super) fn credential(v: &core::Credential) -> proto::Credential {
     }
 }
 
+fn introspection(v: &core::Introspection) -> proto::Introspection {
+    proto::Introspection {
+        endpoint: v.endpoint.to_string(),
+        subject: match v.subject {
+            core::SubjectMember::Sub => proto::SubjectMember::Sub,
+            core::SubjectMember::ClientId => proto::SubjectMember::ClientId,
+        } as i32,
+        token_prefix: v.token_prefix.to_string(),
+    }
+}
+
 pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
     proto::Issuer {
         iss: v.iss.to_string(),
@@ -111,6 +122,7 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
             core::KeySource::Url(url) => url.to_string(),
             core::KeySource::Given | core::KeySource::Discovery => String::new(),
         },
+        introspection: v.introspection.as_deref().map(introspection),
     }
 }
 

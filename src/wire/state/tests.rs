@@ -94,6 +94,19 @@ fn records() -> Vec<Record> {
         );
         Record::Issuer(Arc::new(issuer.with_source(source)))
     }));
+    all.extend(core::SubjectMember::ALL.map(|subject| {
+        let issuer = core::Issuer::new(
+            "https://opaque.example".into(),
+            core::TokenProfile::Generic,
+            Vec::new(),
+            vec!["orders".into()],
+            60,
+            Arc::from(Vec::new()),
+        );
+        let endpoint = "https://opaque.example/introspect".into();
+        let introspection = core::Introspection { endpoint, subject, token_prefix: "op_".into() };
+        Record::Issuer(Arc::new(issuer.with_introspection(Some(Arc::new(introspection)))))
+    }));
     let expires = Timestamp::from_micros(8);
     let targets = [
         core::RevocationTarget::TokenId { issuer: name("main"), jti: "j".into(), expires },

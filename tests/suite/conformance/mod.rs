@@ -5,6 +5,7 @@ mod api_key_timing;
 pub(crate) mod certificate;
 pub(crate) mod dpop;
 mod jwt;
+pub(crate) mod opaque;
 
 /// Every threat of the page has a row here, those apart that are about fetching keys (T12).
 #[test]

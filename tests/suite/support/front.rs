@@ -46,7 +46,11 @@ impl Parts {
         let proofs = Arc::new(Proofs::new(Arc::clone(&self.clock), 1000));
         let pipeline = Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key);
         let nonces = Arc::new(ProofNonces::new(&World::NONCE_SECRET));
-        Arc::new(pipeline.with_replay_memory(proofs).with_proof_nonces(nonces))
+        let pipeline = pipeline.with_replay_memory(proofs).with_proof_nonces(nonces);
+        Arc::new(match &world.introspect {
+            Some(introspect) => pipeline.introspecting(Arc::clone(introspect)),
+            None => pipeline,
+        })
     }
 }
 

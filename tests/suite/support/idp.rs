@@ -1,4 +1,4 @@
-//! A server of keys over TLS, with an authority of its own, that answers as a test says.
+//! A server of an issuer over TLS, with an authority of its own, that answers as a test says.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -102,6 +102,16 @@ impl Reply {
     }
 }
 
+/// What was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Heard {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// `authorization`, `content-type` and `accept`; empty where they are absent.
+    pub(crate) lines: [String; 3],
+    pub(crate) body: String,
+}
+
 /// A server that runs for as long as it is held.
 pub(crate) struct Idp {
     pub(crate) address: SocketAddr,
@@ -112,6 +122,14 @@ pub(crate) struct Idp {
 impl Idp {
     /// Answers each path as `answers` says.
     pub(crate) async fn start(ca: &TestCa, answers: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listening(ca, move |heard| answers(&heard.path)).await
+    }
+
+    /// Answers each request as `answers` says.
+    pub(crate) async fn listening(
+        ca: &TestCa,
+        answers: impl Fn(&Heard) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -124,9 +142,12 @@ impl Idp {
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = hyper::service::service_fn(|request| {
-                        count.fetch_add(1, Ordering::SeqCst);
-                        let reply = answers(request_path(&request));
-                        async move { Ok::<_, Infallible>(respond(reply).await) }
+                        let (count, answers) = (&count, &answers);
+                        async move {
+                            let heard = hear(request).await;
+                            count.fetch_add(1, Ordering::SeqCst);
+                            Ok::<_, Infallible>(respond(answers(&heard)).await)
+                        }
                     });
                     let served = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
@@ -155,8 +176,15 @@ impl Drop for Idp {
     }
 }
 
-fn request_path(request: &http::Request<hyper::body::Incoming>) -> &str {
-    request.uri().path()
+async fn hear(request: http::Request<hyper::body::Incoming>) -> Heard {
+    let (parts, body) = request.into_parts();
+    let line = |name| parts.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+    Heard {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        lines: ["authorization", "content-type", "accept"].map(line),
+        body: String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+    }
 }
 
 type Body = BoxBody<Bytes, Infallible>;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portreeve::core::credential::{FingerprintKey, Presented, ProofNonces, TokenCache, Verified};
+use portreeve::core::credential::{FingerprintKey, Introspect, Presented, ProofNonces, TokenCache, Verified};
 use portreeve::core::evidence::{Decision, Door, EvidenceLog, EvidenceMode, ExchangeFacts};
 use portreeve::core::id::{Epoch, Name};
 use portreeve::core::identity::{
@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) state: Arc<SnapshotCell>,
     pub(crate) pipeline: Pipeline,
+    /// Whom front doors over it have ask about opaque tokens.
+    pub(crate) introspect: Option<Arc<dyn Introspect>>,
 }
 
 /// A name that is known to be well formed.
@@ -161,7 +163,7 @@ impl World {
             FingerprintKey::new([9; 32]),
         )
         .with_replay_memory(Arc::new(Proofs::new(clock.clone(), 1000)));
-        let world = Self { issuer, clock, log, state, pipeline: complete(pipeline) };
+        let world = Self { issuer, clock, log, state, pipeline: complete(pipeline), introspect: None };
         world.put(vec![
             ("main", 1, Record::Issuer(Arc::new(world.issuer.record()))),
             ("orders", 1, Record::Resource(Arc::new(orders()))),
@@ -170,6 +172,12 @@ impl World {
         ]);
         world.refresh();
         world
+    }
+
+    /// The same, asking about opaque tokens.
+    pub(crate) fn introspecting(self, introspect: Arc<dyn Introspect>) -> Self {
+        let pipeline = self.pipeline.introspecting(Arc::clone(&introspect));
+        Self { pipeline, introspect: Some(introspect), ..self }
     }
 
     /// Makes the state as fresh as now.

@@ -174,6 +174,7 @@ impl Written for Issuer {
             keys: _,
             digest: _,
             key_source,
+            introspection,
         } = self;
         fields.text(iss);
         fields.text(profile.as_str());
@@ -188,6 +189,14 @@ impl Written for Issuer {
                 fields.text(url);
             }
             KeySource::Discovery => fields.number(2),
+        }
+        // Nothing where there is none: records of before it was there keep their digest.
+        if let Some(introspection) = introspection {
+            let Introspection { endpoint, subject, token_prefix } = &**introspection;
+            fields.text("introspection");
+            fields.text(endpoint);
+            fields.text(subject.as_str());
+            fields.text(token_prefix);
         }
     }
 }

@@ -81,6 +81,45 @@ impl KeySource {
     }
 }
 
+/// How enforcement points ask an issuer about its opaque tokens (RFC 7662).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Introspection {
+    /// The `https` URL that is asked, exactly as the enforcement point's own configuration has it.
+    pub endpoint: Arc<str>,
+    /// Which member of the answer is the subject.
+    pub subject: SubjectMember,
+    /// What its opaque tokens begin with; empty: that does not tell them.
+    pub token_prefix: Arc<str>,
+}
+
+/// Which member of an answer about a token is the subject.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SubjectMember {
+    /// `sub`.
+    #[default]
+    Sub,
+    /// `client_id`, of tokens that act for nobody else.
+    ClientId,
+}
+
+impl SubjectMember {
+    /// Every member.
+    pub const ALL: [Self; 2] = [Self::Sub, Self::ClientId];
+
+    /// The member's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sub => "sub",
+            Self::ClientId => "client_id",
+        }
+    }
+
+    /// The member with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|member| member.as_str() == text)
+    }
+}
+
 /// A trust anchor for tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
@@ -102,6 +141,8 @@ pub struct Issuer {
     pub digest: [u8; 32],
     /// Where the keys come from.
     pub key_source: KeySource,
+    /// How it is asked about opaque tokens; `None`: it has none.
+    pub introspection: Option<Arc<Introspection>>,
 }
 
 impl Issuer {
@@ -130,7 +171,19 @@ impl Issuer {
         field(&jwks);
         let digest = *hasher.finalize().as_bytes();
         let key_source = KeySource::Given;
-        Self { iss, profile, algorithms, audiences, max_lifetime_s, jwks, keys, digest, key_source }
+        let introspection = None;
+        Self {
+            iss,
+            profile,
+            algorithms,
+            audiences,
+            max_lifetime_s,
+            jwks,
+            keys,
+            digest,
+            key_source,
+            introspection,
+        }
     }
 
     /// The same with keys from elsewhere.
@@ -139,16 +192,27 @@ impl Issuer {
         Self { key_source, ..self }
     }
 
+    /// The same with opaque tokens, or without.
+    #[must_use]
+    pub fn with_introspection(self, introspection: Option<Arc<Introspection>>) -> Self {
+        Self { introspection, ..self }
+    }
+
     /// The same with other keys.
     #[must_use]
     pub fn with_jwks(&self, jwks: Arc<[u8]>) -> Self {
-        let Self { iss, profile, algorithms, audiences, max_lifetime_s, key_source, .. } = self.clone();
-        Self::new(iss, profile, algorithms, audiences, max_lifetime_s, jwks).with_source(key_source)
+        let Self { iss, profile, algorithms, audiences, max_lifetime_s, key_source, introspection, .. } =
+            self.clone();
+        Self::new(iss, profile, algorithms, audiences, max_lifetime_s, jwks)
+            .with_source(key_source)
+            .with_introspection(introspection)
     }
 }
 
 impl PartialEq for Issuer {
     fn eq(&self, other: &Self) -> bool {
-        self.digest == other.digest && self.key_source == other.key_source
+        self.digest == other.digest
+            && self.key_source == other.key_source
+            && self.introspection == other.introspection
     }
 }

@@ -21,7 +21,7 @@ pub(super) use fields::{Fields, Written};
 
 pub use credential::{Credential, CredentialKind, CredentialStatus};
 pub use identity::{Binding, Entitlement, Identity, IdentityStatus, IdentityType, Owner, RiskLevel};
-pub use issuer::{Issuer, KeySource, TokenProfile};
+pub use issuer::{Introspection, Issuer, KeySource, SubjectMember, TokenProfile};
 pub use policy::{Exception, Hygiene, HygieneMode, HygieneRule, PolicyMode, PolicySet};
 pub use resource::{Resource, ResourceRoute};
 pub use revocation::{Revocation, RevocationTarget};

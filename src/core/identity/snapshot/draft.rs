@@ -23,6 +23,7 @@ pub(super) struct Draft {
     records: u64,
     policy_sets: Arc<BTreeMap<Name, PolicySet>>,
     exceptions: Arc<[Arc<Held<Exception>>]>,
+    introspecting: Arc<[Arc<Held<Issuer>>]>,
     policy: Option<Arc<TenantPolicy>>,
 }
 
@@ -62,6 +63,7 @@ impl Draft {
             records: held.map_or(0, |held| held.records),
             policy_sets: held.map(|held| Arc::clone(&held.policy_sets)).unwrap_or_default(),
             exceptions: held.map(|held| Arc::clone(&held.exceptions)).unwrap_or_default(),
+            introspecting: held.map(|held| Arc::clone(&held.introspecting)).unwrap_or_default(),
             policy: held.map(|held| Arc::clone(&held.policy)),
         }
     }
@@ -126,6 +128,7 @@ impl Draft {
             policy,
             sum: self.sum,
             exceptions: self.exceptions,
+            introspecting: self.introspecting,
             policy_sets: self.policy_sets,
         };
         self.next.root += 1;
@@ -187,6 +190,13 @@ impl Draft {
             RecordKind::Issuer => {
                 let (old, new) = take!(issuers, Issuer);
                 self.gather_iss(edits, name, old.as_deref(), new.as_ref());
+                let introspects = |held: &Arc<Held<Issuer>>| {
+                    held.value.as_ref().is_some_and(|issuer| issuer.introspection.is_some())
+                };
+                if [&old, &new].into_iter().flatten().any(introspects) {
+                    let kept = self.introspecting.iter().filter(|held| held.name != *name).cloned();
+                    self.introspecting = kept.chain(new.filter(introspects)).collect();
+                }
             }
             RecordKind::Revocation => {
                 let (old, new) = take!(revocations, Revocation);
