@@ -6,7 +6,7 @@ mod guard;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::support::PATIENCE;
 use crate::support::caller::Caller;
 use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
+use crate::support::port::free;
 use crate::support::upstream::{Reply, Upstream};
 
 mod introspection;
@@ -69,18 +71,6 @@ impl Drop for Role {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
-        }
-    }
-}
-
-/// An address that nobody listens on: below those that the system gives to callers, and not given twice.
-fn free() -> SocketAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let count = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + count % 20_000).unwrap();
-        if let Ok(socket) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return socket.local_addr().unwrap();
         }
     }
 }
@@ -278,7 +268,7 @@ fn an_enforcement_point_without_a_tenant_is_not_ready_and_says_why() {
     let until = |what: &str, holds: &dyn Fn() -> bool| {
         let begun = std::time::Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "waited in vain until {what}");
+            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
             std::thread::yield_now();
         }
     };
@@ -412,6 +402,7 @@ fn a_receipt_counts_the_streams_that_a_revocation_ended() {
     assert!(receipts.contains("\"ended_streams\": 3"), "{receipts}");
     assert!(ledger.iter_mut().all(Caller::ends));
     assert!(batch.is_open());
+    drop(batch);
     proxy.stop();
     let lines = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
     let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 
 use super::lab::{HandClock, Lab, demo, document, resource_spec, settings, until};
 use super::stream::{MINUTE, hello};
+use crate::support::PATIENCE;
 
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -506,7 +507,7 @@ async fn files_that_change_are_taken_over_and_what_is_open_stays_open() {
     put_files(directory.path(), &second);
     let welcomed = async |of: &Pki| said_hello(with_identity(&lab, &second, Some(spoke(of))).await).await;
     let taken = async { while welcomed(&second).await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(10), taken).await.expect("the new files are taken over");
+    tokio::time::timeout(PATIENCE, taken).await.expect("the new files are taken over");
     assert_eq!(welcomed(&first).await, Err(None));
     let before = edge.state.lease().fresh_at;
     lab.clock.pass(Duration::from_secs(1));

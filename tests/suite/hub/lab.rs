@@ -18,6 +18,8 @@ use portreeve::hub::{
 };
 use serde_json::{Value, json};
 
+use crate::support::PATIENCE;
+
 /// A clock that is set by hand: microseconds since its beginning, in 2026.
 #[derive(Debug, Default)]
 pub(crate) struct HandClock(AtomicU64);
@@ -258,9 +260,6 @@ pub(crate) fn patiently<T>(mut open: impl FnMut() -> Result<T, HubError>) -> Res
 fn is_held(error: &HubError) -> bool {
     error.to_string().contains("runs a hub on this directory")
 }
-
-/// Longest wait for something that is about to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks again and again until `holds`, which nothing else tells of.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::Client;
-use super::lab::{HandClock, Lab, PATIENCE, demo, document, identity_spec, settings, until};
+use super::lab::{HandClock, Lab, demo, document, identity_spec, settings, until};
 use super::stream::{MINUTE, Spoke, hello};
+use crate::support::PATIENCE;
 use crate::support::postgres::{Postgres, shared};
 
 fn over(directory: &Path, database: &PostgresSettings) -> HubSettings {
@@ -317,7 +318,8 @@ async fn a_hub_that_is_killed_under_load_loses_nothing() {
     for written in writing {
         kept.extend(written.await.unwrap());
     }
-    assert!(kept.len() > 8, "{}", kept.len());
+    // Who has written its fourth was told of its third.
+    assert!(kept.len() >= 6, "{}", kept.len());
     let last = one.revoke("batch").await;
     until("every change that was acknowledged arrives", || kept.iter().all(|name| has(name))).await;
     until("both revocations arrive", || client.state.load().stats().revocations >= 2).await;

@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::lab::{HandClock, Lab, PATIENCE, demo, document, identity_spec, resource_spec};
+use super::lab::{HandClock, Lab, demo, document, identity_spec, resource_spec};
+use crate::support::PATIENCE;
 
 /// An enforcement point's side of one stream.
 pub(super) struct Spoke {
@@ -77,8 +78,8 @@ impl Spoke {
     }
 
     pub(super) async fn next(&mut self) -> Result<Down, Status> {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.down.message()).await;
-        match next.expect("an answer within ten seconds")? {
+        let next = tokio::time::timeout(PATIENCE, self.down.message()).await;
+        match next.expect("an answer in time")? {
             Some(message) => Ok(message.message.unwrap()),
             None => Err(Status::cancelled("the stream ended")),
         }

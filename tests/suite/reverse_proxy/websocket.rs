@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::{Method, Request, Version};
 
 use super::sever::whole;
+use crate::support::PATIENCE;
 use crate::support::caller::Caller;
 use crate::support::front::Gate;
-use crate::support::upstream::{PATIENCE, Reply, Upstream};
+use crate::support::upstream::{Reply, Upstream};
 use crate::support::world::{block_on_io, identity};
 
 /// The key of the standard's example, and what answers it (RFC 6455 §1.3).

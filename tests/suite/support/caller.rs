@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::upstream::PATIENCE;
+use super::PATIENCE;
 
 /// One connection to a proxy.
 pub(crate) struct Caller(BufReader<TcpStream>);

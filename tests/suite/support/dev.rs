@@ -128,7 +128,7 @@ impl Envoy {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = super::port::free().port();
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/envoy/envoy.yaml");
         let config = std::fs::read_to_string(sample)
             .unwrap()

@@ -18,8 +18,8 @@ use portreeve::pep::{
 use portreeve::pipeline::Pipeline;
 use portreeve::telemetry::metrics::Metrics;
 
+use super::PATIENCE;
 use super::caller::{Answer, Caller};
-use super::upstream::PATIENCE;
 use super::world::{MapMemory, TENANT, World, name, rules};
 
 /// A pipeline over the world's state and log.

@@ -10,7 +10,12 @@ pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod issuer;
 pub(crate) mod node;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod world;
+
+/// Longest wait for something that must happen. It is long, since a machine may be slow and a wait that
+/// ends well costs nothing.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

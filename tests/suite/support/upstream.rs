@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::PATIENCE;
+
 /// What an upstream does with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -79,9 +81,6 @@ struct Inside {
 
 /// Bytes not taken for this long are not taken.
 const STALLED: Duration = Duration::from_millis(200);
-
-/// Longest wait for something that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Upstream {
     /// Answers each request as `reply` says.

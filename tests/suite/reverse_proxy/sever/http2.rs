@@ -12,8 +12,8 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::whole;
+use crate::support::PATIENCE;
 use crate::support::front::Gate;
-use crate::support::upstream::PATIENCE;
 use crate::support::world::{block_on_io, identity};
 
 /// An HTTP/2 upstream whose answers go on: one piece, then `piece` over and over if there is one.
