@@ -248,8 +248,9 @@ impl Pipeline {
         };
         judgement.basis.tenant = Some(service.tenant.clone());
         judgement.basis.resource = Some(service.resource.clone());
-        if snapshot.cell(&service.tenant).is_none() {
-            witness.step("state", || format!("nothing has arrived of tenant `{}`", service.tenant));
+        if snapshot.cell(&service.tenant).is_none_or(|held| !held.confirmed) {
+            witness
+                .step("state", || format!("no hub has confirmed the state of tenant `{}`", service.tenant));
             return judgement.refuse(Reason::StateAbsent);
         }
         let case = Case { snapshot, service, exchange, now, proofs };

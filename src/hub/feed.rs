@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) revision: u64,
     /// The cell's history hash afterwards.
     pub(crate) history_hash: [u8; 32],
+    /// The cell's digest before and afterwards, as far as the mirror had them.
+    digests: [Option<StateDigest>; 2],
     /// The delta, signed.
     pub(crate) delta: proto::Signed,
     /// What of it denies, signed; `None`: nothing.
@@ -140,11 +142,23 @@ impl Feed {
         self.ring.read().entries.iter().rev().find(|entry| entry.tenant == *cell).cloned()
     }
 
-    /// The digest of a cell at a revision, if the mirror stands there.
+    /// The digest of a cell at a revision, if the mirror stands there, or has stood there while a commit
+    /// since is held in memory.
     pub(crate) fn digest_at(&self, cell: &Name, revision: u64) -> Option<StateDigest> {
-        let mirror = self.mirror.lock();
-        let held = mirror.state().cell(cell)?;
-        (held.revision == revision).then_some(held.state_digest)
+        let now = {
+            let mirror = self.mirror.lock();
+            let held = mirror.state().cell(cell)?;
+            (held.revision == revision).then_some(held.state_digest)
+        };
+        now.or_else(|| {
+            let ring = self.ring.read();
+            let mut newest = ring.entries.iter().rev().filter(|entry| entry.tenant == *cell);
+            newest.find_map(|entry| match revision {
+                at if at == entry.revision => entry.digests[1],
+                at if at == entry.from_revision => entry.digests[0],
+                _ => None,
+            })
+        })
     }
 
     /// The revision of a cell's last commit that denied something; 0: there is none.
@@ -227,7 +241,9 @@ impl Feed {
         let store = Arc::clone(&self.store);
         let older = blocking(&*self.store, move || store.tail(from, READ_MAX)).await?;
         let epoch = self.store.identity().epoch;
-        let unmirrored = |logged: &Logged| self.entry(logged, epoch, Mirrored { digest: None, urgent: None });
+        let unmirrored = |logged: &Logged| {
+            self.entry(logged, epoch, Mirrored { before: None, digest: None, urgent: None })
+        };
         Ok(older.iter().map(|logged| Arc::new(unmirrored(logged))).collect())
     }
 
@@ -250,6 +266,7 @@ impl Feed {
             from_revision: logged.from_revision,
             revision: logged.revision,
             history_hash: logged.history_hash,
+            digests: [mirrored.before, mirrored.digest],
             delta: self.key.sign(proto::SignedKind::Delta, &delta),
             urgent,
         }

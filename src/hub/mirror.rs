@@ -28,6 +28,8 @@ pub(crate) struct Mirror {
 /// What a commit came to.
 #[derive(Debug)]
 pub(crate) struct Mirrored {
+    /// The cell's digest before; `None`: there was no such cell, or it was already further.
+    pub(crate) before: Option<StateDigest>,
     /// The cell's digest afterwards; `None`: it was already further.
     pub(crate) digest: Option<StateDigest>,
     /// What it denies, to be sent ahead of the order.
@@ -108,8 +110,10 @@ impl Mirror {
         let urgent = self.urgent(logged, &changes);
         self.head = self.head.max(logged.revision);
         if self.state.cell(cell).is_some_and(|held| held.revision >= logged.revision) {
-            return Ok(Mirrored { digest: None, urgent });
+            return Ok(Mirrored { before: None, digest: None, urgent });
         }
+        let digest = |state: &Snapshot| state.cell(cell).map(|held| held.state_digest);
+        let before = digest(&self.state);
         let batch = Batch {
             cell: cell.clone(),
             epoch: self.epoch,
@@ -120,7 +124,7 @@ impl Mirror {
             changes,
         };
         self.state = self.state.apply(&batch).map_err(|e| unusable(store, cell, &e))?;
-        Ok(Mirrored { digest: self.state.cell(cell).map(|held| held.state_digest), urgent })
+        Ok(Mirrored { before, digest: digest(&self.state), urgent })
     }
 
     fn urgent(

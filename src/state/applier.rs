@@ -185,15 +185,27 @@ impl Applier {
         self.note_positions();
     }
 
-    /// Renews the lease, in memory and beside the last-known-good.
-    pub(super) fn renew(&mut self, lease: Lease) {
+    /// Renews the lease, in memory and beside the last-known-good; whether cells were confirmed by it.
+    pub(super) async fn renew(&mut self, lease: Lease) -> bool {
         self.cell.set_lease(lease);
+        let confirmed = self.cell.load().confirmed();
+        let confirms = confirmed.is_some();
+        if let Some(next) = confirmed {
+            let before = self.snapshot();
+            let new = before.cells().iter().filter(|held| !held.confirmed).map(|held| held.cell.clone());
+            let new: Vec<Name> = new.collect();
+            drop(before);
+            self.publish(next).await;
+            new.iter().for_each(|cell| self.rewrite(cell));
+        }
         self.note_positions();
+        confirms
     }
 
     /// Gives up the lease, in memory and for a restart; `false`: a restart could still begin with it.
     pub(super) fn give_up_lease(&mut self) -> bool {
-        self.renew(Lease::default());
+        self.cell.set_lease(Lease::default());
+        self.note_positions();
         self.kept
     }
 
@@ -223,6 +235,7 @@ impl Applier {
     }
 
     async fn publish(&mut self, next: Snapshot) {
+        let next = next.with_new_unconfirmed(&self.cell.load());
         let mut old = self.cell.publish(next);
         // A decision holds the state it reads until its evidence number is assigned.
         while Arc::get_mut(&mut old).is_none() {
@@ -254,8 +267,12 @@ impl Applier {
         self.note_positions();
     }
 
+    /// Writes a cell's file anew, unless nothing is decided by it yet: a restart would.
     fn rewrite(&mut self, cell: &Name) {
-        if let Err(error) = self.lkg.rewrite(cell, &self.snapshot()) {
+        let state = self.snapshot();
+        if state.cell(cell).is_some_and(|held| held.confirmed)
+            && let Err(error) = self.lkg.rewrite(cell, &state)
+        {
             disk_failed(&error);
         }
     }
@@ -298,6 +315,10 @@ mod tests {
         }
     }
 
+    fn lease(us: u64) -> Lease {
+        Lease { fresh_at: Some(BootInstant::from_micros(us)), hub_time_us: 1, ..Lease::default() }
+    }
+
     fn open(folder: &Path) -> (Applier, Lease) {
         let (lkg, loaded) = LastKnownGood::open(folder, "boot-1", Keyer::new(1)).unwrap();
         let cell = Arc::new(SnapshotCell::new(loaded.snapshot));
@@ -305,15 +326,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_decided_by_what_no_answer_has_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut applier, _) = open(folder.path());
+        applier.rebuild(&base(1), NOTHING).await.unwrap();
+        applier.renew(lease(7)).await;
+        let other = Name::parse("other").unwrap();
+        let later = Repair { cell: other.clone(), ..base(2) };
+        let confirmed = |applier: &Applier| {
+            let state = applier.snapshot();
+            state.cells().iter().map(|held| held.confirmed).collect::<Vec<_>>()
+        };
+        applier.rebuild(&later, NOTHING).await.unwrap();
+        assert_eq!(confirmed(&applier), [true, false]);
+        assert!(open(folder.path()).0.snapshot().cell(&other).is_none(), "a restart would decide by it");
+        let newer = Repair { revision: 3, ..later.clone() };
+        applier.rebuild(&newer, NOTHING).await.unwrap();
+        assert_eq!(confirmed(&applier), [true, false], "more of it is no answer");
+        let root = applier.snapshot().root();
+        applier.renew(lease(9)).await;
+        assert_eq!(confirmed(&applier), [true, true]);
+        assert!(applier.snapshot().root() > root, "what was refused for it is judged anew");
+        let (restarted, kept) = open(folder.path());
+        assert!(restarted.snapshot().cell(&other).is_some_and(|held| held.confirmed));
+        assert_eq!(kept.fresh_at, lease(9).fresh_at);
+        // Gone and back: it is new again.
+        applier.withdraw(&other).await;
+        applier.rebuild(&newer, NOTHING).await.unwrap();
+        assert_eq!(confirmed(&applier), [true, false]);
+        assert!(applier.give_up_lease());
+        assert_eq!(confirmed(&applier), [true, false], "to give up a lease confirms nothing");
+    }
+
+    #[tokio::test]
     async fn a_full_disk_ends_the_lease_of_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
         applier.rebuild(&base(1), NOTHING).await.unwrap();
-        applier.renew(Lease {
-            fresh_at: Some(BootInstant::from_micros(7)),
-            hub_time_us: 1,
-            ..Lease::default()
-        });
+        applier.renew(lease(7)).await;
         assert_eq!(open(folder.path()).1.fresh_at, Some(BootInstant::from_micros(7)));
         // From here on no file can be made: what is on disk stays behind what is acknowledged.
         for name in ["demo.new", "lease.new"] {

@@ -44,7 +44,8 @@ fn next(state: &Snapshot, last: Option<&Name>) -> Option<Name> {
     after.or_else(|| cells().next()).cloned()
 }
 
-async fn is_sound(state: Snapshot, cell: Name) -> bool {
+/// Whether a cell's records still add up to its digest. Takes time in proportion to them.
+pub(super) async fn is_sound(state: Snapshot, cell: Name) -> bool {
     let look = move || {
         let said = state.cell(&cell).map(|held| held.state_digest);
         state.recompute_digest(&cell) == said

@@ -1,5 +1,6 @@
 //! One stream: hello, plans, deltas, pings, acknowledgements.
 
+mod delta;
 mod fetch;
 
 use std::collections::HashSet;
@@ -110,6 +111,8 @@ struct Stream {
     broken: HashSet<Name>,
     /// Whether the state was confirmed on this stream.
     confirmed: bool,
+    /// Cells that are held and that no answer has confirmed yet.
+    unconfirmed: usize,
 }
 
 /// A stream whose plans have been followed.
@@ -152,6 +155,7 @@ impl Session<'_> {
             freshness: Freshness::default(),
             broken: HashSet::new(),
             confirmed: false,
+            unconfirmed: 0,
         };
         let every = self.welcome(hub, &mut stream, welcome).await?;
         let position = self.applier.lock().await.snapshot().position();
@@ -205,6 +209,10 @@ impl Session<'_> {
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };
                     self.receive(&mut stream, message).await?;
+                    if self.has_more_unconfirmed(&mut stream).await {
+                        // Nothing is decided by it before an answer: that one is not waited for in turn.
+                        pings.reset_immediately();
+                    }
                     // Taking it may have lasted: what came meanwhile waits to be read.
                     answered = Instant::now();
                 }
@@ -227,7 +235,7 @@ impl Session<'_> {
             cluster_id: applier.lkg().cluster_id().clone(),
             spoke_id: self.settings.spoke_id.clone(),
             incarnation: Bytes::copy_from_slice(&self.settings.incarnation),
-            have: positions(&applier),
+            have: positions(&applier, |_| true),
             schema: RECORD_SCHEMA,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             deny_after_max_us: self.deny_after_max_us(),
@@ -345,51 +353,28 @@ impl Session<'_> {
             deny_after_max: Duration::from_micros(beat.deny_after_max_us),
         };
         stream.freshness.answered(beat.echo_nonce, heads, told);
-        self.renew(stream).await;
-        if rescoped { self.acknowledge(stream, Vec::new()).await } else { Ok(()) }
+        let confirmed = self.renew(stream).await;
+        if rescoped || confirmed { self.acknowledge(stream, Vec::new()).await } else { Ok(()) }
     }
 
-    async fn renew(&self, stream: &mut Stream) {
-        let mut applier = self.applier.lock().await;
-        if let Some(lease) = stream.freshness.covered(&applier.snapshot()) {
-            applier.renew(lease);
-            if !std::mem::replace(&mut stream.confirmed, true) {
-                tracing::info!("the hub has confirmed the state");
-            }
-        }
+    /// Whether cells came that no answer has confirmed.
+    async fn has_more_unconfirmed(&self, stream: &mut Stream) -> bool {
+        let state = self.applier.lock().await.snapshot();
+        let unconfirmed = state.cells().iter().filter(|held| !held.confirmed).count();
+        std::mem::replace(&mut stream.unconfirmed, unconfirmed) < unconfirmed
     }
 
-    async fn delta(&mut self, stream: &mut Stream, signed: &proto::Signed) -> Result<(), SessionError> {
+    /// Renews the lease by what has been answered; whether cells were confirmed by that.
+    async fn renew(&self, stream: &mut Stream) -> bool {
         let mut applier = self.applier.lock().await;
-        let delta = wire::open_delta(signed, applier.lkg().keys())?;
-        let cell = Name::parse(&delta.cell).map_err(WireError::from)?;
-        let snapshot = applier.snapshot();
-        let held = snapshot.cell(&cell);
-        let (at, before) = held.map_or((0, [0; 32]), |held| (held.revision, held.history_hash));
-        drop(snapshot);
-        // A repair has come past it, or has yet to come.
-        if delta.to_revision <= at || stream.broken.contains(&cell) {
-            return Ok(());
+        // Not in the condition: what it holds of the state would be waited for.
+        let covered = stream.freshness.covered(&applier.snapshot());
+        let Some(lease) = covered else { return false };
+        let confirmed = applier.renew(lease).await;
+        if !std::mem::replace(&mut stream.confirmed, true) {
+            tracing::info!("the hub has confirmed the state");
         }
-        let applied = match wire::decode_delta(&delta, &before) {
-            Ok(batch) => applier.delta(&batch, signed).await.map_err(SessionError::from),
-            Err(error) => Err(error.into()),
-        };
-        drop(applier);
-        let Err(error) = applied else {
-            self.renew(stream).await;
-            return self.acknowledge(stream, Vec::new()).await;
-        };
-        tracing::error!(%cell, %error, "a batch is refused; the last good state stays until it is repaired");
-        stream.broken.insert(cell);
-        let refusal = proto::Refusal {
-            cell: delta.cell,
-            from_revision: at,
-            to_revision: delta.to_revision,
-            code: "delta.refused".to_owned(),
-            detail: error.to_string(),
-        };
-        self.acknowledge(stream, vec![refusal]).await
+        confirmed
     }
 
     async fn acknowledge(&self, stream: &Stream, refused: Vec<proto::Refusal>) -> Result<(), SessionError> {
@@ -398,7 +383,7 @@ impl Session<'_> {
         let carried = state.cells().iter().map(|held| state.carried(&held.cell).len() as u64).sum();
         let now = self.clock.now();
         let ack = proto::Ack {
-            in_force: if applier.is_kept() { positions(&applier) } else { Vec::new() },
+            in_force: if applier.is_kept() { positions(&applier, |held| held.confirmed) } else { Vec::new() },
             // Nothing is said of a scope while a restart could still hold what left it.
             scope_version: if applier.is_kept() { self.scope_version } else { 0 },
             effective_boot_us: now.boot.as_micros(),
@@ -453,8 +438,8 @@ impl Session<'_> {
     }
 }
 
-/// What is in force here, a cell at a time.
-pub(super) fn positions(applier: &Applier) -> Vec<proto::CellPosition> {
+/// How far some of the cells are, one at a time.
+pub(super) fn positions(applier: &Applier, of: impl Fn(&CellState) -> bool) -> Vec<proto::CellPosition> {
     let snapshot = applier.snapshot();
     let position = |held: &CellState| proto::CellPosition {
         cell: held.cell.to_string(),
@@ -464,7 +449,7 @@ pub(super) fn positions(applier: &Applier) -> Vec<proto::CellPosition> {
         state_digest: Bytes::copy_from_slice(held.state_digest.as_bytes()),
         kill_revision: held.kill_revision,
     };
-    snapshot.cells().iter().map(position).collect()
+    snapshot.cells().iter().filter(|held| of(held)).map(position).collect()
 }
 
 async fn send(outbox: &mpsc::Sender<proto::SpokeMessage>, message: ToHub) -> Result<(), SessionError> {

@@ -91,7 +91,7 @@ impl Lane<'_> {
                 cluster_id: applier.lkg().cluster_id().clone(),
                 spoke_id: self.settings.spoke_id.clone(),
                 incarnation: Bytes::copy_from_slice(&self.settings.incarnation),
-                have: positions(&applier),
+                have: positions(&applier, |_| true),
             }
         };
         Ok(in_time(client.urgent(hello)).await?.into_inner())

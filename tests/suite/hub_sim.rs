@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sim::{Broken, Options, Report, run};
 
 /// Seeds that failed once.
-const FAILED_ONCE: &[u64] = &[7, 9, 17, 19, 20, 27, 33, 36, 61, 232, 436, 462, 623, 709, 956];
+const FAILED_ONCE: &[u64] =
+    &[7, 9, 17, 19, 20, 27, 33, 36, 61, 232, 436, 462, 623, 709, 956, 2065, 3035, 3297, 4190, 4688, 6761];
 /// How many others each run of the tests looks at.
 const SEEDS: u64 = 200;
 

@@ -7,10 +7,12 @@ use portreeve::core::evidence::EvidenceMode;
 use portreeve::core::id::Epoch;
 use portreeve::core::identity::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Exception, Hygiene, HygieneMode,
-    HygieneRule, Identity, IdentityStatus, Issuer, KillBatch, Lease, Owner, PolicyMode, Record, RecordKind,
-    Revocation, RevocationTarget, TokenProfile,
+    HygieneRule, Identity, IdentityStatus, Issuer, Keyer, KillBatch, Lease, Owner, PolicyMode, Record,
+    RecordKind, Revocation, RevocationTarget, Snapshot, TokenProfile,
 };
-use portreeve::core::policy::{DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules, ServiceRef};
+use portreeve::core::policy::{
+    DEFAULT_POLICY, Effect, Presentation, Reason, RouteRules, ServiceRef, Staleness,
+};
 use portreeve::core::time::{Clock as _, Timestamp};
 use serde_json::json;
 
@@ -502,6 +504,26 @@ fn stale_state_denies_at_its_limit_and_not_before() {
     assert_eq!(world.decide(&exchange), None);
     world.state.set_lease(Lease::default());
     assert_eq!(world.decide(&exchange), Some(Reason::StateStale), "an unknown age is stale");
+}
+
+#[test]
+fn a_tenant_is_decided_by_once_a_hub_has_confirmed_it() {
+    let world = World::new();
+    let token = world.token(&world.claims("ledger"));
+    let exchange = world.exchange(Some(&token), "GET", "/orders/1");
+    let held = Arc::clone(&world.state.load());
+    let came = Snapshot::clone(&held).with_new_unconfirmed(&Snapshot::empty(Keyer::new(1)));
+    world.state.publish(came);
+    let mut waived = world.exchange(Some(&token), "GET", "/orders/1");
+    waived.rules =
+        Arc::new(RouteRules { staleness: Staleness { deny_after: None, ..rules().staleness }, ..rules() });
+    for exchange in [&exchange, &waived] {
+        assert_eq!(world.decide(exchange), Some(Reason::StateAbsent));
+    }
+    let confirmed = world.state.load().confirmed().unwrap();
+    world.state.publish(confirmed);
+    assert_eq!(world.decide(&exchange), None);
+    assert!(world.state.load().confirmed().is_none());
 }
 
 #[test]

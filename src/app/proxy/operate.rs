@@ -21,7 +21,7 @@ impl Condition {
         let freshness = self.state.lease().freshness(self.clock.now(), &self.longest);
         let failed = self.log.stats().failed;
         let mut detail = Vec::new();
-        let holds_none = snapshot.cells().is_empty();
+        let holds_none = !snapshot.cells().iter().any(|held| held.confirmed);
         if holds_none && freshness.age.is_none() {
             detail.push("state.absent: no state has arrived yet".to_owned());
         } else if holds_none {

@@ -125,6 +125,8 @@ pub struct CellState {
     pub state_digest: StateDigest,
     /// How many records it holds, tombstones included.
     pub records: u64,
+    /// Whether an answer has named its head since it came: nothing is decided by it before.
+    pub confirmed: bool,
     /// The tenant's policies, compiled.
     pub policy: Arc<TenantPolicy>,
     sum: Arc<Sum>,
@@ -479,6 +481,7 @@ fn place(key: u128) -> u32 {
 pub(super) struct Unreadable;
 
 mod apply;
+mod confirm;
 mod draft;
 mod export;
 mod overlay;

@@ -28,7 +28,7 @@ impl LastKnownGood {
             lease.anchor.steps,
             lease.hub_time_us
         );
-        for cell in snapshot.cells() {
+        for cell in snapshot.cells().iter().filter(|cell| cell.confirmed) {
             let (name, epoch) = (&cell.cell, cell.epoch);
             text.push_str(&format!("cell {name} {epoch} {} {}\n", cell.revision, cell.kill_revision));
         }

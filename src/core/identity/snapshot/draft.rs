@@ -113,6 +113,7 @@ impl Draft {
             Some(held) if held.epoch == epoch => held.kill_revision.max(self.revision),
             _ => self.revision,
         };
+        let confirmed = held.is_none_or(|held| held.confirmed);
         let policy = match self.policy {
             Some(policy) => policy,
             None => Arc::new(TenantPolicy::compile(&self.policy_sets)?),
@@ -125,6 +126,7 @@ impl Draft {
             history_hash,
             state_digest: self.sum.digest(),
             records: self.records,
+            confirmed,
             policy,
             sum: self.sum,
             exceptions: self.exceptions,

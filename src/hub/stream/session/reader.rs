@@ -93,9 +93,12 @@ impl Reader<'_> {
             return Err(Status::invalid_argument("an acknowledgement in another's name"));
         }
         let mut positions = Vec::with_capacity(ack.in_force.len());
+        let mut damaged = Vec::new();
         for position in &ack.in_force {
             let held = self.sent_or_known(Holding::read(position)?).await?;
-            self.compare(&held);
+            if self.differs(&held) {
+                damaged.push(held.cell.clone());
+            }
             let killed = held.kill_revision.min(self.shared.feed.kill_revision(&held.cell));
             positions.push(CellInForce {
                 kill_revision: killed.max(held.revision),
@@ -106,7 +109,10 @@ impl Reader<'_> {
         let refused = ack.refused.iter().take(REFUSALS_MAX).map(describe).collect::<Vec<_>>();
         for (refusal, text) in ack.refused.iter().zip(&refused) {
             tracing::warn!(spoke = key.spoke_id, refusal = text, "a batch was refused");
-            self.refused(refusal)?;
+            // What a damaged table refuses says nothing of the batch, and the table is repaired already.
+            if !damaged.iter().any(|cell| cell.as_str() == refusal.cell) {
+                self.refused(refusal)?;
+            }
         }
         self.keep_receipts(&positions, &ack, signed);
         let ack = Acknowledged {
@@ -200,18 +206,18 @@ impl Reader<'_> {
         Ok(logged.is_some_and(|it| it.tenant == held.cell && it.history_hash == held.history_hash))
     }
 
-    /// Looks whether the table acknowledged is the hub's.
-    fn compare(&mut self, held: &Holding) {
+    /// Whether the table acknowledged is another than the hub's: it is repaired then.
+    fn differs(&mut self, held: &Holding) -> bool {
         let ours = self.shared.feed.digest_at(&held.cell, held.revision);
-        if let (Some(ours), Some(theirs)) = (ours, held.state_digest)
-            && ours != theirs
-        {
+        let differs = ours.zip(held.state_digest).is_some_and(|(ours, theirs)| ours != theirs);
+        if differs {
             tracing::error!(
                 spoke = self.membership.key.spoke_id, cell = %held.cell, revision = held.revision,
                 "an enforcement point's table is another than the hub's; it is repaired"
             );
             self.repair(held.cell.clone(), "the table differs from the hub's");
         }
+        differs
     }
 
     fn refused(&mut self, refusal: &proto::Refusal) -> Result<(), Status> {

@@ -206,7 +206,8 @@ impl Edge {
     /// How far each cell is now.
     pub(crate) fn positions(&self) -> BTreeMap<Name, Seen> {
         let Some(snapshot) = self.snapshot() else { return BTreeMap::new() };
-        let cells = snapshot.cells().iter().map(|held| {
+        // What nothing is decided by is not kept over a restart either.
+        let cells = snapshot.cells().iter().filter(|held| held.confirmed).map(|held| {
             let changes = snapshot.export(&held.cell);
             let identities = changes.iter().filter_map(|change| match &change.record {
                 Some(portreeve::core::identity::Record::Identity(identity)) => {
@@ -336,6 +337,8 @@ impl Observer for OnRecord {
             known.retain(|kill| !kill.is_lifted_by(&batch.cell, change));
             known.extend(Kill::of(&batch.cell, change));
         }
+        // A repair tells of no record that lifts something.
+        known.retain(|kill| !kill.is_lifted_in(applied.snapshot));
         0
     }
 }

@@ -29,6 +29,8 @@ struct Told {
     without: Option<Name>,
     /// Since when a hub has said so; `None`: the answer, or the store that took it, was lost.
     since: Option<Us>,
+    /// Of the newest answer: two changes may be committed in another order than they were asked for.
+    version: u64,
 }
 
 impl Scopes {
@@ -55,12 +57,14 @@ impl Scopes {
 
     /// The store that took them may be another now.
     pub(crate) fn forget(&mut self) {
-        self.told.values_mut().for_each(|told| told.since = None);
+        self.told.values_mut().for_each(|told| (told.since, told.version) = (None, 0));
     }
 
     /// A hub has answered.
-    pub(crate) fn answered(&mut self, edge: &str, without: Option<Name>, at: Us) {
-        self.told.insert(edge.to_owned(), Told { without, since: Some(at) });
+    pub(crate) fn answered(&mut self, edge: &str, without: Option<Name>, at: Us, version: u64) {
+        if self.told.get(edge).is_none_or(|told| told.version <= version) {
+            self.told.insert(edge.to_owned(), Told { without, since: Some(at), version });
+        }
     }
 }
 
@@ -102,7 +106,8 @@ impl World {
         };
         self.trace(format_args!("scope of {edge}: {scope}"));
         self.scopes.taken.extend(without.iter().map(|gone| (edge.to_owned(), gone.clone())));
-        self.scopes.told.insert(edge.to_owned(), Told { without: without.clone(), since: None });
+        let version = self.scopes.told.get(edge).map_or(0, |told| told.version);
+        self.scopes.told.insert(edge.to_owned(), Told { without: without.clone(), since: None, version });
         let hub = self.primary;
         self.step(hub);
         let asked = Asked::Scope { edge: edge.to_owned(), without };

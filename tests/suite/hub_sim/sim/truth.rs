@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portreeve::core::id::Name;
-use portreeve::core::identity::{Change, IdentityStatus, Record, RevocationTarget};
+use portreeve::core::identity::{Change, IdentityStatus, Record, RevocationTarget, Snapshot};
 
 use super::host::Us;
 
@@ -75,6 +75,14 @@ impl Kill {
         now.status == IdentityStatus::Active
             && matches!(self, Self::Identity { tenant, identity, generation }
                 if tenant == cell && *identity == change.name && change.generation > *generation)
+    }
+
+    /// Whether a state holds the identity active, put back since.
+    pub(crate) fn is_lifted_in(&self, state: &Snapshot) -> bool {
+        let Self::Identity { tenant, identity, generation } = self else { return false };
+        let Some(held) = state.identity(tenant, identity) else { return false };
+        held.generation > *generation
+            && held.value.is_some_and(|value| value.status == IdentityStatus::Active)
     }
 
     /// Whose identity or token it is.

@@ -466,7 +466,8 @@ impl World {
                     Asked::Change => self.changed(&answer),
                     Asked::Receipts { revision, lineage } => self.receipt(revision, lineage, &answer),
                     Asked::Scope { edge, without } if answer.status == 200 => {
-                        self.scopes.answered(&edge, without, answer.at);
+                        let version = answer.body["scope_version"].as_u64().unwrap_or(0);
+                        self.scopes.answered(&edge, without, answer.at, version);
                     }
                     Asked::Scope { .. } => {}
                 }
