@@ -382,11 +382,13 @@ mod tests {
             );
             assert!(text.contains(&line), "{line}\n{text}");
         }
+        let bucket = "portreeve_decision_duration_seconds_bucket{listener=\"inbound\",le=\"0.00005\"}";
+        let counted = format!("{bucket} {}\n", Reason::ALL.len() + 1);
         for line in [
             "portreeve_warnings_total{rule=\"hygiene.ownerless\"} 1\n",
             "portreeve_warnings_total{rule=\"hygiene.environment\"} 0\n",
             "portreeve_upstream_errors_total{kind=\"timeout\",upstream=\"app\"} 1\n",
-            "portreeve_decision_duration_seconds_bucket{listener=\"inbound\",le=\"0.00005\"} 28\n",
+            counted.as_str(),
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
