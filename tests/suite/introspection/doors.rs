@@ -92,7 +92,7 @@ fn a_stream_ends_once_its_issuer_says_that_its_token_is_not_active() {
     // Each round finds that the answer is old, until there is another.
     let begun = std::time::Instant::now();
     while gate.exchanges.open() > 0 {
-        assert!(begun.elapsed() < crate::support::upstream::PATIENCE, "it is open");
+        assert!(begun.elapsed() < crate::support::PATIENCE, "it is open");
         gate.exchanges.look();
         std::thread::yield_now();
     }

@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::{Desk, MICRO, good, inactive, with};
 use crate::conformance::opaque::TOKEN;
+use crate::support::PATIENCE;
 use crate::support::clock::ManualClock;
 use crate::support::idp::Reply;
-use crate::support::upstream::PATIENCE;
 use crate::support::world::{identity, name};
 
 const SECOND: Duration = Duration::from_secs(1);
