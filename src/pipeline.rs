@@ -5,6 +5,7 @@
 //! with a reason, recorded like any other.
 
 mod proofs;
+mod status;
 mod verify;
 mod witness;
 
@@ -306,6 +307,11 @@ impl Pipeline {
         judgement.basis.credential = by_record.and_then(|held| Name::parse(held.name).ok());
         judgement.holds_until(standing.end);
         witness.step("standing", || "stands".to_owned());
+        let listed = seen(witness, "status", self.token_status(case, &verified))?;
+        judgement.holds_until(listed);
+        if listed.is_some() {
+            witness.step("status", || "valid by its issuer's list".to_owned());
+        }
         // Not before: who may not act at all does not fill the memory.
         seen(witness, "proof", self.proving.take_once(case.proofs, verification.proof.as_ref()))?;
 

@@ -30,7 +30,7 @@ pub struct IssuerArgs {
 pub enum IssuerAction {
     /// Print all issuers.
     List,
-    /// Print an issuer, and how its keys stand.
+    /// Print an issuer, and how its keys and status lists stand.
     Show {
         /// Its name.
         #[arg(value_parser = Name::parse)]
@@ -49,6 +49,12 @@ pub enum IssuerAction {
     },
     /// Have the hub fetch an issuer's keys now.
     Refresh {
+        /// Its name.
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
+    /// Have the hub fetch an issuer's status lists now.
+    RefreshLists {
         /// Its name.
         #[arg(value_parser = Name::parse)]
         name: Name,
@@ -144,6 +150,9 @@ pub struct CreateArgs {
     /// Longest time from issue to expiry of a token.
     #[arg(long, default_value = "1h", value_name = "SPAN", value_parser = Span::parse)]
     pub max_lifetime: Span,
+    /// URIs of its status lists, separated by commas; one that ends with `/` stands for those below it.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub status_lists: Vec<String>,
 }
 
 const KIND: RecordKind = RecordKind::Issuer;
@@ -177,6 +186,11 @@ pub async fn run(args: IssuerArgs, out: &mut Printer<'_>) -> Result<(), Failure>
                 None => Ok(()),
             }
         }
+        IssuerAction::RefreshLists { name } => {
+            let path = format!("{}/status-lists/refresh", records::record_path(cx, KIND, &name));
+            let lists = cx.client.post(&path, &json!({})).await?;
+            print_lists(cx, &lists)
+        }
         IssuerAction::SetKeys { name, keys } => {
             let keys = keys.spec()?;
             records::modify(cx, KIND, &name, |spec| {
@@ -190,18 +204,48 @@ pub async fn run(args: IssuerArgs, out: &mut Printer<'_>) -> Result<(), Failure>
 }
 
 async fn show(cx: &mut Context<'_, '_>, name: &Name) -> Result<(), Failure> {
-    let keys = cx.client.get(&format!("{}/keys", records::record_path(cx, KIND, name))).await?;
+    let path = records::record_path(cx, KIND, name);
+    let keys = cx.client.get(&format!("{path}/keys")).await?;
+    let lists = cx.client.get(&format!("{path}/status-lists")).await?;
     if cx.out.is_json() {
         let mut record = records::fetch(cx, KIND, name).await?;
         if let Value::Object(record) = &mut record {
             record.insert("keys".to_owned(), keys);
+            record.insert("status_lists".to_owned(), lists.get("lists").cloned().unwrap_or_default());
         }
         return Ok(cx.out.json(&record)?);
     }
     records::show(cx, KIND, name).await?;
     cx.out.line("")?;
-    print_keys(cx, &keys)
+    print_keys(cx, &keys)?;
+    if lists.get("lists").and_then(Value::as_array).is_some_and(|lists| !lists.is_empty()) {
+        cx.out.line("")?;
+        print_lists(cx, &lists)?;
+    }
+    Ok(())
 }
+
+/// Prints how an issuer's status lists stand; as JSON, what the hub answered.
+fn print_lists(cx: &mut Context<'_, '_>, lists: &Value) -> Result<(), Failure> {
+    if cx.out.is_json() {
+        return Ok(cx.out.json(lists)?);
+    }
+    let lists = lists.get("lists").and_then(Value::as_array).cloned().unwrap_or_default();
+    match lists.is_empty() {
+        true => cx.out.line("no status list is held or sought")?,
+        false => cx.out.line(Table::of(&LIST_COLUMNS, &lists))?,
+    }
+    Ok(())
+}
+
+const LIST_COLUMNS: [Column; 6] = [
+    ("STATUS LIST", &["/uri"]),
+    ("ENTRIES", &["/held/entries"]),
+    ("FETCHED", &["/fetched_at"]),
+    ("COUNTS UNTIL", &["/held/valid_until"]),
+    ("NEXT FETCH", &["/next_at"]),
+    ("LAST ERROR", &["/last_error"]),
+];
 
 /// Prints how an issuer's keys stand; as JSON, what the hub answered.
 fn print_keys(cx: &mut Context<'_, '_>, keys: &Value) -> Result<(), Failure> {
@@ -265,5 +309,8 @@ fn created(args: &CreateArgs) -> Result<Spec, Failure> {
         }
     }
     set(&mut spec, "max_lifetime", Some(args.max_lifetime.as_str()));
+    if !args.status_lists.is_empty() {
+        spec.insert("status_lists".to_owned(), json!({ "uris": args.status_lists }));
+    }
     Ok(spec)
 }

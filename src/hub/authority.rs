@@ -6,6 +6,7 @@
 
 mod commit;
 mod keys;
+mod lists;
 mod pass;
 mod removal;
 mod request;
@@ -33,6 +34,7 @@ use crate::core::policy::DEFAULT_POLICY;
 use crate::core::time::{Clock, Timestamp};
 use crate::wire::state::{decode_record, encode_record};
 
+pub(crate) use lists::Listed;
 pub(crate) use pass::Pass;
 pub(crate) use request::{Document, Refusal, Revoke};
 pub(crate) use retention::DROPS_MAX;

@@ -108,7 +108,7 @@ pub enum OutboundError {
     #[error("it answered {0}{hint}", hint = redirect_hint(*.0))]
     Status(StatusCode),
     /// It is of another content type.
-    #[error("the answer is no JSON but `{0}`")]
+    #[error("the answer is not of the type asked for but `{0}`")]
     ContentType(String),
     /// It is encoded, which nobody asked for.
     #[error("the answer is encoded as `{0}`")]
@@ -143,6 +143,15 @@ impl Client {
         let accepted = "application/json, application/jwk-set+json";
         let request = request(target, Method::GET, accepted).body(Full::default());
         self.ask(target, request, is_json).await
+    }
+
+    /// Gets a status list token (Token Status List §8.1).
+    ///
+    /// # Errors
+    /// [`OutboundError`] says why there is none.
+    pub async fn get_status_list(&self, target: &Target) -> Result<Answer, OutboundError> {
+        let request = request(target, Method::GET, STATUS_LIST).body(Full::default());
+        self.ask(target, request, is_status_list).await
     }
 
     /// Sends a form, as whoever `authorization` names; the answer is JSON and nothing like it.
@@ -309,6 +318,10 @@ fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+fn is_status_list(content_type: &str) -> bool {
+    essence(content_type) == STATUS_LIST
+}
+
 /// How long an answer is still good, by `Cache-Control` and `Age` (RFC 9111 §5.1, §5.2.2).
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let mut said = None;
@@ -329,6 +342,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 }
 
 const JSON: &str = "application/json";
+const STATUS_LIST: &str = "application/statuslist+jwt";
 const ADDRESSES_MAX: usize = 4;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -366,6 +380,13 @@ mod tests {
         }
         for bad in ["", "text/html", "text/json", "application/jsonp", "application/jose", "image/x+json"] {
             assert!(!is_json(bad), "{bad}");
+        }
+        for good in ["application/statuslist+jwt", "Application/StatusList+JWT; a=b"] {
+            assert!(is_status_list(good) && !is_json(good), "{good}");
+        }
+        for bad in ["", "application/json", "application/jwt", "application/statuslist+cwt", "statuslist+jwt"]
+        {
+            assert!(!is_status_list(bad), "{bad}");
         }
     }
 }

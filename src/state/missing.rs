@@ -1,4 +1,4 @@
-//! Reports of keys that tokens name and the state lacks: from requests to the hub.
+//! Reports of keys and status lists that tokens name and the state lacks: from requests to the hub.
 //!
 //! A request puts its report into a bounded queue and goes on; when that is full the report is lost,
 //! and costs no more than the hub's next scheduled look. What is sent is told apart and counted here,
@@ -15,13 +15,22 @@ use tokio::time::Instant;
 use crate::core::credential::MissingKeys;
 use crate::core::id::Name;
 use crate::wire::state_proto as proto;
+use crate::wire::state_proto::spoke_message::Message as ToHub;
 
-/// A key that is missing.
+/// What of an issuer is missing.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Missing {
     tenant: Name,
     issuer: Name,
-    key_id: Arc<str>,
+    what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum What {
+    /// A key, by its id.
+    Key(Arc<str>),
+    /// A status list, by its URI.
+    List(Arc<str>),
 }
 
 /// Takes reports from requests.
@@ -46,14 +55,24 @@ impl KeyReports {
     }
 }
 
-impl MissingKeys for KeyReports {
-    fn missing(&self, tenant: &Name, issuer: &Name, key_id: &str) {
+impl KeyReports {
+    fn report(&self, tenant: &Name, issuer: &Name, what: What) {
         let room = self.queue.try_reserve().map(|room| {
-            room.send(Missing { tenant: tenant.clone(), issuer: issuer.clone(), key_id: Arc::from(key_id) });
+            room.send(Missing { tenant: tenant.clone(), issuer: issuer.clone(), what });
         });
         if room.is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl MissingKeys for KeyReports {
+    fn missing(&self, tenant: &Name, issuer: &Name, key_id: &str) {
+        self.report(tenant, issuer, What::Key(Arc::from(key_id)));
+    }
+
+    fn missing_list(&self, tenant: &Name, issuer: &Name, uri: &str) {
+        self.report(tenant, issuer, What::List(Arc::from(uri)));
     }
 }
 
@@ -85,18 +104,21 @@ impl Allowance {
 
 impl ReportQueue {
     /// The next report that is worth sending; never ends without one. Nothing is lost by dropping it.
-    pub(super) async fn next(&mut self) -> proto::MissingKey {
+    pub(super) async fn next(&mut self) -> ToHub {
         loop {
             let Some(missing) = self.waiting.recv().await else {
                 // Nobody is left to report.
                 return std::future::pending().await;
             };
             if self.is_news(&missing, Instant::now()) {
-                let Missing { tenant, issuer, key_id } = missing;
-                return proto::MissingKey {
-                    cell: tenant.to_string(),
-                    issuer: issuer.to_string(),
-                    key_id: key_id.to_string(),
+                let (cell, issuer) = (missing.tenant.to_string(), missing.issuer.to_string());
+                return match missing.what {
+                    What::Key(id) => {
+                        ToHub::MissingKey(proto::MissingKey { cell, issuer, key_id: id.to_string() })
+                    }
+                    What::List(uri) => {
+                        ToHub::MissingList(proto::MissingList { cell, issuer, uri: uri.to_string() })
+                    }
                 };
             }
         }
@@ -134,16 +156,20 @@ mod tests {
     async fn a_key_is_told_of_once_and_a_flood_is_a_trickle() {
         let (reports, mut queue) = KeyReports::new();
         let tell = |key: &str| reports.missing(&name("demo"), &name("main"), key);
+        let key = |told: ToHub| match told {
+            ToHub::MissingKey(missing) => missing.key_id,
+            other => panic!("{other:?}"),
+        };
         for key in ["a", "a", "b", "a"] {
             tell(key);
         }
-        assert_eq!(queue.next().await.key_id, "a");
-        assert_eq!(queue.next().await.key_id, "b");
+        assert_eq!(key(queue.next().await), "a");
+        assert_eq!(key(queue.next().await), "b");
         let silent = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
         assert!(silent.is_err(), "told twice: {silent:?}");
         tokio::time::advance(TOLD_FOR).await;
         tell("a");
-        assert_eq!(queue.next().await.key_id, "a");
+        assert_eq!(key(queue.next().await), "a");
 
         // A flood: as many as have room, of which a few are sent.
         tokio::time::advance(TOLD_FOR).await;
@@ -160,6 +186,12 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err());
         tokio::time::advance(WINDOW).await;
         tell("later still");
-        assert_eq!(queue.next().await.key_id, "later still");
+        assert_eq!(key(queue.next().await), "later still");
+        // A list is another thing than a key of the same name.
+        tokio::time::advance(WINDOW).await;
+        reports.missing_list(&name("demo"), &name("main"), "later still");
+        let list =
+            proto::MissingList { cell: "demo".into(), issuer: "main".into(), uri: "later still".into() };
+        assert_eq!(queue.next().await, ToHub::MissingList(list));
     }
 }

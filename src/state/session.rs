@@ -204,7 +204,7 @@ impl Session<'_> {
                     self.status.mended();
                 }
                 missing = self.reports.next() => {
-                    send(&stream.outbox, ToHub::MissingKey(missing)).await?;
+                    send(&stream.outbox, missing).await?;
                 }
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };

@@ -30,6 +30,23 @@ pub struct IssuerReading {
     pub fetch_failures: u64,
     /// Reports of enforcement points that a key is missing.
     pub missing_reports: u64,
+    /// Status lists.
+    pub lists: ListReading,
+}
+
+/// Numbers of the status lists that the hub fetches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ListReading {
+    /// Such lists.
+    pub watched: u64,
+    /// Of these, those whose last fetch failed.
+    pub failing: u64,
+    /// Fetches begun.
+    pub fetches: u64,
+    /// Fetches that failed.
+    pub fetch_failures: u64,
+    /// Reports of enforcement points that a list is missing.
+    pub missing_reports: u64,
 }
 
 /// A hub's numbers at one moment.
@@ -75,7 +92,7 @@ type Field = fn(&HubReading) -> u64;
 
 /// Name, help, and which number it shows.
 /// A `_total` here is a counter kept elsewhere.
-const GAUGES: [(&str, &str, Field); 23] = [
+const GAUGES: [(&str, &str, Field); 28] = [
     ("portreeve_hub_revision", "The store's head revision.", |r| r.revision),
     ("portreeve_hub_serving", "1 while state is streamed; 0: the store was rolled back.", |r| {
         u64::from(r.serving)
@@ -129,6 +146,23 @@ const GAUGES: [(&str, &str, Field); 23] = [
     ("portreeve_hub_missing_key_reports_total", "Reports that a token names a key that is not there.", |r| {
         r.issuers.missing_reports
     }),
+    ("portreeve_hub_status_lists", "Status lists of issuers that the hub fetches.", |r| {
+        r.issuers.lists.watched
+    }),
+    (
+        "portreeve_hub_status_lists_failing",
+        "Of these, those whose last fetch failed: they count until their time is over.",
+        |r| r.issuers.lists.failing,
+    ),
+    ("portreeve_hub_status_list_fetches_total", "Fetches of a status list.", |r| r.issuers.lists.fetches),
+    ("portreeve_hub_status_list_fetch_failures_total", "Of these, those that failed.", |r| {
+        r.issuers.lists.fetch_failures
+    }),
+    (
+        "portreeve_hub_missing_list_reports_total",
+        "Reports that a token names a status list that is not there.",
+        |r| r.issuers.lists.missing_reports,
+    ),
 ];
 
 /// The families, on a registry of their own.

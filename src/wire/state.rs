@@ -50,6 +50,7 @@ pub fn encode_record(record: &Record) -> Bytes {
         Record::PolicySet(v) => encode::policy_set(v).encode_to_vec(),
         Record::Exception(v) => encode::exception(v).encode_to_vec(),
         Record::Resource(v) => encode::resource(v).encode_to_vec(),
+        Record::StatusList(v) => encode::status_list(v).encode_to_vec(),
     })
 }
 
@@ -82,6 +83,9 @@ pub fn decode_record(kind: RecordKind, bytes: &[u8]) -> Result<Record, WireError
         RecordKind::Resource => {
             Record::Resource(Arc::new(decode::resource(proto::Resource::decode(bytes).map_err(read)?)?))
         }
+        RecordKind::StatusList => Record::StatusList(Arc::new(decode::status_list(
+            proto::StatusList::decode(bytes).map_err(read)?,
+        )?)),
     })
 }
 
@@ -95,6 +99,7 @@ pub const fn kind_to_wire(kind: RecordKind) -> proto::RecordKind {
         RecordKind::PolicySet => proto::RecordKind::PolicySet,
         RecordKind::Exception => proto::RecordKind::Exception,
         RecordKind::Resource => proto::RecordKind::Resource,
+        RecordKind::StatusList => proto::RecordKind::StatusList,
     }
 }
 

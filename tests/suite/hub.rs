@@ -15,6 +15,7 @@ mod restore;
 mod retention;
 mod revoked;
 mod scope;
+mod status_lists;
 mod store;
 mod stream;
 mod terms;

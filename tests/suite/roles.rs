@@ -23,6 +23,7 @@ use crate::support::upstream::{Reply, Upstream};
 mod introspection;
 mod issuers;
 mod limits;
+mod status_lists;
 mod upstream_files;
 
 /// A role as a process of its own, its log readable line by line.

@@ -66,6 +66,7 @@ impl Condition {
                 "issuers": records.issuers, "revocations": records.revocations,
                 "policies": records.policy_sets, "exceptions": records.exceptions,
                 "resources": records.resources, "bindings": records.bindings,
+                "status_lists": records.status_lists,
             },
             "hub": {
                 "endpoint": self.status.endpoint(), "connected": self.status.connected(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::json::{self, Object, Value};
 use super::possession::Confirmation;
+use super::status::StatusClaim;
 use super::verified::Actor;
 use crate::core::policy::Reason;
 use crate::core::time::Timestamp;
@@ -25,6 +26,8 @@ pub(super) struct Claims {
     pub(super) expires_at: Timestamp,
     /// What the token is bound to.
     pub(super) confirmation: Option<Confirmation>,
+    /// Where to ask whether it still counts.
+    pub(super) status: Option<StatusClaim>,
 }
 
 impl Claims {
@@ -39,6 +42,7 @@ impl Claims {
             not_before: payload.get("nbf").map(numeric_date).transpose()?,
             expires_at: payload.get("exp").map(numeric_date).ok_or(Reason::CredentialMalformed)??,
             confirmation: Confirmation::read(payload)?,
+            status: StatusClaim::read(payload)?,
         })
     }
 }

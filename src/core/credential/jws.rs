@@ -37,6 +37,11 @@ impl<'a> Jws<'a> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(JwsError::Size);
         }
+        Self::parse_any_size(token)
+    }
+
+    /// The same for a token whose size its caller has bounded.
+    pub(super) fn parse_any_size(token: &'a [u8]) -> Result<Self, JwsError> {
         let mut parts = token.split(|byte| *byte == b'.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -136,7 +141,7 @@ pub enum JwsError {
 pub(super) const KEY_ID_BYTES_MAX: usize = 256;
 
 /// Strict base64url: no padding, no foreign byte, no set bit behind the last byte.
-fn decode(part: &[u8]) -> Result<Vec<u8>, JwsError> {
+pub(super) fn decode(part: &[u8]) -> Result<Vec<u8>, JwsError> {
     if part.is_empty() {
         return Err(JwsError::Parts);
     }

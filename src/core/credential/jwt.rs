@@ -76,6 +76,9 @@ pub struct Verification {
 /// - `credential.audience`: no audience that both the route and the issuer accept
 /// - `credential.unbound`: it is bound to what the caller does not show to hold, or to what is not known
 /// - `credential.proof`, `credential.nonce`: the proof that came with it does not count
+/// - `credential.status_unlisted`: its status is asked for where its issuer's record does not allow
+///
+/// What its status is, the state says: see [`crate::core::identity::Snapshot::token_status`].
 ///
 /// # Standard
 /// RFC 7519 §7.2 and RFC 8725 §3. Stricter: `exp`, `sub` and `aud` are required.
@@ -106,9 +109,11 @@ pub fn verify<'s>(
     let profiled = profile::read(issuer, &payload, &claims)?;
     claims.expires_at = profiled.ends.map_or(claims.expires_at, |ends| ends.min(claims.expires_at));
     let fingerprint = fingerprint.fingerprint(token);
-    let verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
+    let status = claims.status.take().map(|claim| claim.listed(&name, issuer)).transpose();
+    let mut verified = assemble(claims, profiled, expected.tenant, name, issuer, signer, &jws, fingerprint);
     judge(&verified, expected, issuer, now)?;
     let proof = possesses(&verified, presented, token, expected, now)?;
+    verified.status = status?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
     Ok(Verification { verified, cached: false, proof, asked_until: None })

@@ -13,10 +13,13 @@ use super::presented::{Presented, TOKEN_BYTES_MAX};
 use crate::core::id::Name;
 use crate::core::identity::Issuer;
 
-/// Is told of keys that are missing. Never waits, and may drop what it is told.
+/// Is told of keys and status lists that are missing. Never waits, and may drop what it is told.
 pub trait MissingKeys: Send + Sync {
     /// A token of `issuer` names `key_id`, which nobody has verified.
     fn missing(&self, tenant: &Name, issuer: &Name, key_id: &str);
+
+    /// A token of `issuer`, which verifies, names a status list that is not here.
+    fn missing_list(&self, tenant: &Name, issuer: &Name, uri: &str);
 }
 
 /// The issuer and the key id of a token that was refused, if its issuer's keys are fetched and have

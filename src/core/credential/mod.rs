@@ -22,6 +22,7 @@ mod possession;
 mod presented;
 mod profile;
 mod spiffe;
+mod status;
 mod verified;
 
 pub use algorithm::Algorithm;
@@ -39,4 +40,5 @@ pub use nonce::{NONCE_SPAN, ProofNonces};
 pub use possession::{Confirmation, Possession, Proof, ProvenRequest, ReplayMemory, Seen};
 pub use presented::{Presented, TOKEN_BYTES_MAX};
 pub use spiffe::SpiffeId;
+pub use status::{ListToken, StatusListError, StatusRef, status_list_name, verify_status_list};
 pub use verified::{Actor, FingerprintKey, Kind, Verified};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zeroize::ZeroizeOnDrop;
 
 use super::possession::Confirmation;
+use super::status::StatusRef;
 use crate::core::id::Name;
 use crate::core::time::Timestamp;
 
@@ -63,6 +64,7 @@ pub struct Verified {
     pub(super) signing_input_digest: [u8; 32],
     pub(super) fingerprint: [u8; 16],
     pub(super) depends_on: [u8; 32],
+    pub(super) status: Option<StatusRef>,
 }
 
 /// One party of a delegation chain (RFC 8693 §4.1).
@@ -98,6 +100,7 @@ impl Verified {
             signing_input_digest: [0; 32],
             fingerprint: [0; 16],
             depends_on: [0; 32],
+            status: None,
         }
     }
 
@@ -185,6 +188,11 @@ impl Verified {
     /// SHA-256 of what was signed, or of the whole API key or opaque token: the token's name for revocation, whatever was done to its signature.
     pub const fn signing_input_digest(&self) -> &[u8; 32] {
         &self.signing_input_digest
+    }
+
+    /// Where its issuer says whether it still counts; `None`: nowhere.
+    pub const fn status(&self) -> Option<&StatusRef> {
+        self.status.as_ref()
     }
 
     /// Keyed fingerprint for evidence.

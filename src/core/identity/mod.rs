@@ -19,9 +19,10 @@ pub use digest::{BUCKETS, StateDigest, bucket_of};
 pub use packed::{BindingView, CredentialView, EntitlementView, IdentityView, List, OwnerView, Row};
 pub use record::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Entitlement, Exception, Hygiene,
-    HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, Introspection, Issuer, KeySource,
-    KillBatch, Owner, PolicyMode, PolicySet, Record, RecordKind, Repair, Resource, ResourceRoute, Revocation,
-    RevocationTarget, RiskLevel, SubjectMember, TokenProfile,
+    HygieneMode, HygieneRule, Identity, IdentityStatus, IdentityType, InflateError, Introspection, Issuer,
+    KeySource, KillBatch, Owner, PACKED_BYTES_MAX, PolicyMode, PolicySet, Record, RecordKind, Repair,
+    Resource, ResourceRoute, Revocation, RevocationTarget, RiskLevel, StatusBits, StatusList, StatusLists,
+    SubjectMember, TokenProfile, VALUES_BYTES_MAX,
 };
 pub use snapshot::{ApplyError, CellState, Held, Keyer, Rebuild, Snapshot, SnapshotStats};
 pub use standing::{Principal, PrincipalFacts, Standing};

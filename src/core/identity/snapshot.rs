@@ -12,7 +12,7 @@ use crate::core::identity::links::Links;
 use crate::core::identity::packed::{CredentialView, IdentityView, Row, Texts, View, read};
 use crate::core::identity::record::{
     Batch, Change, CredentialKind, CredentialStatus, Exception, Identity, IdentityStatus, Issuer, PolicySet,
-    Record, RecordKind, Resource, Revocation, RevocationTarget,
+    Record, RecordKind, Resource, Revocation, RevocationTarget, StatusList,
 };
 use crate::core::identity::rows::Rows;
 use crate::core::identity::table::Table;
@@ -67,6 +67,7 @@ enum Space {
     PolicySet,
     Exception,
     Resource,
+    StatusList,
     IssuerByIss,
     Subject,
     Fingerprint,
@@ -88,6 +89,7 @@ impl From<RecordKind> for Space {
             RecordKind::PolicySet => Self::PolicySet,
             RecordKind::Exception => Self::Exception,
             RecordKind::Resource => Self::Resource,
+            RecordKind::StatusList => Self::StatusList,
         }
     }
 }
@@ -162,6 +164,7 @@ struct Tables {
     policy_sets: Table<Arc<Held<PolicySet>>>,
     exceptions: Table<Arc<Held<Exception>>>,
     resources: Table<Arc<Held<Resource>>>,
+    status_lists: Table<Arc<Held<StatusList>>>,
 }
 
 /// Counts for operators.
@@ -181,6 +184,8 @@ pub struct SnapshotStats {
     pub exceptions: usize,
     /// Resources, tombstones included.
     pub resources: usize,
+    /// Status lists, withdrawn ones and tombstones included.
+    pub status_lists: usize,
     /// Bindings.
     pub bindings: usize,
 }
@@ -304,6 +309,7 @@ impl Snapshot {
             policy_sets: self.records.policy_sets.len(),
             exceptions: self.records.exceptions.len(),
             resources: self.records.resources.len(),
+            status_lists: self.records.status_lists.len(),
             bindings: self.subjects.len(),
         }
     }
@@ -486,6 +492,7 @@ mod draft;
 mod export;
 mod overlay;
 mod repair;
+mod status;
 
 use overlay::{Overlaid, Overlay};
 pub use repair::Rebuild;

@@ -80,6 +80,20 @@ reasons! {
     CredentialRevoked = "credential.revoked", Credential, 401;
     /// Its issuer says that the credential is not active.
     CredentialInactive = "credential.inactive", Credential, 401;
+    /// The token names a status list that its issuer's record does not take, or another way to ask.
+    StatusUnlisted = "credential.status_unlisted", Credential, 401;
+    /// The status list that the token names is not here.
+    StatusMissing = "credential.status_missing", Credential, 401;
+    /// The status list that the token names counts no more.
+    StatusStale = "credential.status_stale", Credential, 401;
+    /// The status list that the token names has no such place.
+    StatusRange = "credential.status_range", Credential, 401;
+    /// Its issuer's status list says: invalid.
+    StatusInvalid = "credential.status_invalid", Credential, 401;
+    /// Its issuer's status list says: suspended.
+    StatusSuspended = "credential.status_suspended", Credential, 401;
+    /// Its issuer's status list says what has no meaning here.
+    StatusOther = "credential.status_other", Credential, 401;
     /// No issuer of the tenant has this name.
     IssuerUnknown = "issuer.unknown", Credential, 401;
     /// More than one issuer of the tenant may have issued this opaque token.

@@ -128,6 +128,8 @@ fn routes() -> Vec<Route> {
         Route::new(Post, "/v1/tenants/{tenant}/identity/{name}/status", records::transition),
         Route::new(Get, "/v1/tenants/{tenant}/issuer/{name}/keys", issuers::keys),
         Route::new(Post, "/v1/tenants/{tenant}/issuer/{name}/refresh", issuers::refresh),
+        Route::new(Get, "/v1/tenants/{tenant}/issuer/{name}/status-lists", issuers::status_lists),
+        Route::new(Post, "/v1/tenants/{tenant}/issuer/{name}/status-lists/refresh", issuers::refresh_lists),
         Route::new(Post, "/v1/tenants/{tenant}/revocations", revocations::revoke),
         Route::new(Get, "/v1/tenants/{tenant}/revocations/{name}/receipts", receipts::of_revocation),
         Route::new(Get, "/v1/revisions/{revision}/receipts", receipts::of_revision),

@@ -33,6 +33,8 @@ use super::{admission, apply, fleet, held, issuers, receipts, records, revocatio
         records::transition,
         issuers::keys,
         issuers::refresh,
+        issuers::status_lists,
+        issuers::refresh_lists,
         revocations::revoke,
         receipts::of_revocation,
         receipts::of_revision,

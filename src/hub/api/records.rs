@@ -238,6 +238,8 @@ pub(super) async fn replace(
     answer(StatusCode::OK, made.await??)
 }
 
+const NO_DOCUMENT: &str = "status lists are not written: the hub fetches them";
+
 fn document(tenant: &str, kind_text: &str, record: &str, spec: Value) -> Result<Document, Problem> {
     let kind = kind(kind_text)?;
     if kind == RecordKind::Revocation {
@@ -245,6 +247,9 @@ fn document(tenant: &str, kind_text: &str, record: &str, spec: Value) -> Result<
             "revocations are not written: `POST /v1/tenants/{tenant}/revocations` makes one",
             "GET",
         ));
+    }
+    if kind == RecordKind::StatusList {
+        return Err(Problem::method(NO_DOCUMENT, "GET"));
     }
     Ok(Document {
         kind,
@@ -260,7 +265,7 @@ fn document(tenant: &str, kind_text: &str, record: &str, spec: Value) -> Result<
     delete, path = "/v1/tenants/{tenant}/{kind}/{name}", tag = "records", security(("admin" = [])),
     params(
         ("tenant" = String, Path, description = "The tenant"),
-        ("kind" = String, Path, description = "The kind; not identity, not revocation"),
+        ("kind" = String, Path, description = "The kind; not identity, not revocation, not status-list"),
         ("name" = String, Path, description = "The record's name"),
     ),
     responses(
@@ -283,6 +288,7 @@ pub(super) async fn remove(
             let detail = "revocations are not removed: `portreeve identity reinstate` names what it lifts";
             return Err(Problem::method(detail, "GET"));
         }
+        RecordKind::StatusList => return Err(Problem::method(NO_DOCUMENT, "GET")),
         _ => {}
     }
     let revision = context.work(move |context| context.authority.remove(&tenant, kind, &record)).await??;

@@ -83,6 +83,8 @@ pub(crate) struct TenantStatus {
     exceptions: u64,
     /// Resources.
     resources: u64,
+    /// Status lists of issuers.
+    status_lists: u64,
 }
 
 /// Identities by status.
@@ -165,5 +167,6 @@ fn read_tenant(context: &Context, cell: &CellPosition) -> Result<TenantStatus, R
         policies: count(RecordKind::PolicySet),
         exceptions: count(RecordKind::Exception),
         resources: count(RecordKind::Resource),
+        status_lists: count(RecordKind::StatusList),
     })
 }

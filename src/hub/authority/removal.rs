@@ -1,5 +1,6 @@
 //! Removing a record.
 
+use super::lists::lists_of;
 use super::{Authority, Images, Pass, Refusal};
 use crate::core::id::Name;
 use crate::core::identity::RecordKind;
@@ -28,7 +29,10 @@ impl Authority {
         life::removal(image, kind, name, now).map_err(|refused| Refusal::step("", refused))?;
         let proposed = Proposed { kind, name: name.clone(), record: None, at: String::new() };
         check(image, &[proposed], now)?;
-        let edit = Edit::new(kind, name.clone(), None);
-        Ok(self.commit(images, tenant, vec![edit], &mut Pass::guarded())?.revision)
+        let mut edits = vec![Edit::new(kind, name.clone(), None)];
+        if kind == RecordKind::Issuer {
+            edits.extend(lists_of(image, name).map(|list| Edit::new(RecordKind::StatusList, list, None)));
+        }
+        Ok(self.commit(images, tenant, edits, &mut Pass::guarded())?.revision)
     }
 }

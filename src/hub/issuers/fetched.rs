@@ -110,7 +110,7 @@ impl Fetched {
 }
 
 /// A wait between nine tenths and all of `wait`.
-fn jitter(wait: Duration, spread: u8) -> Duration {
+pub(super) fn jitter(wait: Duration, spread: u8) -> Duration {
     wait - wait / 10 * u32::from(spread) / 255
 }
 
@@ -126,40 +126,47 @@ fn place(issuer: &Issuer) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-mod micros {
+pub(super) mod micros {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     use crate::core::time::Timestamp;
 
-    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, s: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::hub::issuers) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         at.map(Timestamp::as_micros).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
+    pub(in crate::hub::issuers) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
         Ok(Option::<i64>::deserialize(d)?.map(Timestamp::from_micros))
     }
 }
 
-mod micros_now {
+pub(super) mod micros_now {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     use crate::core::time::Timestamp;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(super) fn serialize<S: Serializer>(at: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::hub::issuers) fn serialize<S: Serializer>(at: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
         at.as_micros().serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
+    pub(in crate::hub::issuers) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Timestamp, D::Error> {
         Ok(Timestamp::from_micros(i64::deserialize(d)?))
     }
 }
 
 const REFRESH_MIN: Duration = Duration::from_secs(60);
 const REFRESH_MAX: Duration = Duration::from_secs(3600);
-const RETRY_MIN: Duration = Duration::from_secs(5);
-const RETRY_MAX: Duration = Duration::from_secs(60);
-const ERROR_CHARS_MAX: usize = 300;
+pub(super) const RETRY_MIN: Duration = Duration::from_secs(5);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
+pub(super) const ERROR_CHARS_MAX: usize = 300;
 
 #[cfg(test)]
 mod tests {

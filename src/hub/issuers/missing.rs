@@ -13,7 +13,7 @@ pub(super) struct Looked(HashMap<(Key, Arc<str>), Timestamp>);
 
 impl Looked {
     /// Whether a key is to be looked for now; notes it until `again`.
-    fn is_news(&mut self, key: &Key, key_id: &str, now: Timestamp, again: Timestamp) -> bool {
+    pub(super) fn is_news(&mut self, key: &Key, key_id: &str, now: Timestamp, again: Timestamp) -> bool {
         let asked = (key.clone(), Arc::from(key_id));
         if self.0.get(&asked).is_some_and(|until| now < *until) {
             return false;

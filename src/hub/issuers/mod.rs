@@ -1,4 +1,5 @@
-//! Keys of issuers that the hub fetches: from a URL, or by discovery at the issuer.
+//! Keys of issuers that the hub fetches: from a URL, or by discovery at the issuer. Status lists of
+//! issuers: see [`lists`].
 //!
 //! What is fetched becomes a change of the issuer's record when it differs from what is there, and
 //! reaches enforcement points like any other. How it went lies beside the records, where every hub
@@ -11,6 +12,7 @@
 mod attempt;
 pub(crate) mod discovery;
 mod fetched;
+pub(crate) mod lists;
 mod missing;
 mod view;
 mod watch;
@@ -32,6 +34,7 @@ use crate::outbound::{Client, OutboundSettings};
 use crate::telemetry::hub::IssuerReading;
 use attempt::Why;
 use fetched::Pace;
+use lists::Lists;
 use watch::Watch;
 
 pub(crate) use attempt::Attempted;
@@ -80,6 +83,7 @@ pub(crate) struct Issuers {
     wake: Notify,
     room: Semaphore,
     counts: Counts,
+    lists: Arc<Lists>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +108,7 @@ impl Issuers {
     ) -> Self {
         let pace =
             Pace { refresh: settings.refresh, refetch: settings.refetch_interval, keep: settings.keep };
+        let lists = Lists::new(Arc::clone(&feed), Arc::clone(&authority), Arc::clone(&clock), settings);
         Self {
             feed,
             authority,
@@ -115,11 +120,21 @@ impl Issuers {
             wake: Notify::new(),
             room: Semaphore::new(FETCHES_MAX),
             counts: Counts::default(),
+            lists: Arc::new(lists),
         }
+    }
+
+    /// Status lists of issuers.
+    pub(crate) const fn lists(&self) -> &Arc<Lists> {
+        &self.lists
     }
 
     /// Fetches whatever is due, for ever.
     pub(crate) async fn run(self: &Arc<Self>) {
+        tokio::join!(self.run_keys(), self.lists.run());
+    }
+
+    async fn run_keys(self: &Arc<Self>) {
         let mut head = self.feed.subscribe();
         let mut fetches = tokio::task::JoinSet::new();
         let mut is_open = true;
@@ -206,6 +221,7 @@ impl Issuers {
             fetches: counted(&self.counts.fetches),
             fetch_failures: counted(&self.counts.failures),
             missing_reports: counted(&self.counts.reports),
+            lists: self.lists.reading(),
             ..self.watch.lock().reading()
         }
     }

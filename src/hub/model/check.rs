@@ -51,7 +51,10 @@ pub fn check(image: &TenantImage, edits: &[Proposed], now: Timestamp) -> Result<
                 exception::check_span(value, now, &mut own);
                 check_exception(&after, value, &mut own);
             }
-            Some(Record::PolicySet(_) | Record::Resource(_) | Record::Revocation(_)) | None => {}
+            Some(
+                Record::PolicySet(_) | Record::Resource(_) | Record::Revocation(_) | Record::StatusList(_),
+            )
+            | None => {}
         }
         faults.absorb(own);
     }

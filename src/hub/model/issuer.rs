@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::introspection::IntrospectionSpec;
+use super::status_list::StatusListsSpec;
 use super::time::{parse_span, show_span};
 use super::{Fault, Faults, Read, text};
 use crate::core::credential::{Algorithm, NO_KEYS, SpiffeId};
@@ -38,6 +39,9 @@ pub struct IssuerSpec {
     pub introspection: Option<IntrospectionSpec>,
     /// Longest time from issue to expiry, such as `1h`; at least `1s`, at most `365d`.
     pub max_lifetime: String,
+    /// Where its status lists may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_lists: Option<StatusListsSpec>,
 }
 
 /// Where an issuer's keys are: one of these.
@@ -80,17 +84,25 @@ impl IssuerSpec {
             self.fits(profile, &algorithms, faults);
         }
         if opaque_only {
+            if self.status_lists.is_some() {
+                faults.push("status_lists", "is not for opaque tokens: they name no list");
+            }
             let none = Arc::from(Vec::new());
             let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, none);
             let issuer = issuer.with_introspection(introspection?);
             return Some(Read::plain(Record::Issuer(Arc::new(issuer))));
         }
+        let status_lists = self.status_lists.as_ref().map(|lists| lists.read(faults));
         let (key_source, jwks) = self.keys.read(&iss, faults)?;
         if algorithms.is_empty() {
             return None;
         }
         let issuer = Issuer::new(iss, profile?, algorithms, audiences, max_lifetime_s?, Arc::from(jwks));
         let issuer = issuer.with_source(key_source).with_introspection(introspection.flatten());
+        let issuer = match status_lists {
+            Some(lists) => issuer.with_status_lists(lists?),
+            None => issuer,
+        };
         let refused = issuer.keys.refused();
         if issuer.keys.is_empty() && !issuer.key_source.is_fetched() {
             let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
@@ -112,6 +124,7 @@ impl IssuerSpec {
             ("audiences", !self.audiences.is_empty()),
             ("keys", !self.keys.is_none()),
             ("introspection", self.introspection.is_some()),
+            ("status_lists", self.status_lists.is_some()),
         ];
         for (member, _) in given.iter().filter(|(_, there)| *there) {
             faults.push(member, "is not for `x509`: certificates are verified by the listener's `client_ca`");
@@ -264,6 +277,7 @@ impl From<&Issuer> for IssuerSpec {
             },
             introspection: v.introspection.as_deref().map(Into::into),
             max_lifetime: show_span(v.max_lifetime_s.into()),
+            status_lists: v.status_lists.as_ref().map(Into::into),
         }
     }
 }

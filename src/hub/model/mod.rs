@@ -17,6 +17,7 @@ mod locate;
 mod policy;
 mod resource;
 mod revocation;
+mod status_list;
 mod tenant;
 mod text;
 mod time;
@@ -33,6 +34,7 @@ pub use locate::from_value;
 pub use policy::{DatedRuleSpec, HygieneModeSpec, HygieneRuleSpec, HygieneSpec, PolicyModeSpec, PolicySpec};
 pub use resource::{ResourceSpec, RouteSpec};
 pub use revocation::{RevocationSpec, TargetSpec, read_reason};
+pub use status_list::{StatusListSpec, StatusListsSpec};
 pub use tenant::TenantImage;
 pub use text::OwnerSpec;
 pub use time::Time;
@@ -61,6 +63,8 @@ pub enum Spec {
     Exception(ExceptionSpec),
     /// A resource's.
     Resource(ResourceSpec),
+    /// A status list's; shown, never written.
+    StatusList(StatusListSpec),
 }
 
 impl Spec {
@@ -74,6 +78,7 @@ impl Spec {
             Record::PolicySet(v) => Self::Policy(v.as_ref().into()),
             Record::Exception(v) => Self::Exception(v.as_ref().into()),
             Record::Resource(v) => Self::Resource(v.as_ref().into()),
+            Record::StatusList(v) => Self::StatusList(v.as_ref().into()),
         }
     }
 }
@@ -110,6 +115,9 @@ pub fn read_spec(kind: RecordKind, spec: &Value, at: &str) -> Result<Read, Fault
         RecordKind::Resource => from_value::<ResourceSpec>(spec, at)?.read(&mut faults),
         RecordKind::Revocation => {
             return Err(Faults::one(at, "a revocation is no document: use `portreeve revoke`"));
+        }
+        RecordKind::StatusList => {
+            return Err(Faults::one(at, "a status list is no document: the hub fetches it"));
         }
     };
     match read {

@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::id::Name;
-use crate::core::identity::{Change, Snapshot};
+use crate::core::identity::{Change, RecordKind, Snapshot};
 use crate::core::policy::{Reason, Staleness};
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ExchangeMetrics, Metrics};
@@ -99,17 +99,23 @@ impl Exchanges {
         changes: impl IntoIterator<Item = &'a Change>,
         snapshot: &Snapshot,
     ) -> u64 {
-        let (mut denied, mut touched) = (HashSet::new(), HashSet::new());
+        let (mut denied, mut touched, mut listed) = (HashSet::new(), HashSet::new(), HashSet::new());
         for change in changes {
-            let numbers = if change.denies() { &mut denied } else { &mut touched };
+            let numbers = match change.kind {
+                RecordKind::StatusList => &mut listed,
+                _ if change.denies() => &mut denied,
+                _ => &mut touched,
+            };
             self.reads.of_change(cell, change, snapshot, numbers);
         }
-        if denied.is_empty() && touched.is_empty() {
+        if denied.is_empty() && touched.is_empty() && listed.is_empty() {
             return 0;
         }
         let mut ended = 0;
         for shard in self.all() {
             ended += self.judge_all(&shard.resting_on(&denied));
+            let turned = shard.resting_on(&listed).into_iter().filter(|open| turned(open, snapshot));
+            ended += self.judge_all(&turned.collect::<Vec<_>>());
             if !touched.is_empty() {
                 self.mark(shard.resting_on(&touched));
             }
@@ -211,5 +217,17 @@ impl Exchanges {
             }
             return ended;
         }
+    }
+}
+
+/// Whether a status list says something else of an exchange's token than when it was judged, or says it
+/// for a shorter time. Of a list of a million only these are judged.
+fn turned(open: &Open, snapshot: &Snapshot) -> bool {
+    let judged = open.judged();
+    let basis = judged.basis();
+    let (Some(tenant), Some(verified)) = (&basis.tenant, &basis.verified) else { return true };
+    match snapshot.token_status(tenant, verified, basis.now.wall) {
+        Ok(until) => until < basis.until,
+        Err(_) => true,
     }
 }

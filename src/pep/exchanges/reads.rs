@@ -27,6 +27,7 @@ enum Read<'a> {
     Iss(&'a str, &'a str),
     Resource(&'a str, &'a str),
     Exception(&'a str, &'a str),
+    StatusList(&'a str, &'a str),
     Token(&'a str, &'a str, &'a str),
     Digest(&'a str, &'a [u8; 32]),
     DenyAfter(Option<Duration>),
@@ -77,6 +78,9 @@ impl Reads {
                 let tokens = [verified.token_id(), verified.instance()];
                 tokens.into_iter().flatten().for_each(|jti| add(Read::Token(tenant, issuer, jti)));
             }
+            if let Some(status) = verified.status() {
+                add(Read::StatusList(tenant, status.list.as_str()));
+            }
             for actor in verified.actors() {
                 add(Read::Actor(tenant, &actor.subject));
                 add(Read::Iss(tenant, &actor.iss));
@@ -108,6 +112,7 @@ impl Reads {
             RecordKind::PolicySet => add(Read::Tenant(tenant)),
             RecordKind::Exception => add(Read::Exception(tenant, name)),
             RecordKind::Resource => add(Read::Resource(tenant, name)),
+            RecordKind::StatusList => add(Read::StatusList(tenant, name)),
             RecordKind::Credential => add(Read::Credential(tenant, name)),
             RecordKind::Revocation => {}
         }

@@ -146,7 +146,12 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
         v.max_lifetime_s,
         Arc::from(&v.jwks[..]),
     );
-    Ok(issuer.with_source(key_source).with_introspection(introspection))
+    let issuer = issuer.with_source(key_source).with_introspection(introspection);
+    Ok(match v.status_lists {
+        None => issuer,
+        Some(lists) => issuer
+            .with_status_lists(core::StatusLists { uris: texts(lists.uris), max_age_s: lists.max_age_s }),
+    })
 }
 
 fn introspection(v: proto::Introspection) -> Result<Arc<core::Introspection>, WireError> {
@@ -247,4 +252,17 @@ pub(super) fn resource(v: proto::Resource) -> Result<core::Resource, WireError> 
         owner: owner(v.owner),
         routes: v.routes.into_iter().map(route).collect::<Result<_, WireError>>()?,
     })
+}
+
+pub(super) fn status_list(v: proto::StatusList) -> Result<core::StatusList, WireError> {
+    let bits = core::StatusBits::of(v.bits.into());
+    let mut list = core::StatusList::withdrawn(Name::parse(&v.issuer)?, needed("uri", v.uri)?);
+    list.bits = bits.ok_or_else(|| WireError::new("bits", "expected 1, 2, 4 or 8"))?;
+    list.issued = Timestamp::from_micros(v.issued_us);
+    list.valid_until = Timestamp::from_micros(v.valid_until_us);
+    list.signed_by = hash32("signed_by", &v.signed_by)?;
+    if v.packed.is_empty() {
+        return Ok(list);
+    }
+    list.with_values(Arc::from(&v.packed[..])).map_err(|e| WireError::new("packed", e))
 }

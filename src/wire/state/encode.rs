@@ -123,6 +123,10 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
             core::KeySource::Given | core::KeySource::Discovery => String::new(),
         },
         introspection: v.introspection.as_deref().map(introspection),
+        status_lists: v.status_lists.as_ref().map(|lists| proto::StatusLists {
+            uris: lists.uris.iter().map(ToString::to_string).collect(),
+            max_age_s: lists.max_age_s,
+        }),
     }
 }
 
@@ -220,5 +224,17 @@ pub(super) fn resource(v: &core::Resource) -> proto::Resource {
                 requires: text(route.requires.as_ref()),
             })
             .collect(),
+    }
+}
+
+pub(super) fn status_list(v: &core::StatusList) -> proto::StatusList {
+    proto::StatusList {
+        issuer: v.issuer.to_string(),
+        uri: v.uri.to_string(),
+        bits: v.bits.count().into(),
+        issued_us: v.issued.as_micros(),
+        valid_until_us: v.valid_until.as_micros(),
+        signed_by: Bytes::copy_from_slice(&v.signed_by),
+        packed: Bytes::copy_from_slice(v.packed()),
     }
 }

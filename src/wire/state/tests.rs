@@ -94,6 +94,10 @@ fn records() -> Vec<Record> {
         );
         Record::Issuer(Arc::new(issuer.with_source(source)))
     }));
+    let listing = all.iter().rev().find_map(|record| match record {
+        Record::Issuer(issuer) => Some(core::Issuer::clone(issuer)),
+        _ => None,
+    });
     all.extend(core::SubjectMember::ALL.map(|subject| {
         let issuer = core::Issuer::new(
             "https://opaque.example".into(),
@@ -107,6 +111,17 @@ fn records() -> Vec<Record> {
         let introspection = core::Introspection { endpoint, subject, token_prefix: "op_".into() };
         Record::Issuer(Arc::new(issuer.with_introspection(Some(Arc::new(introspection)))))
     }));
+    let lists = core::StatusLists { uris: vec!["https://idp.example/lists/".into()], max_age_s: 3600 };
+    all.push(Record::Issuer(Arc::new(listing.unwrap().with_status_lists(lists))));
+    let none = core::StatusList::withdrawn(name("main"), "https://idp.example/lists/1".into());
+    let mut list = none.clone();
+    list.bits = core::StatusBits::Four;
+    list.issued = Timestamp::from_micros(5);
+    list.valid_until = Timestamp::from_micros(6);
+    list.signed_by = [4; 32];
+    let packed = miniz_oxide::deflate::compress_to_vec_zlib(&[0x21, 0x43], 6);
+    let list = list.with_values(packed.into()).unwrap();
+    all.extend([Record::StatusList(Arc::new(none)), Record::StatusList(Arc::new(list))]);
     let expires = Timestamp::from_micros(8);
     let targets = [
         core::RevocationTarget::TokenId { issuer: name("main"), jti: "j".into(), expires },

@@ -6,6 +6,7 @@ pub(crate) mod certificate;
 pub(crate) mod dpop;
 mod jwt;
 pub(crate) mod opaque;
+pub(crate) mod status;
 
 /// Every threat of the page has a row here, those apart that are about fetching keys (T12).
 #[test]

@@ -36,14 +36,36 @@ fn base(kind: RecordKind) -> Value {
         RecordKind::PolicySet => policy_spec(),
         RecordKind::Exception => exception_spec(),
         RecordKind::Resource => resource_spec(),
-        RecordKind::Revocation => json!({}),
+        RecordKind::Revocation | RecordKind::StatusList => json!({}),
+    }
+}
+
+fn lists(uris: &[&str]) -> Value {
+    json!({ "uris": uris })
+}
+
+#[test]
+fn an_issuers_status_lists_read_back_the_same() {
+    for max_age in [None, Some("1m"), Some("7d")] {
+        let mut spec = issuer_spec();
+        spec["status_lists"] = lists(&["https://a.test/lists/", "https://a.test/1?a=b"]);
+        spec["status_lists"]["max_age"] = json!(max_age.unwrap_or("1h"));
+        if max_age.is_none() {
+            spec["status_lists"].as_object_mut().unwrap().remove("max_age");
+        }
+        let read = read_spec(RecordKind::Issuer, &spec, "spec").unwrap();
+        let shown = serde_json::to_value(Spec::of(&read.record)).unwrap();
+        assert_eq!(shown["status_lists"]["max_age"], max_age.unwrap_or("1h"));
+        assert_eq!(read_spec(RecordKind::Issuer, &shown, "spec").unwrap().record, read.record);
+        let without = read_spec(RecordKind::Issuer, &issuer_spec(), "spec").unwrap().record;
+        assert_ne!(without, read.record, "a change of the lists is a change");
     }
 }
 
 #[test]
 fn what_is_written_reads_back_the_same() {
     for kind in RecordKind::ALL {
-        if kind == RecordKind::Revocation {
+        if matches!(kind, RecordKind::Revocation | RecordKind::StatusList) {
             continue;
         }
         let read = read_spec(kind, &base(kind), "spec").unwrap();
@@ -103,6 +125,40 @@ fn faults_name_their_path_and_what_was_expected() {
         (Issuer, "/keys/inline", json!({ "keys": [] }), "spec.keys.inline", "no usable key"),
         (Issuer, "/keys/inline/keys/0/kty", json!("oct"), "spec.keys.inline", "no usable key"),
         (Issuer, "/keys/inline", json!("x"), "spec.keys.inline", "JSON Web Key Set"),
+        (Issuer, "/status_lists", json!({}), "spec.status_lists", "missing field `uris`"),
+        (Issuer, "/status_lists", json!({ "uris": [] }), "spec.status_lists.uris", "1 to 16"),
+        (Issuer, "/status_lists", lists(&["https://a.test/1"; 17]), "spec.status_lists.uris", "1 to 16"),
+        (Issuer, "/status_lists", lists(&["http://a.test/1"]), "spec.status_lists.uris[0]", "is not `https`"),
+        (Issuer, "/status_lists", lists(&["https://a.test"]), "spec.status_lists.uris[0]", "has no path"),
+        (Issuer, "/status_lists", lists(&["https://a@a.test/"]), "spec.status_lists.uris[0]", "has a user"),
+        (
+            Issuer,
+            "/status_lists",
+            lists(&["https://a.test/?a=/"]),
+            "spec.status_lists.uris[0]",
+            "has a query",
+        ),
+        (
+            Issuer,
+            "/status_lists",
+            lists(&["https://a.test/1", "https://a.test/1"]),
+            "spec.status_lists.uris[1]",
+            "is there twice",
+        ),
+        (
+            Issuer,
+            "/status_lists",
+            json!({ "uris": ["https://a.test/1"], "max_age": "59s" }),
+            "spec.status_lists.max_age",
+            "1m to 7d",
+        ),
+        (
+            Issuer,
+            "/status_lists",
+            json!({ "uris": ["https://a.test/1"], "max_age": "8d" }),
+            "spec.status_lists.max_age",
+            "1m to 7d",
+        ),
         (Resource, "/routes/1/path", json!("orders"), "spec.routes[1].path", "expected such as `/orders"),
         (Resource, "/routes/1/path", json!("/a/**/b"), "spec.routes[1].path", "`**` stands before the end"),
         (Resource, "/routes/0/methods/1", json!("get"), "spec.routes[0].methods[1]", "upper-case method"),

@@ -2,6 +2,7 @@
 
 mod ends;
 mod http2;
+mod lists;
 mod turns;
 
 use std::sync::Arc;

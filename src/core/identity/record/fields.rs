@@ -175,6 +175,7 @@ impl Written for Issuer {
             digest: _,
             key_source,
             introspection,
+            status_lists,
         } = self;
         fields.text(iss);
         fields.text(profile.as_str());
@@ -197,6 +198,10 @@ impl Written for Issuer {
             fields.text(endpoint);
             fields.text(subject.as_str());
             fields.text(token_prefix);
+        }
+        if let Some(StatusLists { uris, max_age_s }) = status_lists {
+            fields.list(uris.iter(), |fields, uri| fields.text(uri));
+            fields.number(u64::from(*max_age_s));
         }
     }
 }
@@ -276,5 +281,18 @@ impl Written for Resource {
             fields.text(path.as_str());
             fields.option(requires.as_deref(), Fields::text);
         });
+    }
+}
+
+impl Written for StatusList {
+    fn write(&self, fields: &mut Fields) {
+        fields.text(self.issuer.as_str());
+        fields.text(&self.uri);
+        fields.number(u64::from(self.bits.count()));
+        fields.time(self.issued);
+        fields.time(self.valid_until);
+        fields.bytes(&self.signed_by);
+        // What they are packed as, whoever takes it reads anew.
+        fields.bytes(self.values());
     }
 }

@@ -120,6 +120,29 @@ impl SubjectMember {
     }
 }
 
+/// Where an issuer's status lists may be, and how long one counts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct StatusLists {
+    /// `https` URIs, as tokens name them; one that ends with `/` stands for those below it.
+    pub uris: Vec<Arc<str>>,
+    /// Longest time that a list counts after it was fetched, in seconds.
+    pub max_age_s: u32,
+}
+
+impl StatusLists {
+    /// Whether a list of this URI is taken.
+    ///
+    /// Below a URI is only what no server can read as another place: no query, no escape, no dot segment.
+    pub fn takes(&self, uri: &str) -> bool {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/');
+        let below = |rest: &str| !rest.is_empty() && rest.bytes().all(plain) && !rest.contains("..");
+        self.uris.iter().any(|taken| match taken.ends_with('/') {
+            true => uri.strip_prefix(&**taken).is_some_and(below),
+            false => **taken == *uri,
+        })
+    }
+}
+
 /// A trust anchor for tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
@@ -143,6 +166,8 @@ pub struct Issuer {
     pub key_source: KeySource,
     /// How it is asked about opaque tokens; `None`: it has none.
     pub introspection: Option<Arc<Introspection>>,
+    /// Where its status lists may be; `None`: it has none.
+    pub status_lists: Option<StatusLists>,
 }
 
 impl Issuer {
@@ -172,6 +197,7 @@ impl Issuer {
         let digest = *hasher.finalize().as_bytes();
         let key_source = KeySource::Given;
         let introspection = None;
+        let status_lists = None;
         Self {
             iss,
             profile,
@@ -183,6 +209,7 @@ impl Issuer {
             digest,
             key_source,
             introspection,
+            status_lists,
         }
     }
 
@@ -198,14 +225,30 @@ impl Issuer {
         Self { introspection, ..self }
     }
 
+    /// The same with status lists. What was verified without them is verified anew.
+    #[must_use]
+    pub fn with_status_lists(self, status_lists: StatusLists) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.digest);
+        hasher.update(&status_lists.max_age_s.to_le_bytes());
+        for uri in &status_lists.uris {
+            hasher.update(&(uri.len() as u64).to_le_bytes());
+            hasher.update(uri.as_bytes());
+        }
+        Self { digest: *hasher.finalize().as_bytes(), status_lists: Some(status_lists), ..self }
+    }
+
     /// The same with other keys.
     #[must_use]
     pub fn with_jwks(&self, jwks: Arc<[u8]>) -> Self {
-        let Self { iss, profile, algorithms, audiences, max_lifetime_s, key_source, introspection, .. } =
-            self.clone();
-        Self::new(iss, profile, algorithms, audiences, max_lifetime_s, jwks)
-            .with_source(key_source)
-            .with_introspection(introspection)
+        let Self { iss, profile, algorithms, audiences, max_lifetime_s, .. } = self.clone();
+        let issuer = Self::new(iss, profile, algorithms, audiences, max_lifetime_s, jwks)
+            .with_source(self.key_source.clone())
+            .with_introspection(self.introspection.clone());
+        match self.status_lists.clone() {
+            Some(status_lists) => issuer.with_status_lists(status_lists),
+            None => issuer,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod issuer;
 mod policy;
 mod resource;
 mod revocation;
+mod status_list;
 
 use std::sync::Arc;
 
@@ -21,10 +22,11 @@ pub(super) use fields::{Fields, Written};
 
 pub use credential::{Credential, CredentialKind, CredentialStatus};
 pub use identity::{Binding, Entitlement, Identity, IdentityStatus, IdentityType, Owner, RiskLevel};
-pub use issuer::{Introspection, Issuer, KeySource, SubjectMember, TokenProfile};
+pub use issuer::{Introspection, Issuer, KeySource, StatusLists, SubjectMember, TokenProfile};
 pub use policy::{Exception, Hygiene, HygieneMode, HygieneRule, PolicyMode, PolicySet};
 pub use resource::{Resource, ResourceRoute};
 pub use revocation::{Revocation, RevocationTarget};
+pub use status_list::{InflateError, PACKED_BYTES_MAX, StatusBits, StatusList, VALUES_BYTES_MAX};
 
 /// Which kind of record a change is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -43,11 +45,13 @@ pub enum RecordKind {
     Exception,
     /// [`Resource`].
     Resource,
+    /// [`StatusList`].
+    StatusList,
 }
 
 impl RecordKind {
     /// Every kind, in the order in which a document set is applied.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Issuer,
         Self::Resource,
         Self::PolicySet,
@@ -55,6 +59,7 @@ impl RecordKind {
         Self::Credential,
         Self::Exception,
         Self::Revocation,
+        Self::StatusList,
     ];
 
     /// The kind's name in files, addresses and messages.
@@ -67,6 +72,7 @@ impl RecordKind {
             Self::PolicySet => "policy",
             Self::Exception => "exception",
             Self::Resource => "resource",
+            Self::StatusList => "status-list",
         }
     }
 
@@ -93,6 +99,8 @@ pub enum Record {
     Exception(Arc<Exception>),
     /// A resource.
     Resource(Arc<Resource>),
+    /// A status list.
+    StatusList(Arc<StatusList>),
 }
 
 impl Record {
@@ -106,6 +114,7 @@ impl Record {
             Self::PolicySet(_) => RecordKind::PolicySet,
             Self::Exception(_) => RecordKind::Exception,
             Self::Resource(_) => RecordKind::Resource,
+            Self::StatusList(_) => RecordKind::StatusList,
         }
     }
 }

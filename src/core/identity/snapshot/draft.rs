@@ -37,6 +37,7 @@ struct Edits {
     policy_sets: Vec<(u128, Option<Arc<Held<PolicySet>>>)>,
     exceptions: Vec<(u128, Option<Arc<Held<Exception>>>)>,
     resources: Vec<(u128, Option<Arc<Held<Resource>>>)>,
+    status_lists: Vec<(u128, Option<Arc<Held<StatusList>>>)>,
     iss_released: Vec<u128>,
     iss_claimed: Vec<(u128, Arc<Held<Issuer>>)>,
     kills: BTreeMap<u128, Kills>,
@@ -221,6 +222,9 @@ impl Draft {
             RecordKind::Resource => {
                 take!(resources, Resource);
             }
+            RecordKind::StatusList => {
+                take!(status_lists, StatusList);
+            }
         }
     }
 
@@ -338,6 +342,7 @@ impl Draft {
         next.records.policy_sets.edit(edits.policy_sets);
         next.records.exceptions.edit(edits.exceptions);
         next.records.resources.edit(edits.resources);
+        next.records.status_lists.edit(edits.status_lists);
         next.by_iss.edit(released.chain(claimed).collect());
         next.subjects.edit(edits.identities.links);
         next.fingerprints.edit(edits.credentials.links);

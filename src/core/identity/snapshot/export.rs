@@ -23,6 +23,7 @@ pub(super) enum Lying<'a> {
     PolicySet(&'a Arc<Held<PolicySet>>),
     Exception(&'a Arc<Held<Exception>>),
     Resource(&'a Arc<Held<Resource>>),
+    StatusList(&'a Arc<Held<StatusList>>),
 }
 
 impl Snapshot {
@@ -89,6 +90,7 @@ impl Snapshot {
             .chain(of(cell, &tables.policy_sets).map(Lying::PolicySet))
             .chain(of(cell, &tables.exceptions).map(Lying::Exception))
             .chain(of(cell, &tables.resources).map(Lying::Resource))
+            .chain(of(cell, &tables.status_lists).map(Lying::StatusList))
     }
 
     /// The kind and name of a record; `None`: it is damaged.
@@ -100,6 +102,7 @@ impl Snapshot {
             Lying::PolicySet(held) => (RecordKind::PolicySet, held.name.as_str()),
             Lying::Exception(held) => (RecordKind::Exception, held.name.as_str()),
             Lying::Resource(held) => (RecordKind::Resource, held.name.as_str()),
+            Lying::StatusList(held) => (RecordKind::StatusList, held.name.as_str()),
         })
     }
 
@@ -123,6 +126,7 @@ impl Snapshot {
             Lying::PolicySet(held) => element(RecordKind::PolicySet, held),
             Lying::Exception(held) => element(RecordKind::Exception, held),
             Lying::Resource(held) => element(RecordKind::Resource, held),
+            Lying::StatusList(held) => element(RecordKind::StatusList, held),
         })
     }
 
@@ -150,6 +154,7 @@ impl Snapshot {
             Lying::PolicySet(held) => as_change(RecordKind::PolicySet, held, Record::PolicySet),
             Lying::Exception(held) => as_change(RecordKind::Exception, held, Record::Exception),
             Lying::Resource(held) => as_change(RecordKind::Resource, held, Record::Resource),
+            Lying::StatusList(held) => as_change(RecordKind::StatusList, held, Record::StatusList),
         })
     }
 
@@ -169,6 +174,7 @@ impl Snapshot {
             RecordKind::PolicySet => tables.policy_sets.at(key).map(|held| held.generation),
             RecordKind::Exception => tables.exceptions.at(key).map(|held| held.generation),
             RecordKind::Resource => tables.resources.at(key).map(|held| held.generation),
+            RecordKind::StatusList => tables.status_lists.at(key).map(|held| held.generation),
         }
     }
 

@@ -60,7 +60,20 @@ impl Reader<'_> {
                     );
                     return self.shared.roster.goodbye(self.membership).await.map_err(|e| unavailable(&e));
                 }
-                Some(Up::MissingKey(missing)) => self.missing(&missing),
+                Some(Up::MissingKey(missing)) => {
+                    if let Some(issuer) = self.missing(&missing.cell, &missing.issuer)
+                        && (1..=KEY_ID_BYTES_MAX).contains(&missing.key_id.len())
+                    {
+                        self.shared.issuers.missing(&issuer, &missing.key_id);
+                    }
+                }
+                Some(Up::MissingList(missing)) => {
+                    if let Some(issuer) = self.missing(&missing.cell, &missing.issuer)
+                        && (1..=URI_BYTES_MAX).contains(&missing.uri.len())
+                    {
+                        self.shared.issuers.lists().missing(&issuer, &missing.uri);
+                    }
+                }
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
                 // An addition of a newer build: what is optional is ignored.
                 None => {}
@@ -68,20 +81,16 @@ impl Reader<'_> {
         }
     }
 
-    /// Hands on that a key is missing, of a tenant that this stream serves and not too often.
-    fn missing(&mut self, missing: &proto::MissingKey) {
+    /// The issuer of which something is missing, if it is of a tenant that this stream serves and it
+    /// is not reported too often.
+    fn missing(&mut self, cell: &str, issuer: &str) -> Option<(Name, Name)> {
         let now = self.shared.clock.now().boot;
         let (taken, since) = self.reports;
         let anew = now.since(since).is_none_or(|passed| passed >= REPORTS_WITHIN);
         self.reports = if anew { (1, now) } else { (taken.saturating_add(1), since) };
-        let named = Name::parse(&missing.cell).ok().zip(Name::parse(&missing.issuer).ok());
+        let named = Name::parse(cell).ok().zip(Name::parse(issuer).ok());
         let served = named.filter(|(cell, _)| self.sent.lock().contains_key(cell));
-        if let Some(issuer) = served
-            && self.reports.0 <= REPORTS_MAX
-            && (1..=KEY_ID_BYTES_MAX).contains(&missing.key_id.len())
-        {
-            self.shared.issuers.missing(&issuer, &missing.key_id);
-        }
+        served.filter(|_| self.reports.0 <= REPORTS_MAX)
     }
 
     async fn acknowledge(&mut self, signed: &proto::SignedAck) -> Result<(), Status> {
@@ -265,5 +274,6 @@ const REFUSALS_MAX: usize = 64;
 const REPORTS_MAX: u32 = 16;
 const REPORTS_WITHIN: Duration = Duration::from_secs(1);
 const KEY_ID_BYTES_MAX: usize = 256;
+const URI_BYTES_MAX: usize = 2048;
 /// Repairs of one stream; one that needs more is better begun anew, after its back-off.
 const REPAIRS_MAX: u32 = 16;
