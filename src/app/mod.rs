@@ -3,6 +3,7 @@
 //! A file a role. Everything is opened and bound before anything runs, so that what
 //! cannot work is an error at start; everything that runs has an owner that can end it.
 
+mod certificates;
 pub mod clock;
 pub mod copy;
 pub mod explain;
@@ -49,6 +50,9 @@ pub enum AppError {
     /// A route.
     #[error(transparent)]
     Upstream(#[from] crate::pep::UnknownUpstream),
+    /// A certificate of a listener.
+    #[error(transparent)]
+    ListenerTls(#[from] crate::pep::TlsError),
     /// A file of an upstream.
     #[error(transparent)]
     UpstreamFile(#[from] crate::pep::UpstreamFileError),

@@ -23,12 +23,13 @@ use crate::pep::{
 use crate::pipeline::Pipeline;
 use crate::sink::Shipper;
 use crate::spool::SpoolLog;
-use crate::state::{self, Applier, KeyReports, LastKnownGood, ReportQueue, StateStatus};
+use crate::state::{self, Applier, Dial, KeyReports, LastKnownGood, ReportQueue, StateStatus};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 
 mod operate;
 mod settings;
+mod tls;
 
 /// A running enforcement point.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct Running {
     listeners: Vec<Listening>,
     client: Part,
     exchanges: Part,
-    upstream_files: Option<Part>,
     introspection: Option<Part>,
+    files: Part,
     operations: Part,
     shippers: Vec<Shipper>,
     log: Arc<SpoolLog>,
@@ -71,6 +72,8 @@ struct Core {
     introspector: Option<Arc<Introspector>>,
     metrics: Metrics,
     memory: Arc<Memory>,
+    dial: Arc<dyn Dial>,
+    jitter: u64,
     condition: Condition,
     incarnation: [u8; 16],
 }
@@ -118,6 +121,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         None => pipeline,
     });
     let longest = settings::longest_staleness(config);
+    let jitter = u64::from_le_bytes(random::bytes()?);
+    let dial = settings::dial(config, &clock, jitter)?;
     let condition = Condition { state, status: Arc::default(), log, clock, longest };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
@@ -142,13 +147,15 @@ fn run(
     (lkg, reports, asks): (LastKnownGood, ReportQueue, Option<Asks>),
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
+    let tls = tls::open(config, &core.condition.clock)?;
+    let certificates = tls::certificates(&core, &tls)?;
     // Bind everything before the first thread starts.
     let bound = config.listeners.iter().map(|listener| {
         let load = Arc::new(Load::new(listener.limits.max_requests, Arc::clone(&core.memory)));
-        Ok((Bound::bind(settings::listener(config, listener, &load))?, load))
+        Ok((Bound::bind(settings::listener(config, listener, &load, &tls))?, load))
     });
     let bound = bound.collect::<Result<Vec<_>, BindError>>()?;
-    let operations = operate::bind(config, &core, level)?;
+    let operations = operate::bind(config, &core, Arc::clone(&certificates), level)?;
     let shippers = settings::shippers(config, &core.condition.log, &core.condition.clock)?;
 
     let mut listeners = Vec::new();
@@ -158,7 +165,7 @@ fn run(
     }
     let open = Arc::clone(&core.exchanges);
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
-    let upstream_files = settings::watch(&core.upstreams)?;
+    let files = tls::watch(&core, &tls, certificates)?;
     let introspection = match asks {
         Some(asks) => Some(Part::start("introspection", move |stop| asks.run(stop))?),
         None => None,
@@ -169,8 +176,8 @@ fn run(
         listeners,
         client,
         exchanges,
-        upstream_files,
         introspection,
+        files,
         operations,
         shippers,
         log: Arc::clone(&core.condition.log),
@@ -192,9 +199,7 @@ fn start_client(
     };
     let applier =
         Applier::new(Arc::clone(&condition.state), lkg, Box::new(observer), Arc::clone(&condition.status));
-    let jitter = u64::from_le_bytes(random::bytes()?);
-    let dial = settings::dial(config, &condition.clock, jitter)?;
-    let client = settings::client(config, core.incarnation, jitter, dial);
+    let client = settings::client(config, core.incarnation, core.jitter, Arc::clone(&core.dial));
     let (status, clock) = (Arc::clone(&condition.status), Arc::clone(&condition.clock));
     Part::start("state", move |stop| state::run(client, applier, status, clock, reports, stop))
 }
@@ -224,7 +229,8 @@ impl Running {
         }
         self.client.stop().await?;
         self.exchanges.stop().await?;
-        for part in [self.upstream_files, self.introspection].into_iter().flatten() {
+        self.files.stop().await?;
+        if let Some(part) = self.introspection {
             part.stop().await?;
         }
         if !self.log.close() {

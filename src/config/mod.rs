@@ -31,7 +31,7 @@ pub use self::run::hub::{Api, Database, HubConfig, Issuers, State, StateFiles, S
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::introspection::{Introspection, IntrospectionClient};
 pub use self::run::listener::{
-    ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,
+    Certificate, ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,
 };
 pub use self::run::proxy::{Credentials, EnforcementPoint, ProxyConfig};
 pub use self::run::route::{Route, service_ref};

@@ -11,6 +11,6 @@ mod token;
 mod verify;
 
 pub use name::{Certified, Cluster, NameError, certified, public_key_digest};
-pub use pem::{FileError, Files, Key, certificates, encode, key_pair};
+pub use pem::{FileError, Files, Key, certificates, encode, key_pair, validity};
 pub use token::{JoinToken, JoinTokenError};
 pub use verify::{HubVerifier, WallClock, provider, roots};

@@ -7,7 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
+
+use crate::core::time::Timestamp;
 
 /// Why a file cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -121,6 +124,14 @@ pub fn key_pair(
     let der = key.der().ok_or_else(|| refuse("it has no private key".to_owned()))?;
     rustls::sign::CertifiedKey::from_der(chain.to_vec(), der, &super::provider())
         .map_err(|e| refuse(format!("with the certificate in `{}`: {e}", certificate.display())))
+}
+
+/// From when until when a certificate is good; `None`: it cannot be read.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let validity = parsed.validity();
+    let at = |time: x509_parser::time::ASN1Time| Timestamp::from_seconds(time.timestamp());
+    Some((at(validity.not_before), at(validity.not_after)))
 }
 
 /// PEM of `der`.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -21,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::pep::limits::Limits;
 use crate::pep::load::Load;
 use crate::pep::serve::{self, Front, Serving};
-use crate::pep::tls::{self, TlsError, TlsSettings};
+use crate::pep::tls::ListenerTls;
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// A listener as configured.
@@ -34,7 +33,7 @@ pub struct ListenerSettings {
     /// How many workers serve it; at least 1.
     pub workers: usize,
     /// TLS, or clear text.
-    pub tls: Option<TlsSettings>,
+    pub tls: Option<Arc<ListenerTls>>,
     /// Bounds.
     pub limits: Limits,
     /// What it takes on at once.
@@ -56,14 +55,6 @@ pub enum BindError {
         /// What to do.
         remedy: &'static str,
     },
-    /// Its TLS files cannot be used.
-    #[error("listener `{listener}`: {source}")]
-    Tls {
-        /// The listener.
-        listener: Arc<str>,
-        /// Why.
-        source: Box<TlsError>,
-    },
 }
 
 /// A listener's sockets, bound, not yet served.
@@ -72,27 +63,21 @@ pub struct Bound {
     settings: ListenerSettings,
     address: SocketAddr,
     sockets: Vec<TcpListener>,
-    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Bound {
-    /// Binds a socket for each worker and reads the TLS files.
+    /// Binds a socket for each worker.
     ///
     /// # Errors
-    /// [`BindError`] when the address is taken or the files cannot be used.
+    /// [`BindError`] when the address is taken.
     pub fn bind(settings: ListenerSettings) -> Result<Self, BindError> {
-        let tls = settings.tls.as_ref().map(tls::server_config).transpose();
-        let tls = tls.map_err(|source| BindError::Tls {
-            listener: Arc::clone(&settings.name),
-            source: Box::new(source),
-        })?;
         let (address, sockets) = sockets(&settings).map_err(|source| BindError::Address {
             listener: Arc::clone(&settings.name),
             address: settings.address,
             remedy: remedy(&source),
             source,
         })?;
-        Ok(Self { settings, address, sockets, tls })
+        Ok(Self { settings, address, sockets })
     }
 
     /// Where it listens, with the port that was taken.
@@ -111,7 +96,7 @@ impl Bound {
             limits: self.settings.limits,
             load: self.settings.load,
             metrics: Arc::clone(front.metrics()),
-            tls: self.tls.map(tokio_rustls::TlsAcceptor::from),
+            tls: self.settings.tls,
         });
         let stop = CancellationToken::new();
         let mut running = Running { address: self.address, stop: stop.clone(), workers: Vec::new() };
@@ -147,7 +132,7 @@ struct Shared {
     limits: Limits,
     load: Arc<Load>,
     metrics: Arc<ListenerMetrics>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    tls: Option<Arc<ListenerTls>>,
 }
 
 /// A listener at work. Dropping it stops it without waiting.
@@ -281,7 +266,7 @@ async fn connection<F: Front>(
 ) {
     let outcome = match &place.0.tls {
         None => serve::clear(stream, peer, &serving, &stop).await,
-        Some(tls) => serve::encrypted(stream, peer, tls, &serving, &stop).await,
+        Some(tls) => serve::encrypted(stream, peer, &tls.acceptor(), &serving, &stop).await,
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, listener = %place.0.name, "connection ended");

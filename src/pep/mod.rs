@@ -57,7 +57,7 @@ pub use presentation::Carriers;
 pub use replay::{PROOFS_MAX, Proofs};
 pub use routes::{Route, Routes};
 pub use serve::{Front, Peer};
-pub use tls::{ClientCertificates, TlsError, TlsSettings};
+pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsError, TlsSettings, TlsVersion};
 pub use upstream::{
     CredentialForm, UpstreamAddress, UpstreamCredential, UpstreamFileError, UpstreamFiles, UpstreamSettings,
     UpstreamTls,

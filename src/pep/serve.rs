@@ -244,7 +244,8 @@ pub(crate) async fn encrypted<F: Front>(
         accepted = tokio::time::timeout(serving.waits.head, tls.accept(stream)) => accepted,
         () = stop.cancelled() => return Ok(()),
     };
-    let stream = accepted.inspect_err(|_| watch.count(ConnectionEnd::Head))??;
+    let accepted = accepted.inspect_err(|_| watch.count(ConnectionEnd::Head))?;
+    let stream = accepted.inspect_err(|_| serving.metrics.handshake_failed())?;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(<[_]>::first);

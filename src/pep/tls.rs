@@ -1,15 +1,25 @@
-//! TLS of a listener: one certificate, and callers' certificates where asked for.
+//! TLS of a listener: certificates by name, callers' certificates where asked for, files that are
+//! read again when they change.
 //!
-//! The provider is named, never a process-wide default. Live reload of files is later work.
+//! Provider and clock are named, never a process-wide default. What depends on who calls depends on the
+//! caller's certificate and the request's host, never on the name asked for in the handshake.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use crate::core::time::{Clock, Timestamp};
+use crate::mtls::{FileError, Files, Key, WallClock, certificates, key_pair, provider, roots, validity};
+use crate::pep::certificate;
 
 /// Whether callers must show a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,143 +30,254 @@ pub enum ClientCertificates {
     Required,
 }
 
+/// The least version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TlsVersion {
+    /// 1.2 or 1.3.
+    #[default]
+    Tls12,
+    /// 1.3 only.
+    Tls13,
+}
+
+/// The files of one certificate, in PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFiles {
+    /// The certificate, then its intermediates.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Shown to callers that ask for no name, or for one that none of the certificates is for.
+    pub default: bool,
+}
+
 /// What a TLS listener needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsSettings {
-    /// PEM file: the certificate, then its intermediates.
-    pub certificate: PathBuf,
-    /// PEM file: its private key.
-    pub key: PathBuf,
-    /// PEM file: who signs callers' certificates, and whether they must have one.
+    /// Its certificates, at least one, at most one of them the default. Each is for the names in it.
+    pub certificates: Vec<CertificateFiles>,
+    /// PEM file: who signs callers' certificates, and whether they must have one; `None`: none is asked for.
     pub clients: Option<(PathBuf, ClientCertificates)>,
+    /// The least version.
+    pub version_min: TlsVersion,
 }
 
-/// Why a TLS listener cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read, or holds nothing of the kind.
-    #[error("{what} file `{path}`: {source}; expected a readable PEM file with {expected}", path = path.display())]
-    File {
-        /// What it is for.
-        what: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What should be in it.
-        expected: &'static str,
-        /// Why.
-        source: pem::Error,
-    },
-    /// Certificate and key do not fit, or are of a kind that is not supported.
-    #[error(
-        "certificate `{certificate}` with key `{key}`: {source}; expected the private key of the first certificate",
-        certificate = certificate.display(), key = key.display()
-    )]
-    Pair {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The callers' authority cannot be used.
-    #[error("client_ca file `{path}`: {why}; expected certificates of authorities", path = path.display())]
-    ClientCa {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+impl TlsSettings {
+    /// One certificate for whatever name is asked for, and no callers' certificates.
+    pub fn one(certificate: PathBuf, key: PathBuf) -> Self {
+        let only = CertificateFiles { certificate, key, default: true };
+        Self { certificates: vec![only], clients: None, version_min: TlsVersion::default() }
+    }
 }
 
-/// Builds the server side: TLS 1.2 or later, `h2` and `http/1.1` by ALPN.
+/// The files of a listener cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("listener `{listener}`: {source}")]
+pub struct TlsError {
+    listener: Arc<str>,
+    source: FileError,
+}
+
+/// TLS of one listener, for all its workers.
 ///
-/// # Errors
-/// [`TlsError`] names the file and what was expected.
-pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates("certificate", &settings.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .map_err(|source| unreadable("key", &settings.key, "a private key", source))?;
-    let pair = |source| TlsError::Pair {
-        certificate: settings.certificate.clone(),
-        key: settings.key.clone(),
-        source,
-    };
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(pair)?;
-    let builder = match &settings.clients {
-        None => builder.with_no_client_auth(),
-        Some((path, demand)) => {
-            let refuse = |why: String| TlsError::ClientCa { path: path.clone(), why };
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("client_ca", path)? {
-                roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
+/// INVARIANT: files that cannot be used change nothing: what was read before is used on.
+pub struct ListenerTls {
+    listener: Arc<str>,
+    settings: TlsSettings,
+    clock: Arc<dyn Clock>,
+    seen: Mutex<Files>,
+    held: ArcSwap<Held>,
+    refused: AtomicBool,
+}
+
+/// What the files held.
+#[derive(Debug)]
+struct Held {
+    config: Arc<ServerConfig>,
+    /// Of the certificate that ends first.
+    validity: (Timestamp, Timestamp),
+}
+
+impl std::fmt::Debug for ListenerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerTls").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl ListenerTls {
+    /// Reads the files of `listener`. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the listener, the file and what was expected.
+    pub fn open(listener: &Arc<str>, settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let refuse = |source| TlsError { listener: Arc::clone(listener), source };
+        let mut seen = Files::default();
+        let contents = seen.changed(&settings.paths()).map_err(refuse)?.unwrap_or_default();
+        let held = settings.read(contents, &clock).map_err(refuse)?;
+        Ok(Self {
+            listener: Arc::clone(listener),
+            settings,
+            clock,
+            seen: Mutex::new(seen),
+            held: ArcSwap::from_pointee(held),
+            refused: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes over what has changed: for connections accepted from now on. Blocks.
+    pub fn look(&self) {
+        let mut seen = self.seen.lock();
+        let read = seen
+            .changed(&self.settings.paths())
+            .and_then(|contents| contents.map(|contents| self.settings.read(contents, &self.clock)).transpose());
+        let listener = &*self.listener;
+        match read {
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                self.held.store(Arc::new(held));
+                self.refused.store(false, Ordering::Relaxed);
+                tracing::info!(listener, "certificates of a listener were taken over");
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match demand {
-                ClientCertificates::Optional => verifier.allow_unauthenticated(),
-                ClientCertificates::Required => verifier,
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| refuse(error.to_string()))?)
+            Err(error) => {
+                self.refused.store(true, Ordering::Relaxed);
+                tracing::error!(%error, listener, "certificates of a listener cannot be taken over; those before stay");
+            }
         }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    }
+
+    /// From when until when the certificate is good that ends first.
+    pub fn validity(&self) -> (Timestamp, Timestamp) {
+        self.held.load().validity
+    }
+
+    /// Whether the files are others than those in use, and cannot be used.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What accepts a connection now.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.held.load().config))
+    }
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let refuse = |source| unreadable(what, path, "at least one certificate", source);
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(refuse)?.collect();
-    let found = found.map_err(refuse)?;
-    if found.is_empty() { Err(refuse(pem::Error::NoItemsFound)) } else { Ok(found) }
-}
+impl TlsSettings {
+    fn paths(&self) -> Vec<&Path> {
+        let pairs = self.certificates.iter().flat_map(|files| [&files.certificate, &files.key]);
+        pairs.chain(self.clients.as_ref().map(|(ca, _)| ca)).map(PathBuf::as_path).collect()
+    }
 
-fn unreadable(what: &'static str, path: &Path, expected: &'static str, source: pem::Error) -> TlsError {
-    TlsError::File { what, path: path.to_owned(), expected, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_name_the_file_and_what_was_expected() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let pair = |host: &str| {
-            let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
-            (made.cert.pem(), made.signing_key.serialize_pem())
-        };
-        let ((cert, key), (_, other_key)) = (pair("a.test"), pair("b.test"));
-        let (cert, key) = (write("cert.pem", &cert), write("key.pem", &key));
-        let other = write("other.pem", &other_key);
-        let empty = write("empty.pem", "");
-        let absent = dir.path().join("absent.pem");
-        let settings = |certificate: &PathBuf, key: &PathBuf, ca: Option<&PathBuf>| TlsSettings {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            clients: ca.map(|ca| (ca.clone(), ClientCertificates::Required)),
-        };
-        assert!(server_config(&settings(&cert, &key, None)).is_ok());
-        assert!(server_config(&settings(&cert, &key, Some(&cert))).is_ok());
-        let rows = [
-            (settings(&absent, &key, None), "absent.pem", "certificate"),
-            (settings(&empty, &key, None), "empty.pem", "at least one certificate"),
-            (settings(&cert, &cert, None), "cert.pem", "a private key"),
-            (settings(&cert, &other, None), "other.pem", "the private key of the first certificate"),
-            (settings(&cert, &key, Some(&empty)), "empty.pem", "client_ca"),
-            (settings(&cert, &key, Some(&absent)), "absent.pem", "client_ca"),
-        ];
-        for (settings, file, expected) in rows {
-            let error = server_config(&settings).unwrap_err().to_string();
-            assert!(error.contains(file) && error.contains(expected), "{error}");
+    fn read(&self, contents: Vec<Zeroizing<Vec<u8>>>, clock: &Arc<dyn Clock>) -> Result<Held, FileError> {
+        let mut contents = contents.into_iter();
+        let mut next = || contents.next().unwrap_or_default();
+        let mut named = ByName { clock: Arc::clone(clock), names: HashMap::new(), default: None };
+        let mut first_end: Option<(Timestamp, Timestamp)> = None;
+        for files in &self.certificates {
+            let shown = files.read(&next(), Key::new(std::mem::take(&mut *next())))?;
+            first_end = first_end.filter(|first| first.1 <= shown.ends).or(Some((shown.begins, shown.ends)));
+            named.add(files, shown)?;
         }
+        let (wall, provider) = (Arc::new(WallClock::new(Arc::clone(clock))), provider());
+        let versions: &[_] = match self.version_min {
+            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let unfit = |path: &Path, what: String, expected| FileError { path: path.to_owned(), what, expected };
+        let place = self.certificates.first().map(|files| files.certificate.clone()).unwrap_or_default();
+        let builder = ServerConfig::builder_with_details(Arc::clone(&provider), wall)
+            .with_protocol_versions(versions)
+            .map_err(|error| unfit(&place, error.to_string(), "a usable certificate"))?;
+        let builder = match &self.clients {
+            None => builder.with_no_client_auth(),
+            Some((path, demand)) => {
+                let refuse = |error: String| unfit(path, error, "certificates of authorities");
+                let roots = roots(&certificates(path, &next())?).map_err(|error| refuse(error.to_string()))?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = match demand {
+                    ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                    ClientCertificates::Required => verifier,
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| refuse(error.to_string()))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(named));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let validity = first_end.ok_or_else(|| unfit(&place, "no certificate".to_owned(), "at least one"))?;
+        Ok(Held { config: Arc::new(config), validity })
+    }
+}
+
+impl CertificateFiles {
+    fn read(&self, pem: &[u8], key: Key) -> Result<Shown, FileError> {
+        let chain = certificates(&self.certificate, pem)?;
+        let refuse = |what: &str| FileError {
+            path: self.certificate.clone(),
+            what: what.to_owned(),
+            expected: "a certificate for DNS names, or one that is the default",
+        };
+        let leaf = chain.first().ok_or_else(|| refuse("it has none"))?;
+        let (begins, ends) = validity(leaf).ok_or_else(|| refuse("its first certificate cannot be read"))?;
+        let hosts = certificate::parse(leaf).map(|read| read.hosts).unwrap_or_default();
+        if hosts.is_empty() && !self.default {
+            return Err(refuse("it is for no DNS name"));
+        }
+        let key = Arc::new(key_pair((&self.certificate, &chain), (&self.key, &key))?);
+        Ok(Shown { key, hosts, begins, ends })
+    }
+}
+
+/// A certificate that can be shown.
+#[derive(Clone, Debug)]
+struct Shown {
+    key: Arc<CertifiedKey>,
+    hosts: Vec<Arc<str>>,
+    begins: Timestamp,
+    ends: Timestamp,
+}
+
+/// Chooses by the name that is asked for: one that is in a certificate, then one whose first label a `*`
+/// stands for, then the default. Nothing is shown past its end, and so no connection begins.
+struct ByName {
+    clock: Arc<dyn Clock>,
+    /// In lower case; `*.` before what a wildcard covers.
+    names: HashMap<Arc<str>, Shown>,
+    default: Option<Shown>,
+}
+
+impl std::fmt::Debug for ByName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByName").field("names", &self.names.keys()).finish_non_exhaustive()
+    }
+}
+
+impl ByName {
+    fn add(&mut self, files: &CertificateFiles, shown: Shown) -> Result<(), FileError> {
+        for host in &shown.hosts {
+            if self.names.insert(Arc::clone(host), shown.clone()).is_some() {
+                let path = files.certificate.clone();
+                let what = format!("it is for `{host}`, and so is one before it");
+                return Err(FileError { path, what, expected: "one certificate for each name" });
+            }
+        }
+        if files.default {
+            self.default = Some(shown);
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: Option<&str>) -> Option<&Shown> {
+        let wildcard = |name: &str| {
+            let (_, rest) = name.split_once('.')?;
+            self.names.get(format!("*.{rest}").as_str())
+        };
+        let named = name.and_then(|name| self.names.get(name).or_else(|| wildcard(name)));
+        named.or(self.default.as_ref()).filter(|shown| self.clock.now().wall <= shown.ends)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.find(name.as_deref()).map(|shown| Arc::clone(&shown.key))
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::core::time::Clock;
+use crate::core::time::{Clock, Timestamp};
 use crate::state::applier::Applier;
 use crate::state::missing::ReportQueue;
 use crate::state::session::{self, SessionError};
@@ -34,11 +34,24 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
         Box::pin(std::future::pending())
     }
 
+    /// From when until when the certificate is good that the hub is shown; `None`: there is none.
+    fn validity(&self) -> Option<Validity> {
+        None
+    }
+
+    /// Whether its files are others than those in use, and cannot be used.
+    fn is_refused(&self) -> bool {
+        false
+    }
+
     /// The cluster and the keys of its hub, where they are known from joining it.
     fn pins(&self) -> Option<Pins> {
         None
     }
 }
+
+/// From when until when a certificate is good.
+pub type Validity = (Timestamp, Timestamp);
 
 /// What joining a cluster told of it.
 #[derive(Clone, PartialEq, Debug)]

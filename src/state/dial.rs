@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,8 +11,10 @@ use zeroize::Zeroizing;
 
 use crate::core::id::Name;
 use crate::core::time::Clock;
-use crate::mtls::{FileError, Files, HubVerifier, Key, WallClock, certificates, certified, key_pair, roots};
-use crate::state::client::{Dial, Dialled, Kept, causes, tuned};
+use crate::mtls::{
+    FileError, Files, HubVerifier, Key, WallClock, certificates, certified, key_pair, roots, validity,
+};
+use crate::state::client::{Dial, Dialled, Kept, Validity, causes, tuned};
 
 /// Where the certificates are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +36,7 @@ pub struct FilesDial {
     clock: Arc<dyn Clock>,
     look_every: Duration,
     held: Mutex<(Files, Held)>,
+    refused: AtomicBool,
 }
 
 /// What the files hold.
@@ -40,6 +44,7 @@ pub struct FilesDial {
 struct Held {
     identity: Identity,
     verifier: Arc<HubVerifier>,
+    validity: Option<Validity>,
 }
 
 impl std::fmt::Debug for FilesDial {
@@ -63,7 +68,7 @@ impl FilesDial {
         let mut seen = Files::default();
         let contents = seen.changed(&files.paths())?.unwrap_or_default();
         let held = files.read(contents, &spoke_id, &clock)?;
-        Ok(Self { files, spoke_id, clock, look_every, held: Mutex::new((seen, held)) })
+        Ok(Self { files, spoke_id, clock, look_every, held: Mutex::new((seen, held)), refused: AtomicBool::new(false) })
     }
 
     /// Takes over what has changed. Blocks.
@@ -79,8 +84,10 @@ impl FilesDial {
             Ok(Some(next)) => {
                 tracing::info!("certificates for the hub were taken over");
                 *current = next;
+                self.refused.store(false, Ordering::Relaxed);
             }
             Err(error) => {
+                self.refused.store(true, Ordering::Relaxed);
                 tracing::error!(%error, "certificates for the hub cannot be taken over; those before stay");
             }
         }
@@ -91,9 +98,17 @@ impl FilesDial {
 impl Dial for FilesDial {
     fn dial<'a>(&'a self, endpoint: &'a str) -> Dialled<'a> {
         Box::pin(async move {
-            let Held { identity, verifier } = self.look();
+            let Held { identity, verifier, .. } = self.look();
             connect(endpoint, None, Some(identity), verifier).await
         })
+    }
+
+    fn validity(&self) -> Option<Validity> {
+        self.held.lock().1.validity
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn keep<'a>(&'a self, _: &'a [String]) -> Kept<'a> {
@@ -135,7 +150,8 @@ impl HubFiles {
         }
         let roots = roots(&ca).map_err(|e| refuse(&self.ca, e.to_string(), "certificates of authorities"))?;
         let verifier = Arc::new(HubVerifier::by_host(roots, WallClock::new(Arc::clone(clock))));
-        Ok(Held { identity: Identity::from_pem(&*pem, key.pem()), verifier })
+        let validity = chain.first().and_then(validity);
+        Ok(Held { identity: Identity::from_pem(&*pem, key.pem()), verifier, validity })
     }
 }
 

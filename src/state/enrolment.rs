@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::core::id::Name;
 use crate::core::time::{Clock, Timestamp};
 use crate::mtls::{HubVerifier, JoinToken, WallClock, roots};
-use crate::state::client::{Backoff, Dial, Dialled, Kept, Pins};
+use crate::state::client::{Backoff, Dial, Dialled, Kept, Pins, Validity};
 use crate::state::dial::connect;
 use crate::state::session::in_time;
 use crate::wire::state_proto as proto;
@@ -257,6 +257,10 @@ impl Dial for EnrolledDial {
                 tokio::time::sleep(backoff.after(renewed.is_ok(), false)).await;
             }
         })
+    }
+
+    fn validity(&self) -> Option<Validity> {
+        self.held.lock().as_ref().map(|held| (held.certified.not_before, held.certified.not_after))
     }
 
     fn pins(&self) -> Option<Pins> {

@@ -17,7 +17,7 @@ mod status;
 mod urgent;
 
 pub use applier::{AppliedBatch, Applier, Observer};
-pub use client::{ClientSettings, Dial, Dialled, Kept, Pins, PlainDial, run, tuned};
+pub use client::{ClientSettings, Dial, Dialled, Kept, Pins, PlainDial, Validity, run, tuned};
 pub use dial::{FilesDial, HubFiles};
 pub use enrolment::{EnrolledDial, EnrolmentError, EnrolmentSettings};
 pub use lkg::{LastKnownGood, LkgError, Loaded};

@@ -29,6 +29,8 @@ pub const CONNECTIONS_REFUSED: &str = "portreeve_connections_refused_total";
 pub const CONNECTIONS_ENDED: &str = "portreeve_connections_ended_total";
 /// Times that no connection could be accepted, for want of descriptors or memory, by listener.
 pub const ACCEPT_ERRORS: &str = "portreeve_accept_errors_total";
+/// TLS handshakes that failed: no certificate for the name asked for, none shown that verifies, or no TLS, by listener.
+pub const HANDSHAKES_FAILED: &str = "portreeve_tls_handshakes_failed_total";
 /// Exchanges that failed between us and an upstream, by upstream and kind.
 pub const UPSTREAM_ERRORS: &str = "portreeve_upstream_errors_total";
 /// Verifications that were remembered.
@@ -56,6 +58,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     ended: IntCounterVec,
     accept_errors: IntCounterVec,
+    handshakes: IntCounterVec,
     upstream_errors: IntCounterVec,
     cache: CacheMetrics,
     exchanges: ExchangeMetrics,
@@ -110,6 +113,7 @@ impl Metrics {
                 "Times that no connection could be accepted, for want of descriptors or memory.",
                 &["listener"],
             ),
+            handshakes: counters(HANDSHAKES_FAILED, "TLS handshakes that failed.", &["listener"]),
             upstream_errors: counters(
                 UPSTREAM_ERRORS,
                 "Exchanges an upstream failed.",
@@ -160,6 +164,7 @@ impl Metrics {
             refused: self.refused.with_label_values(&[listener]),
             ended: ConnectionEnd::ALL.map(|end| self.ended.with_label_values(&[listener, end.as_str()])),
             accept_errors: self.accept_errors.with_label_values(&[listener]),
+            handshakes: self.handshakes.with_label_values(&[listener]),
         })
     }
 
@@ -197,6 +202,7 @@ pub struct ListenerMetrics {
     refused: IntCounter,
     ended: [IntCounter; 5],
     accept_errors: IntCounter,
+    handshakes: IntCounter,
 }
 
 /// Why a connection is ended for what its caller did or left undone.
@@ -260,6 +266,11 @@ impl ListenerMetrics {
         if let Some(counter) = self.ended.get(end as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes.inc();
     }
 
     /// Counts that no connection could be accepted.

@@ -118,7 +118,8 @@ fn the_full_sample_of_a_proxy() {
     assert_eq!(ca, Path::new("/etc/portreeve/ca.pem"));
     let [inbound, envoy] = config.listeners.as_slice() else { panic!("two listeners") };
     let ListenerKind::Proxy(inbound) = &inbound.kind else { panic!("a proxy") };
-    assert_eq!(inbound.tls.as_ref().expect("TLS").certificate, Path::new("/etc/portreeve/tls.crt"));
+    let certificate = &inbound.tls.as_ref().expect("TLS").certificates[0];
+    assert_eq!((certificate.default, &*certificate.certificate), (true, Path::new("/etc/portreeve/tls.crt")));
     let services: Vec<_> = inbound
         .routes
         .iter()

@@ -7,6 +7,7 @@ mod lifecycle;
 mod limits;
 mod secure;
 mod sever;
+mod tls;
 mod upstreams;
 mod websocket;
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, memory, settings};
 use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
+use crate::app::certificates::Certificates;
 use crate::app::explain::explain;
 use crate::spool::SpoolLog;
 
@@ -96,6 +97,7 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) fn bind(
     config: &ProxyConfig,
     core: &Core,
+    certificates: Arc<Certificates>,
     level: Option<LogLevel>,
 ) -> Result<[Server; 2], AppError> {
     let condition = core.condition.clone();
@@ -113,7 +115,10 @@ pub(super) fn bind(
     let readiness = condition.clone();
     let health = Health {
         readiness: Arc::new(move || readiness.readiness()),
-        refresh: Arc::new(move || gauges.refresh()),
+        refresh: Arc::new(move || {
+            gauges.refresh();
+            certificates.refresh();
+        }),
         registry: core.metrics.registry().clone(),
         keys: core.assertion_key.as_ref().map(|key| Arc::clone(key.jwks())),
     };

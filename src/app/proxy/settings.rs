@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{Core, Explained, Part, Serves};
+use super::tls::Tls;
+use super::{Core, Explained, Serves};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
@@ -17,11 +18,11 @@ use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
 use crate::outbound::{Bounds, OutboundSettings};
 use crate::pep::{
-    Asks, AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, ClientCertificates,
-    CredentialForm, ExtAuthzDoor, ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader,
-    IntrospectionClient, IntrospectionSettings, Introspector, Limits, ListenerSettings, Load, PauseRule,
-    ProxyDoor, ProxySettings, RequestLimits, Route, Routes, Running as Listening, TlsSettings,
-    UpstreamAddress, UpstreamCredential, UpstreamFiles, UpstreamSettings, UpstreamTls,
+    Asks, AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, CredentialForm, ExtAuthzDoor,
+    ExtAuthzSettings, ForwardSettings, ForwardedCertificates, ForwardedHeader, IntrospectionClient,
+    IntrospectionSettings, Introspector, Limits, ListenerSettings, Load, PauseRule, ProxyDoor, ProxySettings,
+    RequestLimits, Route, Routes, Running as Listening, UpstreamAddress, UpstreamCredential, UpstreamFiles,
+    UpstreamSettings, UpstreamTls,
 };
 use crate::sink::{self, FileSink, Shipper, ShipperOptions, StdoutSink};
 use crate::spool::{SpoolLog, SpoolOptions};
@@ -29,16 +30,17 @@ use crate::state::{ClientSettings, Dial, EnrolledDial, EnrolmentSettings, FilesD
 use crate::telemetry::introspection::IntrospectionMetrics;
 use crate::telemetry::metrics::Metrics;
 
-pub(super) fn listener(config: &ProxyConfig, listener: &Listener, load: &Arc<Load>) -> ListenerSettings {
-    let tls = match &listener.kind {
-        ListenerKind::Proxy(proxy) => proxy.tls.as_ref().map(tls),
-        ListenerKind::ExtAuthz(_) => None,
-    };
+pub(super) fn listener(
+    config: &ProxyConfig,
+    listener: &Listener,
+    load: &Arc<Load>,
+    tls: &Tls,
+) -> ListenerSettings {
     ListenerSettings {
         name: Arc::clone(&listener.name),
         address: listener.address,
         workers: config.workers,
-        tls,
+        tls: tls.get(&listener.name).cloned(),
         limits: Limits {
             connections_max: listener.limits.max_connections,
             head_timeout: listener.limits.header_timeout,
@@ -66,14 +68,6 @@ fn request_limits(limits: &crate::config::Limits) -> RequestLimits {
         body_timeout: limits.body_timeout,
         body_rate_min: limits.min_body_rate,
     }
-}
-
-fn tls(tls: &crate::config::Tls) -> TlsSettings {
-    let clients = tls.clients.as_ref().map(|clients| {
-        let mode = if clients.required { ClientCertificates::Required } else { ClientCertificates::Optional };
-        (clients.ca.clone(), mode)
-    });
-    TlsSettings { certificate: tls.certificate.clone(), key: tls.key.clone(), clients }
 }
 
 fn forward(config: &ProxyConfig) -> ForwardSettings {
@@ -230,24 +224,6 @@ pub(super) fn introspector(
 
 /// Largest answer about a token, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// Looks at the files of upstreams for as long as it runs; `None`: they have none.
-pub(super) fn watch(upstreams: &BTreeMap<Arc<str>, UpstreamSettings>) -> Result<Option<Part>, AppError> {
-    let watched: Vec<_> = upstreams.values().filter(|upstream| upstream.has_files()).cloned().collect();
-    if watched.is_empty() {
-        return Ok(None);
-    }
-    let part = Part::start("upstream-files", move |stop| async move {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = looks.tick() => watched.iter().for_each(UpstreamSettings::look),
-            }
-        }
-    })?;
-    Ok(Some(part))
-}
 
 /// Starts a listener's workers behind its door.
 pub(super) fn serve(
@@ -407,7 +383,7 @@ pub(super) fn open_log(
 }
 
 /// How often certificates are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts a thread a sink.
 pub(super) fn shippers(

@@ -132,27 +132,57 @@ pub(in crate::config) enum ForwardedHeader {
     ClientCert,
 }
 
-/// One certificate, and which certificates clients may show.
+/// Certificates by name, and which certificates clients may show.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Tls {
+    /// Each is shown to clients that ask for a name in it; at least one.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificates: Vec<Certificate>,
+    /// The least version.
+    #[serde(default)]
+    pub(in crate::config) min_version: TlsVersion,
+    /// A PEM file: who vouches for client certificates. Default: none is asked for.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) client_ca: Option<String>,
+    /// Whether a client must show one; `optional` and `required` only with `client_ca`, `none` only without.
+    /// Default: `optional` with it.
+    pub(in crate::config) client_certificates: Option<ClientCertificates>,
+}
+
+/// The files of one certificate.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Certificate {
     /// A PEM file: the certificate, then its chain.
     #[schemars(length(min = 1))]
     pub(in crate::config) certificate: String,
     /// A PEM file: the private key.
     #[schemars(length(min = 1))]
     pub(in crate::config) key: String,
-    /// A PEM file: who vouches for client certificates. Default: none is asked for.
-    #[schemars(length(min = 1))]
-    pub(in crate::config) client_ca: Option<String>,
-    /// Whether a client must show one; only with `client_ca`. Default: `optional`.
-    pub(in crate::config) client_certificates: Option<ClientCertificates>,
+    /// Show it also to clients that ask for no name, or for one that no certificate is for; else they are refused. At
+    /// most one. Default: `true` for the only certificate, else `false`.
+    pub(in crate::config) default: Option<bool>,
+}
+
+/// The least version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(in crate::config) enum TlsVersion {
+    /// TLS 1.2 or 1.3.
+    #[default]
+    #[serde(rename = "tls1.2")]
+    Tls12,
+    /// TLS 1.3 only.
+    #[serde(rename = "tls1.3")]
+    Tls13,
 }
 
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum ClientCertificates {
+    /// None is asked for.
+    None,
     /// It may; one that does not verify ends the connection.
     Optional,
     /// It must.

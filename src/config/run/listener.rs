@@ -75,15 +75,26 @@ pub struct ExtAuthzListener {
     pub rules: Arc<RouteRules>,
 }
 
-/// One certificate, and which certificates clients may show. Files are PEM.
+/// Certificates by name, and which certificates clients may show. Files are PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tls {
+    /// At least one, at most one of them the default.
+    pub certificates: Vec<Certificate>,
+    /// Whether TLS 1.2 is refused.
+    pub tls13_only: bool,
+    /// Whose client certificates are accepted; `None`: none is asked for.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// The files of one certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certificate {
     /// The certificate, then its chain.
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
-    /// Whose client certificates are accepted; `None`: none is asked for.
-    pub clients: Option<ClientCertificates>,
+    /// Whether it is shown to clients that ask for no name, or for one that no certificate is for.
+    pub default: bool,
 }
 
 /// Whose client certificates are accepted.
@@ -239,13 +250,18 @@ fn proxy(
 }
 
 fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
-    let certificate = check.path(&key.field("certificate"), &raw.certificate);
-    let private = check.path(&key.field("key"), &raw.key);
+    let certificates = certificates(check, &key.field("certificates"), &raw.certificates);
     let ca = raw.client_ca.as_ref().map(|ca| check.path(&key.field("client_ca"), ca));
-    if raw.client_certificates.is_some() && ca.is_none() {
+    let mode_key = key.field("client_certificates");
+    let none = raw.client_certificates == Some(raw::ClientCertificates::None);
+    if none && ca.is_some() {
+        let expected = "`optional` or `required` beside `client_ca`";
+        check.refuse(&mode_key, "`none` beside `client_ca`", expected, "write one of them, or remove `client_ca`");
+    }
+    if raw.client_certificates.is_some() && !none && ca.is_none() {
         let expected = "`client_ca` beside it, which says who vouches for client certificates";
         check.refuse(
-            &key.field("client_certificates"),
+            &mode_key,
             "no `client_ca`",
             expected,
             "add `client_ca`, or remove the key",
@@ -256,7 +272,30 @@ fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
         Some(ca) => Some(ClientCertificates { ca: ca?, required }),
         None => None,
     };
-    Some(Tls { certificate: certificate?, key: private?, clients })
+    let tls13_only = raw.min_version == raw::TlsVersion::Tls13;
+    Some(Tls { certificates: certificates?, tls13_only, clients })
+}
+
+fn certificates(check: &mut Check<'_>, key: &Key, raw: &[raw::Certificate]) -> Option<Vec<Certificate>> {
+    if raw.is_empty() {
+        check.refuse(key, "an empty list", "at least one certificate", "add `{ certificate: FILE, key: FILE }`");
+        return None;
+    }
+    let mut defaults = raw.iter().enumerate().filter(|(_, files)| files.default == Some(true));
+    if let Some((second, _)) = defaults.nth(1) {
+        let expected = "at most one certificate with `default: true`";
+        check.refuse(&key.item(second).field("default"), "a second default", expected, "remove one of them");
+    }
+    let judged = raw.iter().enumerate().map(|(index, files)| {
+        let key = key.item(index);
+        let certificate = check.path(&key.field("certificate"), &files.certificate);
+        let private = check.path(&key.field("key"), &files.key);
+        let default = files.default.unwrap_or(raw.len() == 1);
+        Some(Certificate { certificate: certificate?, key: private?, default })
+    });
+    // All are judged before the first that failed ends the collecting.
+    let judged: Vec<_> = judged.collect();
+    judged.into_iter().collect()
 }
 
 fn ext_authz(

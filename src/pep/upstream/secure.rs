@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -16,8 +17,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
-use crate::core::time::Clock;
-use crate::mtls::{FileError, Files, Key, WallClock, certificates, key_pair, provider, roots};
+use crate::core::time::{Clock, Timestamp};
+use crate::mtls::{FileError, Files, Key, WallClock, certificates, key_pair, provider, roots, validity};
 
 /// The files of TLS to an upstream, in PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,12 +55,15 @@ pub struct UpstreamTls {
     clock: WallClock,
     seen: Mutex<Files>,
     held: ArcSwap<Held>,
+    refused: AtomicBool,
 }
 
 /// What the files held.
 #[derive(Debug)]
 struct Held {
     config: Arc<ClientConfig>,
+    /// From when until when our own certificate is good.
+    validity: Option<(Timestamp, Timestamp)>,
     /// Counts up with each change.
     edition: u64,
 }
@@ -83,8 +87,8 @@ impl UpstreamTls {
         let mut seen = Files::default();
         let clock = WallClock::new(clock);
         let contents = seen.changed(&files.paths()).map_err(refuse)?.unwrap_or_default();
-        let config = files.read(contents, http2, &clock).map_err(refuse)?;
-        let held = ArcSwap::from_pointee(Held { config, edition: 0 });
+        let (config, validity) = files.read(contents, http2, &clock).map_err(refuse)?;
+        let held = ArcSwap::from_pointee(Held { config, validity, edition: 0 });
         Ok(Self {
             upstream: Arc::clone(upstream),
             server_name,
@@ -93,6 +97,7 @@ impl UpstreamTls {
             clock,
             seen: Mutex::new(seen),
             held,
+            refused: AtomicBool::new(false),
         })
     }
 
@@ -105,15 +110,27 @@ impl UpstreamTls {
         let upstream = &*self.upstream;
         match read {
             Ok(None) => {}
-            Ok(Some(config)) => {
+            Ok(Some((config, validity))) => {
                 let edition = self.edition() + 1;
-                self.held.store(Arc::new(Held { config, edition }));
+                self.held.store(Arc::new(Held { config, validity, edition }));
+                self.refused.store(false, Ordering::Relaxed);
                 tracing::info!(upstream, "certificates for an upstream were taken over");
             }
             Err(error) => {
+                self.refused.store(true, Ordering::Relaxed);
                 tracing::error!(%error, upstream, "certificates for an upstream cannot be taken over; those before stay");
             }
         }
+    }
+
+    /// From when until when the certificate is good that the upstream is shown; `None`: it is shown none.
+    pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+        self.held.load().validity
+    }
+
+    /// Whether the files are others than those in use, and cannot be used.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Which edition of the files counts now.
@@ -140,6 +157,9 @@ impl UpstreamTls {
 const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
+/// A way to speak TLS, and from when until when our own certificate is good.
+type Read = (Arc<ClientConfig>, Option<(Timestamp, Timestamp)>);
+
 impl UpstreamFiles {
     fn paths(&self) -> Vec<&Path> {
         let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
@@ -151,7 +171,7 @@ impl UpstreamFiles {
         contents: Vec<Zeroizing<Vec<u8>>>,
         http2: bool,
         clock: &WallClock,
-    ) -> Result<Arc<ClientConfig>, FileError> {
+    ) -> Result<Read, FileError> {
         let mut contents = contents.into_iter();
         let mut next = || contents.next().unwrap_or_default();
         let ca = certificates(&self.ca, &next())?;
@@ -164,10 +184,12 @@ impl UpstreamFiles {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(unfit)?
             .with_root_certificates(roots(&ca).map_err(unfit)?);
+        let mut good = None;
         let mut config = match &self.own {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate, &next())?;
+                good = chain.first().and_then(validity);
                 let pem = Key::new(std::mem::take(&mut *next()));
                 let pair = key_pair((certificate, &chain), (key, &pem))?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
@@ -175,6 +197,6 @@ impl UpstreamFiles {
         };
         config.alpn_protocols = vec![if http2 { H2 } else { HTTP1 }.to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), good))
     }
 }

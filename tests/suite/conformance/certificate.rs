@@ -14,7 +14,7 @@ use portreeve::core::identity::{
 use portreeve::core::policy::{Exchange, Reason};
 use portreeve::core::time::Timestamp;
 use portreeve::pep::{
-    CallerCertificates, ClientCertificates, ForwardedCertificates, ForwardedHeader, TlsSettings,
+    CallerCertificates, ClientCertificates, ForwardedCertificates, ForwardedHeader, ListenerTls, TlsSettings,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -293,12 +293,10 @@ fn tls(folder: &Path, authority: &Authority) -> (TlsSettings, rustls::RootCertSt
     };
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let settings = TlsSettings {
-        certificate: write("tls.crt", &made.cert.pem()),
-        key: write("tls.key", &made.signing_key.serialize_pem()),
-        clients: Some((write("clients.pem", &authority.pem), ClientCertificates::Optional)),
-    };
-    (settings, roots)
+    let (certificate, key) =
+        (write("tls.crt", &made.cert.pem()), write("tls.key", &made.signing_key.serialize_pem()));
+    let clients = Some((write("clients.pem", &authority.pem), ClientCertificates::Optional));
+    (TlsSettings { clients, ..TlsSettings::one(certificate, key) }, roots)
 }
 
 /// The status of a request over TLS with a certificate, or none.
@@ -352,7 +350,8 @@ fn over_real_connections() {
     let upstream = Upstream::hello();
     let gate = Gate::with(upstream.address(), |proxy, listener| {
         proxy.certificates = CallerCertificates { issuer: Some(DOMAIN.into()), forwarded: None };
-        listener.tls = Some(settings);
+        let tls = ListenerTls::open(&listener.name, settings, Arc::new(ManualClock::new()));
+        listener.tls = Some(Arc::new(tls.unwrap()));
     });
     prepare_for_long(&gate.world);
     let good = authority.sign(&[LEDGER], &["ledger.acme.example"]);

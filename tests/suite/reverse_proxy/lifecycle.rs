@@ -8,7 +8,7 @@ use portreeve::core::evidence::{
 };
 use portreeve::core::id::DecisionId;
 use portreeve::core::policy::{Reason, Verdict};
-use portreeve::pep::{Bound, ClientCertificates, Drained, TlsSettings};
+use portreeve::pep::{Bound, ClientCertificates, Drained, ListenerTls, TlsSettings};
 
 use crate::support::evidence::{Entry, MemoryLog};
 use crate::support::front::{Gate, Parts, listener};
@@ -180,7 +180,9 @@ fn tls_serves_callers_and_asks_for_their_certificates() {
         let upstream = Upstream::hello();
         let gate = Gate::with(upstream.address(), |_, listener| {
             let clients = clients.map(|demand| (certificate.clone(), demand));
-            listener.tls = Some(TlsSettings { certificate: certificate.clone(), key: key.clone(), clients });
+            let settings = TlsSettings { clients, ..TlsSettings::one(certificate.clone(), key.clone()) };
+            let tls = ListenerTls::open(&listener.name, settings, World::new().clock.clone());
+            listener.tls = Some(Arc::new(tls.unwrap()));
         });
         let name = "localhost".try_into().unwrap();
         let session = rustls::ClientConnection::new(Arc::clone(&client), name).unwrap();

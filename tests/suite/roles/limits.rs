@@ -78,6 +78,8 @@ fn a_spent_memory_budget_refuses_and_says_so() {
     let resident = metric(&site, "portreeve_memory_resident_bytes");
     assert!(resident > 1 << 20, "{resident}");
     assert_eq!(metric(&site, "portreeve_memory_budget_bytes"), 16 << 40);
+    let ends = metric(&site, "portreeve_certificate_expiry_timestamp_seconds{name=\"hub\",use=\"hub\"}");
+    assert!(ends > jsonwebtoken::get_current_timestamp(), "the certificate for the hub ends at {ends}");
     proxy.stop();
     // Less than the process itself needs.
     fs::write(&file, format!("{text}memory_budget: 16MiB\n")).unwrap();

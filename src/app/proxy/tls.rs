@@ -1,0 +1,101 @@
+//! TLS of listeners, and the files of certificates: opened, watched, counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::settings::LOOK_EVERY;
+use super::{Core, Part, ProxyConfig};
+use crate::app::AppError;
+use crate::app::certificates::{Certificates, Place};
+use crate::config::{Listener, ListenerKind};
+use crate::core::time::Clock;
+use crate::pep::{
+    CertificateFiles, ClientCertificates, ListenerTls, TlsSettings, TlsVersion, UpstreamAddress,
+    UpstreamSettings,
+};
+
+/// TLS of listeners, by name.
+pub(super) type Tls = BTreeMap<Arc<str>, Arc<ListenerTls>>;
+
+/// Reads the files of every listener that has TLS.
+pub(super) fn open(config: &ProxyConfig, clock: &Arc<dyn Clock>) -> Result<Tls, AppError> {
+    let with_tls = config.listeners.iter().filter_map(|listener| Some((listener, settings(listener)?)));
+    let opened = with_tls.map(|(listener, settings)| {
+        let tls = ListenerTls::open(&listener.name, settings, Arc::clone(clock))?;
+        Ok((Arc::clone(&listener.name), Arc::new(tls)))
+    });
+    opened.collect()
+}
+
+fn settings(listener: &Listener) -> Option<TlsSettings> {
+    let ListenerKind::Proxy(proxy) = &listener.kind else { return None };
+    let tls = proxy.tls.as_ref()?;
+    let files = |files: &crate::config::Certificate| CertificateFiles {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        default: files.default,
+    };
+    let clients = tls.clients.as_ref().map(|clients| {
+        let mode = if clients.required { ClientCertificates::Required } else { ClientCertificates::Optional };
+        (clients.ca.clone(), mode)
+    });
+    let version_min = if tls.tls13_only { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+    Some(TlsSettings { certificates: tls.certificates.iter().map(files).collect(), clients, version_min })
+}
+
+/// Every place where this process shows a certificate.
+pub(super) fn certificates(core: &Core, tls: &Tls) -> Result<Arc<Certificates>, AppError> {
+    let mut places = Vec::new();
+    for (name, tls) in tls {
+        let (good, bad) = (Arc::clone(tls), Arc::clone(tls));
+        places.push(Place {
+            kind: "listener",
+            name: Arc::clone(name),
+            validity: Box::new(move || Some(good.validity())),
+            refused: Box::new(move || bad.is_refused()),
+        });
+    }
+    for (name, upstream) in &core.upstreams {
+        let UpstreamAddress::Secure(_, _, tls) = &upstream.address else { continue };
+        if tls.validity().is_none() {
+            continue;
+        }
+        let (good, bad) = (Arc::clone(tls), Arc::clone(tls));
+        places.push(Place {
+            kind: "upstream",
+            name: Arc::clone(name),
+            validity: Box::new(move || good.validity()),
+            refused: Box::new(move || bad.is_refused()),
+        });
+    }
+    let (good, bad) = (Arc::clone(&core.dial), Arc::clone(&core.dial));
+    places.push(Place {
+        kind: "hub",
+        name: "hub".into(),
+        validity: Box::new(move || good.validity()),
+        refused: Box::new(move || bad.is_refused()),
+    });
+    let registered = Certificates::register(core.metrics.registry(), places);
+    Ok(Arc::new(registered.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?))
+}
+
+/// Looks at the files of listeners and upstreams for as long as it runs.
+pub(super) fn watch(core: &Core, tls: &Tls, certificates: Arc<Certificates>) -> Result<Part, AppError> {
+    let listeners: Vec<_> = tls.values().cloned().collect();
+    let upstreams: Vec<_> =
+        core.upstreams.values().filter(|upstream| upstream.has_files()).cloned().collect();
+    let clock = Arc::clone(&core.condition.clock);
+    Part::start("files", move |stop| async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = looks.tick() => {
+                    listeners.iter().for_each(|tls| tls.look());
+                    upstreams.iter().for_each(UpstreamSettings::look);
+                    certificates.warn(clock.now().wall);
+                }
+            }
+        }
+    })
+}
