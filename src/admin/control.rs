@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -80,6 +80,9 @@ pub type SetLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// Explains a request; the error says what cannot be asked.
 type Explain = Arc<dyn Fn(ExplainRequest) -> BoxFuture<'static, Result<Explanation, String>> + Send + Sync>;
 
+/// Reads the last decisions back.
+pub type Decisions = Arc<dyn Fn(u64) -> Result<Vec<String>, String> + Send + Sync>;
+
 /// What the control server can do, each part supplied by the composition root.
 #[derive(Clone)]
 pub struct Control {
@@ -91,6 +94,8 @@ pub struct Control {
     pub level: Arc<dyn Fn() -> String + Send + Sync>,
     /// Changes the log level.
     pub set_level: SetLevel,
+    /// The last decisions, at most as many, a JSON object each; the error says why they cannot be read.
+    pub decisions: Decisions,
     /// Explains a request; the error says what cannot be asked.
     pub explain: Explain,
 }
@@ -104,7 +109,8 @@ impl std::fmt::Debug for Control {
 impl Control {
     /// Binds the server.
     ///
-    /// `GET /config_dump`, `GET /state`, `GET /logging`, `POST /logging?level=LEVEL`, `POST /explain`.
+    /// `GET /config_dump`, `GET /state`, `GET /logging`, `POST /logging?level=LEVEL`, `POST /explain`,
+    /// `GET /decisions?count=N`.
     ///
     /// # Errors
     /// [`BindError`] when the address is taken or not this machine's.
@@ -114,6 +120,7 @@ impl Control {
             .route("/state", get(|State(c): State<Self>| async move { Json((c.state)()) }))
             .route("/logging", get(level).post(set_level))
             .route("/explain", post(explain))
+            .route("/decisions", get(decisions))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self);
         Server::bind("admin", address, router)
@@ -134,6 +141,36 @@ async fn set_level(State(control): State<Control>, Query(new): Query<NewLevel>) 
     match (control.set_level)(&new.level) {
         Ok(()) => format!("{}\n", (control.level)()).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Count {
+    #[serde(default = "decisions_shown")]
+    count: u64,
+}
+
+const fn decisions_shown() -> u64 {
+    100
+}
+
+/// Most decisions shown at once.
+const DECISIONS_MAX: u64 = 1000;
+
+async fn decisions(State(control): State<Control>, Query(Count { count }): Query<Count>) -> Response {
+    if !(1..=DECISIONS_MAX).contains(&count) {
+        let error = format!("`count` is {count}; expected 1 to {DECISIONS_MAX}\n");
+        return (StatusCode::BAD_REQUEST, error).into_response();
+    }
+    // The log is read from its files: not on the thread that answers probes.
+    let read = tokio::task::spawn_blocking(move || (control.decisions)(count)).await;
+    match read.unwrap_or_else(|_| Err("a fault".to_owned())) {
+        Ok(lines) => {
+            let text: String = lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect();
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }
 

@@ -7,6 +7,6 @@ mod control;
 mod health;
 mod serve;
 
-pub use control::{Control, ExplainRequest, ExplainStep, Explanation, SetLevel};
+pub use control::{Control, Decisions, ExplainRequest, ExplainStep, Explanation, SetLevel};
 pub use health::{Health, Readiness};
 pub use serve::{BindError, Server};

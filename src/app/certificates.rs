@@ -25,7 +25,9 @@ pub(super) struct Place {
 
 /// All of them.
 pub(super) struct Certificates {
-    places: Vec<(Place, Gauge, IntGauge)>,
+    expiry: GaugeVec,
+    refused: IntGaugeVec,
+    places: Mutex<Vec<(Place, Gauge, IntGauge)>>,
     warned: Mutex<HashSet<(usize, Timestamp)>>,
 }
 
@@ -49,17 +51,27 @@ impl Certificates {
         )?;
         registry.register(Box::new(expiry.clone()))?;
         registry.register(Box::new(refused.clone()))?;
+        let certificates = Self { expiry, refused, places: Mutex::default(), warned: Mutex::default() };
+        certificates.show(places);
+        Ok(certificates)
+    }
+
+    /// Goes on with these places, and no others.
+    pub(super) fn show(&self, places: Vec<Place>) {
+        let mut held = self.places.lock();
+        self.expiry.reset();
+        self.refused.reset();
         let with_gauges = |place: Place| {
             let labels = [place.kind, &*place.name];
-            let gauges = (expiry.with_label_values(&labels), refused.with_label_values(&labels));
+            let gauges = (self.expiry.with_label_values(&labels), self.refused.with_label_values(&labels));
             (place, gauges.0, gauges.1)
         };
-        Ok(Self { places: places.into_iter().map(with_gauges).collect(), warned: Mutex::default() })
+        *held = places.into_iter().map(with_gauges).collect();
     }
 
     /// Brings every gauge up to date.
     pub(super) fn refresh(&self) {
-        for (place, expiry, refused) in &self.places {
+        for (place, expiry, refused) in &*self.places.lock() {
             let seconds = |ends: Timestamp| {
                 // A day is exact in far more than the years that certificates have.
                 std::time::Duration::from_micros(u64::try_from(ends.as_micros()).unwrap_or(0)).as_secs_f64()
@@ -71,12 +83,17 @@ impl Certificates {
 
     /// Warns, once for each certificate, of those with less than a third of their life before them.
     pub(super) fn warn(&self, now: Timestamp) {
-        for (index, (place, ..)) in self.places.iter().enumerate() {
+        for (index, (place, ..)) in self.places.lock().iter().enumerate() {
             let Some((begins, ends)) = (place.validity)() else { continue };
             if is_near_end((begins, ends), now) && self.warned.lock().insert((index, ends)) {
                 let left_s = ends.since(now).as_secs();
                 let (kind, name) = (place.kind, &*place.name);
-                tracing::warn!(kind, name, left_s, "a certificate has less than a third of its life before it");
+                tracing::warn!(
+                    kind,
+                    name,
+                    left_s,
+                    "a certificate has less than a third of its life before it"
+                );
             }
         }
     }
@@ -114,7 +131,7 @@ mod tests {
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
             "portreeve_certificate_expiry_timestamp_seconds{name=\"inbound\",use=\"listener\"} 1795348800\n",
-            "portreeve_certificate_expiry_timestamp_seconds{name=\"inbound\",use=\"hub\"} +Inf\n",
+            "portreeve_certificate_expiry_timestamp_seconds{name=\"inbound\",use=\"hub\"} inf\n",
             "portreeve_certificate_files_refused{name=\"inbound\",use=\"listener\"} 1\n",
             "portreeve_certificate_files_refused{name=\"inbound\",use=\"hub\"} 0\n",
         ] {

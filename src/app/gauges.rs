@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, IntGauge, Opts, Registry};
 
+use super::proxy::Shown;
 use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
-use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{Exchanges, Memory};
 use crate::spool::SpoolLog;
@@ -17,7 +17,7 @@ pub(super) struct Gauges {
     status: Arc<StateStatus>,
     log: Arc<SpoolLog>,
     clock: Arc<dyn Clock>,
-    limits: Staleness,
+    shown: Arc<Shown>,
     exchanges: Arc<Exchanges>,
     memory: Arc<Memory>,
     age: Gauge,
@@ -104,7 +104,7 @@ impl Gauges {
         status: Arc<StateStatus>,
         log: Arc<SpoolLog>,
         clock: Arc<dyn Clock>,
-        limits: Staleness,
+        shown: Arc<Shown>,
         exchanges: Arc<Exchanges>,
         memory: Arc<Memory>,
     ) -> Result<Self, prometheus::Error> {
@@ -119,12 +119,12 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, limits, exchanges, memory, age, whole })
+        Ok(Self { state, status, log, clock, shown, exchanges, memory, age, whole })
     }
 
     /// Brings every gauge up to date.
     pub(super) fn refresh(&self) {
-        let freshness = self.state.lease().freshness(self.clock.now(), &self.limits);
+        let freshness = self.state.lease().freshness(self.clock.now(), &self.shown.longest.load());
         self.age.set(freshness.age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
         let snapshot = self.state.load();
         let sources = Sources {

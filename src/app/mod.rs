@@ -134,6 +134,54 @@ pub fn secret_file(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
     write().map_err(AppError::io(format!("writing {}", path.display())))
 }
 
+/// Tells when a configuration is to be read again: at each hangup signal, and when its file has changed.
+#[derive(Debug)]
+pub struct Reloads {
+    hangup: tokio::signal::unix::Signal,
+    looks: tokio::time::Interval,
+    file: std::path::PathBuf,
+    seen: Option<blake3::Hash>,
+}
+
+impl Reloads {
+    /// Begins with what is in `file` now.
+    ///
+    /// # Errors
+    /// [`AppError::Io`] when the process cannot watch signals.
+    pub fn of(file: &Path) -> Result<Self, AppError> {
+        let hangup = signal(SignalKind::hangup()).map_err(AppError::io("watching signals"))?;
+        let looks = tokio::time::interval(LOOK_AT_CONFIG_EVERY);
+        Ok(Self { hangup, looks, file: file.to_owned(), seen: digest(file) })
+    }
+
+    /// Resolves when it is time.
+    pub async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    self.seen = digest(&self.file);
+                    return;
+                }
+                _ = self.looks.tick() => {
+                    // A file that is being replaced is not there for a moment.
+                    let now = digest(&self.file);
+                    if now.is_some() && now != self.seen {
+                        self.seen = now;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How often the file of the configuration is looked at.
+const LOOK_AT_CONFIG_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn digest(file: &Path) -> Option<blake3::Hash> {
+    std::fs::read(file).ok().map(|bytes| blake3::hash(&bytes))
+}
+
 /// Resolves at the first interrupt or termination signal.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::clock::{SystemClock, kernel_boot_id};
@@ -14,7 +15,6 @@ use crate::config::ProxyConfig;
 use crate::core::credential::{FingerprintKey, Introspect};
 use crate::core::evidence::EvidenceLog;
 use crate::core::identity::SnapshotCell;
-use crate::core::policy::Staleness;
 use crate::core::time::Clock;
 use crate::pep::{
     ANSWERS_MAX, Asks, AssertionKey, BindError, Bound, ENTRIES_MAX, Exchanges, Introspector, Load, Memory,
@@ -28,8 +28,14 @@ use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 
 mod operate;
+mod reload;
 mod settings;
+mod tail;
 mod tls;
+
+pub use reload::ReloadError;
+pub(super) use reload::Shown;
+use reload::{Live, Reloads};
 
 /// A running enforcement point.
 #[derive(Debug)]
@@ -41,8 +47,7 @@ pub struct Running {
     files: Part,
     operations: Part,
     shippers: Vec<Shipper>,
-    log: Arc<SpoolLog>,
-    condition: Condition,
+    live: Live,
 }
 
 /// What readiness is read from.
@@ -52,8 +57,10 @@ pub(super) struct Condition {
     pub(super) status: Arc<StateStatus>,
     pub(super) log: Arc<SpoolLog>,
     pub(super) clock: Arc<dyn Clock>,
-    /// The most lenient route: beyond it everything would be refused.
-    pub(super) longest: Staleness,
+    /// What follows the configuration.
+    pub(super) shown: Arc<Shown>,
+    /// The process ends: no further requests should be sent here.
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Condition {
@@ -74,6 +81,7 @@ struct Core {
     memory: Arc<Memory>,
     dial: Arc<dyn Dial>,
     jitter: u64,
+    shown: Arc<Shown>,
     condition: Condition,
     incarnation: [u8; 16],
 }
@@ -120,10 +128,11 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         Some(introspector) => pipeline.introspecting(Arc::clone(introspector) as Arc<dyn Introspect>),
         None => pipeline,
     });
-    let longest = settings::longest_staleness(config);
+    let shown = Arc::new(Shown::of(config));
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;
-    let condition = Condition { state, status: Arc::default(), log, clock, longest };
+    let (status, stopping) = Default::default();
+    let condition = Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
     let core = Core {
@@ -135,6 +144,9 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         introspector,
         metrics,
         memory,
+        dial,
+        jitter,
+        shown,
         condition,
         incarnation,
     };
@@ -155,34 +167,29 @@ fn run(
         Ok((Bound::bind(settings::listener(config, listener, &load, &tls))?, load))
     });
     let bound = bound.collect::<Result<Vec<_>, BindError>>()?;
-    let operations = operate::bind(config, &core, Arc::clone(&certificates), level)?;
+    let reloads = Reloads::register(core.metrics.registry());
+    let reloads = reloads.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
+    let operations = operate::bind(config, &core, Arc::clone(&certificates), level.clone())?;
     let shippers = settings::shippers(config, &core.condition.log, &core.condition.clock)?;
 
-    let mut listeners = Vec::new();
-    let mut serves = Vec::new();
-    for (bound, listener) in bound.into_iter().zip(&config.listeners) {
-        listeners.push(settings::serve(config, listener, bound, &core, &mut serves)?);
+    let (mut listeners, mut doors, mut serves) = (Vec::new(), Vec::new(), Vec::new());
+    for ((bound, load), listener) in bound.into_iter().zip(&config.listeners) {
+        let (running, door) =
+            settings::serve(config, listener, (bound, Arc::clone(&load)), &core, &mut serves)?;
+        listeners.push(running);
+        doors.push((door, load));
     }
     let open = Arc::clone(&core.exchanges);
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
-    let files = tls::watch(&core, &tls, certificates)?;
+    let files = tls::watch(&core, &tls, Arc::clone(&certificates))?;
     let introspection = match asks {
         Some(asks) => Some(Part::start("introspection", move |stop| asks.run(stop))?),
         None => None,
     };
     let client = start_client(config, &core, (lkg, reports))?;
-    let operations = operate::start(operations, core.condition.clone(), serves, core.memory)?;
-    Ok(Running {
-        listeners,
-        client,
-        exchanges,
-        introspection,
-        files,
-        operations,
-        shippers,
-        log: Arc::clone(&core.condition.log),
-        condition: core.condition,
-    })
+    let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
+    let live = Live { config: config.clone(), core, doors, tls, certificates, level, reloads };
+    Ok(Running { listeners, client, exchanges, introspection, files, operations, shippers, live })
 }
 
 fn start_client(
@@ -209,7 +216,7 @@ impl Running {
     pub async fn wait_ready(&self, limit: Duration) -> bool {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         let ready = async {
-            while !self.condition.readiness().ready {
+            while !self.live.core.condition.readiness().ready {
                 looks.tick().await;
             }
         };
@@ -221,6 +228,9 @@ impl Running {
     /// # Errors
     /// [`AppError`] when a part had ended before, or the log cannot be closed in order.
     pub async fn stop(self) -> Result<(), AppError> {
+        let condition = &self.live.core.condition;
+        condition.stopping.store(true, Ordering::Relaxed);
+        self.listeners.iter().for_each(Listening::begin_stop);
         for listener in self.listeners {
             let drained = listener.stop().await;
             if drained.cut > 0 {
@@ -233,7 +243,7 @@ impl Running {
         if let Some(part) = self.introspection {
             part.stop().await?;
         }
-        if !self.log.close() {
+        if !condition.log.close() {
             tracing::error!("the end of the decision log is not on stable storage");
         }
         self.shippers.into_iter().for_each(Shipper::stop);

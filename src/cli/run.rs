@@ -97,22 +97,40 @@ async fn run_hub(config: &Path) -> Result<(), Failure> {
 /// # Errors
 /// A [`Failure`] when it cannot start, or ends out of order.
 pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
-    let loaded = loaded(|environment| config::load_proxy(&args.config, environment))?;
+    let read = || loaded(|environment| config::load_proxy(&args.config, environment));
+    let loaded = read()?;
     let level = app::start_logging(&loaded.config.log)?;
     app::hide_memory()?;
     app::raise_descriptor_limit();
     warn(&loaded);
     let stop = app::stop_signal()?;
-    let proxy = app::proxy::start(&loaded.config, Some(level))?;
+    let mut reloads = app::Reloads::of(&args.config)?;
+    let mut proxy = app::proxy::start(&loaded.config, Some(level))?;
     tracing::info!("the enforcement point is running");
-    stop.await;
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.as_mut() => break,
+            () = reloads.next() => {}
+        }
+        match read() {
+            Err(error) => proxy.refuse_reload(&error.to_string()),
+            Ok(loaded) => {
+                warn(&loaded);
+                if let Err(error) = proxy.reload(loaded.config).await {
+                    tracing::error!("the configuration is refused, the one before goes on: {error}");
+                }
+            }
+        }
+    }
     tracing::info!("stopping: requests under way are finished first");
     Ok(proxy.stop().await?)
 }
 
 /// The configuration of a hub.
 pub(super) fn load_hub(config: &Path) -> Result<Loaded<HubConfig>, Failure> {
-    loaded(|environment| config::load_hub(config, environment))
+    Ok(loaded(|environment| config::load_hub(config, environment))?)
 }
 
 fn warn<T>(loaded: &Loaded<T>) {
@@ -138,16 +156,16 @@ pub fn check(args: CheckArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
 
 fn warnings(file: &Path) -> Result<Vec<String>, Failure> {
     let text = config::read_text(file)?;
-    loaded(|environment| match config::detect_role(&text) {
+    Ok(loaded(|environment| match config::detect_role(&text) {
         Some(Role::Hub) => config::parse_hub(&text, file, environment).map(|l| l.warnings),
         _ => config::parse_proxy(&text, file, environment).map(|l| l.warnings),
-    })
+    })?)
 }
 
-fn loaded<T>(read: impl FnOnce(&Environment<'_>) -> Result<T, ConfigError>) -> Result<T, Failure> {
+fn loaded<T>(read: impl FnOnce(&Environment<'_>) -> Result<T, ConfigError>) -> Result<T, ConfigError> {
     let host = rustix::system::uname();
     let host_name = host.nodename().to_string_lossy().to_ascii_lowercase();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let environment = Environment { host_name: &host_name, cores, variables: &config::process_variable };
-    Ok(read(&environment)?)
+    read(&environment)
 }

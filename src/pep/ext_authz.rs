@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -63,7 +64,8 @@ pub struct ExtAuthzSettings {
 /// Envoy's external authorization behind one listener.
 #[derive(Debug)]
 pub struct ExtAuthzDoor {
-    shared: Arc<Shared>,
+    shared: Arc<ArcSwap<Shared>>,
+    metrics: Arc<ListenerMetrics>,
     health: HealthReporter,
 }
 
@@ -79,13 +81,22 @@ impl ExtAuthzDoor {
     /// Joins configuration and decision path. Its health begins as not serving.
     pub fn new(settings: ExtAuthzSettings, pipeline: Arc<Pipeline>, metrics: &Metrics) -> Self {
         let metrics = metrics.listener(&settings.listener, Door::ExtAuthz);
-        let shared = Arc::new(Shared { settings, pipeline, metrics, methods: MethodNames::default() });
+        let counters = Arc::clone(&metrics);
+        let shared = Shared { settings, pipeline, metrics, methods: MethodNames::default() };
+        let shared = Arc::new(ArcSwap::from_pointee(shared));
         let health = HealthReporter::new();
         // INVARIANT: nobody else has the reporter yet, so its lock is free and this does not wait.
         if Serves(health.clone()).set(false).now_or_never().is_none() {
             tracing::error!("health could not be set at start");
         }
-        Self { shared, health }
+        Self { shared, metrics: counters, health }
+    }
+
+    /// Has checks from now on judged by `settings`.
+    pub fn reload(&self, settings: ExtAuthzSettings) {
+        let pipeline = Arc::clone(&self.shared.load().pipeline);
+        let metrics = Arc::clone(&self.metrics);
+        self.shared.store(Arc::new(Shared { settings, pipeline, metrics, methods: MethodNames::default() }));
     }
 
     /// Sets what `grpc.health.v1.Health` answers.
@@ -135,7 +146,7 @@ impl Front for ExtAuthzDoor {
     }
 
     fn metrics(&self) -> &Arc<ListenerMetrics> {
-        &self.shared.metrics
+        &self.metrics
     }
 }
 
@@ -160,12 +171,25 @@ impl hyper::service::Service<Request<Incoming>> for CheckService {
     }
 }
 
-/// Judges one call at a time.
+/// Has each call judged by what is settled when it comes.
 #[derive(Clone, Debug)]
-struct Checker(Arc<Shared>);
+struct Checker(Arc<ArcSwap<Shared>>);
+
+/// Judges one call.
+#[derive(Debug)]
+struct Judge(Arc<Shared>);
 
 #[tonic::async_trait]
 impl Authorization for Checker {
+    async fn check(
+        &self,
+        request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+        Judge(self.0.load_full()).check(request).await
+    }
+}
+
+impl Judge {
     async fn check(
         &self,
         request: tonic::Request<CheckRequest>,
@@ -194,9 +218,7 @@ impl Authorization for Checker {
         let answer = answer.ok_or_else(|| tonic::Status::internal("no decision"))?;
         Ok(tonic::Response::new(answer.into_response()))
     }
-}
 
-impl Checker {
     async fn judge(
         &self,
         facts: ExchangeFacts,

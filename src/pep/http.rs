@@ -6,13 +6,15 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Decision, Denied, Door, EvidenceMode, ExchangeFacts};
@@ -71,10 +73,18 @@ pub struct UnknownUpstream {
 /// The reverse proxy behind one listener.
 #[derive(Debug)]
 pub struct ProxyDoor {
-    shared: Arc<Shared>,
+    settled: Mutex<Settled>,
+    seats: Mutex<Vec<Weak<Seat>>>,
     exchanges: Arc<Exchanges>,
-    upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
     metrics: Metrics,
+    counters: Arc<ListenerMetrics>,
+}
+
+/// What requests are read, judged and forwarded by.
+#[derive(Clone, Debug)]
+struct Settled {
+    shared: Arc<Shared>,
+    upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
 }
 
 #[derive(Debug)]
@@ -102,6 +112,36 @@ impl ProxyDoor {
         exchanges: Arc<Exchanges>,
         metrics: &Metrics,
     ) -> Result<Self, UnknownUpstream> {
+        let counters = metrics.listener(&settings.listener, Door::Proxy);
+        let settled = Mutex::new(Settled::new(settings, &exchanges, &counters)?);
+        Ok(Self { settled, seats: Mutex::default(), exchanges, metrics: metrics.clone(), counters })
+    }
+
+    /// Has requests from now on read, judged and forwarded by `settings`; those under way go on as they began.
+    ///
+    /// # Errors
+    /// [`UnknownUpstream`] when a route's upstream is not configured; nothing changes then.
+    pub fn reload(&self, settings: ProxySettings) -> Result<(), UnknownUpstream> {
+        let settled = Settled::new(settings, &self.exchanges, &self.counters)?;
+        // A worker that comes meanwhile waits, and finds the new.
+        let mut current = self.settled.lock();
+        let mut seats = self.seats.lock();
+        seats.retain(|seat| seat.strong_count() > 0);
+        for seat in seats.iter().filter_map(Weak::upgrade) {
+            let shard = Arc::clone(&seat.0.load().shard);
+            seat.0.store(Arc::new(settled.worker(shard, &self.metrics)));
+        }
+        *current = settled;
+        Ok(())
+    }
+}
+
+impl Settled {
+    fn new(
+        settings: ProxySettings,
+        exchanges: &Arc<Exchanges>,
+        counters: &Arc<ListenerMetrics>,
+    ) -> Result<Self, UnknownUpstream> {
         let unknown = settings.routes.upstreams().find(|name| !settings.upstreams.contains_key(*name));
         if let Some(upstream) = unknown {
             return Err(UnknownUpstream {
@@ -111,49 +151,62 @@ impl ProxyDoor {
             });
         }
         let shared = Arc::new(Shared {
-            metrics: metrics.listener(&settings.listener, Door::Proxy),
+            metrics: Arc::clone(counters),
             listener: settings.listener,
             takes_proofs: settings.routes.take_proofs(),
             routes: settings.routes,
             carriers: settings.carriers,
             certificates: settings.certificates,
             forward: settings.forward,
-            uploads: Arc::new(UploadRules { limits: settings.limits, exchanges: Arc::clone(&exchanges) }),
+            uploads: Arc::new(UploadRules { limits: settings.limits, exchanges: Arc::clone(exchanges) }),
             load: settings.load,
             pipeline: Arc::clone(exchanges.pipeline()),
             methods: MethodNames::default(),
         });
-        Ok(Self { shared, exchanges, upstreams: settings.upstreams, metrics: metrics.clone() })
+        Ok(Self { shared, upstreams: settings.upstreams })
+    }
+
+    fn worker(&self, shard: Arc<Shard>, metrics: &Metrics) -> ProxyWorker {
+        let upstreams = Upstreams::new(&self.upstreams, metrics);
+        ProxyWorker { shared: Arc::clone(&self.shared), shard, upstreams }
     }
 }
 
 impl Front for ProxyDoor {
-    type Worker = Arc<ProxyWorker>;
+    type Worker = Arc<Seat>;
     type Service = ProxyService;
     type Body = Body;
 
     fn worker(&self) -> Self::Worker {
-        let upstreams = Upstreams::new(&self.upstreams, &self.metrics);
-        Arc::new(ProxyWorker { shared: Arc::clone(&self.shared), shard: self.exchanges.shard(), upstreams })
+        let settled = self.settled.lock();
+        let seat =
+            Arc::new(Seat(ArcSwap::from_pointee(settled.worker(self.exchanges.shard(), &self.metrics))));
+        self.seats.lock().push(Arc::downgrade(&seat));
+        seat
     }
 
-    fn service(worker: &Self::Worker, peer: Peer) -> ProxyService {
+    fn service(seat: &Self::Worker, peer: Peer) -> ProxyService {
+        let worker = seat.0.load();
         let taken = |certificate| worker.shared.certificates.taken(certificate);
         ProxyService {
             peer: peer.address.ip().to_canonical(),
             certificate: peer.certificate.map(taken),
-            worker: Arc::clone(worker),
+            seat: Arc::clone(seat),
         }
     }
 
     fn metrics(&self) -> &Arc<ListenerMetrics> {
-        &self.shared.metrics
+        &self.counters
     }
 }
 
+/// Where one worker's share of a proxy is found, which a reload replaces.
+#[derive(Debug)]
+pub struct Seat(ArcSwap<ProxyWorker>);
+
 /// One worker's share of a proxy.
 #[derive(Debug)]
-pub struct ProxyWorker {
+struct ProxyWorker {
     shared: Arc<Shared>,
     shard: Arc<Shard>,
     upstreams: Upstreams,
@@ -162,7 +215,7 @@ pub struct ProxyWorker {
 /// Answers the requests of one connection.
 #[derive(Clone, Debug)]
 pub struct ProxyService {
-    worker: Arc<ProxyWorker>,
+    seat: Arc<Seat>,
     peer: IpAddr,
     certificate: Option<Arc<ClientCertificate>>,
 }
@@ -173,7 +226,7 @@ impl hyper::service::Service<Request<Incoming>> for ProxyService {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let worker = Arc::clone(&self.worker);
+        let worker = self.seat.0.load_full();
         let (peer, certificate) = (self.peer, self.certificate.clone());
         Box::pin(async move { Ok(worker.answer(peer, certificate, request).await) })
     }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::pep::load::InFlight;
 use crate::pep::tunnel::Tunnel;
@@ -50,13 +51,18 @@ const NEXT: u64 = END + 1;
 
 impl Line {
     /// Drives `work`, and then the tunnel that it has made, until it is done or the line is cut (`None`).
-    /// An end that was asked for is waited for no longer than `patience`.
-    pub(crate) async fn drive<W: Future>(self: Arc<Self>, patience: Duration, work: W) -> Option<W::Output> {
+    /// An end that was asked for is waited for no longer than `patience`; at `stop` a tunnel says farewell.
+    pub(crate) async fn drive<W: Future>(
+        self: Arc<Self>,
+        patience: Duration,
+        stop: &CancellationToken,
+        work: W,
+    ) -> Option<W::Output> {
         let _emptied = Emptied(Arc::clone(&self));
         let done = self.work(patience, work).await?;
         let tunnel = self.tunnel.lock().take();
         if let Some(tunnel) = tunnel {
-            tunnel.run(patience, &self).await;
+            tunnel.run(patience, stop, &self).await;
         }
         Some(done)
     }
@@ -159,15 +165,16 @@ impl Turn {
 }
 
 /// Runs the streams of HTTP/2 connections, each on a line of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Streams {
     patience: Duration,
+    stop: CancellationToken,
 }
 
 impl Streams {
     /// An end that was asked for is waited for no longer than `patience`.
-    pub(crate) const fn new(patience: Duration) -> Self {
-        Self { patience }
+    pub(crate) const fn new(patience: Duration, stop: CancellationToken) -> Self {
+        Self { patience, stop }
     }
 }
 
@@ -183,11 +190,11 @@ where
             *line.sender.lock() = Some(sender);
             return;
         }
-        let patience = self.patience;
+        let (patience, stop) = (self.patience, self.stop.clone());
         let busy = Busy::here();
         tokio::spawn(async move {
             let _until_the_stream_is_over = busy;
-            Arc::<Line>::default().drive(patience, work).await.unwrap_or_default();
+            Arc::<Line>::default().drive(patience, &stop, work).await.unwrap_or_default();
         });
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -105,7 +106,8 @@ impl Bound {
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
                 .build()?;
-            let serving = Serving::<F>::new(front.worker(), &shared.limits, Arc::clone(&shared.metrics));
+            let serving =
+                Serving::<F>::new(front.worker(), &shared.limits, Arc::clone(&shared.metrics), &stop);
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             let (done, unfinished) = oneshot::channel();
             let thread = std::thread::Builder::new().name(format!("{}-{index}", shared.name));
@@ -164,6 +166,11 @@ impl Running {
         self.address
     }
 
+    /// Has it stop accepting, without waiting for exchanges under way.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops accepting, lets exchanges under way finish up to the drain timeout, and ends.
     pub async fn stop(mut self) -> Drained {
         self.stop.cancel();
@@ -217,10 +224,22 @@ async fn accept<F: Front>(
     connections: &TaskTracker,
 ) {
     let mut troubled = false;
+    let take = |stream, peer| {
+        let Some(place) = Place::take(shared) else { return };
+        let serving = serving.clone();
+        let stop = stop.clone();
+        connections.spawn(async move { connection(stream, peer, place, serving, stop).await });
+    };
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                // Whoever is connected already must not be reset with the socket.
+                while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
+                    take(stream, peer);
+                }
+                return;
+            }
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -228,10 +247,7 @@ async fn accept<F: Front>(
                 if std::mem::take(&mut troubled) {
                     tracing::info!(listener = %shared.name, "connections are accepted again");
                 }
-                let Some(place) = Place::take(shared) else { continue };
-                let serving = serving.clone();
-                let stop = stop.clone();
-                connections.spawn(async move { connection(stream, peer, place, serving, stop).await });
+                take(stream, peer);
             }
             Err(error) if is_the_connections(&error) => {}
             Err(error) => {

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct Load {
     requests: AtomicUsize,
-    requests_max: usize,
+    requests_max: AtomicUsize,
     memory: Arc<Memory>,
 }
 
 impl Load {
     /// At most `requests_max` requests under way, and no more than there is memory for.
     pub const fn new(requests_max: usize, memory: Arc<Memory>) -> Self {
-        Self { requests: AtomicUsize::new(0), requests_max, memory }
+        Self { requests: AtomicUsize::new(0), requests_max: AtomicUsize::new(requests_max), memory }
     }
 
     /// A place for one more request, until it is dropped; `None`: there is none.
@@ -25,7 +25,13 @@ impl Load {
         // Counted first: two that come at once do not both find the last place.
         let place = InFlight(Arc::clone(self));
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        (before < self.requests_max && !self.memory.is_spent()).then_some(place)
+        let most = self.requests_max.load(Ordering::Relaxed);
+        (before < most && !self.memory.is_spent()).then_some(place)
+    }
+
+    /// From now on at most so many requests under way.
+    pub fn set_requests_max(&self, most: usize) {
+        self.requests_max.store(most, Ordering::Relaxed);
     }
 
     /// Whether there is memory for one more connection.
@@ -105,6 +111,10 @@ mod tests {
         }
         drop(first);
         assert!(load.enter().is_some());
+        load.set_requests_max(3);
+        let third = (load.enter(), load.enter());
+        assert!(third.0.is_some() && third.1.is_some());
+        assert!(load.enter().is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! What is forwarded is listed among the open `exchanges` until it is over.
 //!
-//! Deliberately absent: upgrades other than to WebSocket, live reload of listeners.
+//! Deliberately absent: upgrades other than to WebSocket, other addresses without a restart.
 
 mod assertion;
 mod body;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -91,9 +92,14 @@ impl<F: Front> Clone for Serving<F> {
 
 impl<F: Front> Serving<F> {
     /// Sets the limits of connections.
-    pub(crate) fn new(worker: F::Worker, limits: &Limits, metrics: Arc<ListenerMetrics>) -> Self {
-        let streams = Streams::new(limits.end_timeout);
-        let mut http1 = Builder::new(streams);
+    pub(crate) fn new(
+        worker: F::Worker,
+        limits: &Limits,
+        metrics: Arc<ListenerMetrics>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let streams = Streams::new(limits.end_timeout, stop.clone());
+        let mut http1 = Builder::new(streams.clone());
         // How long a head may take, `Watch` knows: the server's own timer counts idle time as well.
         http1
             .http1()
@@ -158,7 +164,7 @@ impl<F: Front> Serving<F> {
         }
         let line = Arc::<Line>::default();
         let served = self.serve(&self.http1, Wire::new(io, Arc::clone(&line)), peer, watch, stop);
-        line.drive(self.end_timeout, served).await.unwrap_or(Ok(()))
+        line.drive(self.end_timeout, stop, served).await.unwrap_or(Ok(()))
     }
 
     async fn serve<I>(
@@ -174,12 +180,12 @@ impl<F: Front> Serving<F> {
     {
         let service = WatchedService::new(F::service(&self.worker, peer), Arc::clone(&watch));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-        let watched = Arc::clone(&watch);
+        let (watched, http2) = (Arc::clone(&watch), std::ptr::eq(builder, &*self.http2));
         let served = async move {
             tokio::pin!(connection);
             let looks = tokio::time::sleep_until(Instant::now());
             tokio::pin!(looks);
-            let (mut stopping, mut idle) = (false, false);
+            let (mut stopping, mut leaving, mut idle) = (false, false, false);
             loop {
                 tokio::select! {
                     biased;
@@ -187,9 +193,23 @@ impl<F: Front> Serving<F> {
                     // HTTP/1: `Connection: close` on the answer under way. HTTP/2: GOAWAY.
                     () = stop.cancelled(), if !stopping => {
                         stopping = true;
+                        leaving = !http2 && !watch.is_busy();
+                        if leaving {
+                            // A request may be on its way: it is answered, and told that it is the last.
+                            looks.as_mut().reset(Instant::now() + LEAVE);
+                        } else {
+                            connection.as_mut().graceful_shutdown();
+                        }
+                    }
+                    () = busy(&watch), if leaving => {
+                        leaving = false;
                         connection.as_mut().graceful_shutdown();
                     }
                     () = looks.as_mut() => match watch.look(Instant::now()) {
+                        _ if std::mem::take(&mut leaving) => {
+                            connection.as_mut().graceful_shutdown();
+                            looks.as_mut().reset(Instant::now());
+                        }
                         Ok(next) => looks.as_mut().reset(next),
                         Err(ConnectionEnd::Idle) if !idle => {
                             idle = true;
@@ -224,7 +244,7 @@ pub(crate) async fn clear<F: Front>(
     let sniffed = tokio::select! {
         biased;
         sniffed = tokio::time::timeout(serving.waits.head, begins_with_preface(&stream)) => sniffed,
-        () = stop.cancelled() => return Ok(()),
+        () = left(stop) => return Ok(()),
     };
     let http2 = sniffed.inspect_err(|_| watch.count(ConnectionEnd::Head))??;
     serving.run(stream, Peer { address: peer, certificate: None }, http2, watch, stop).await
@@ -242,7 +262,7 @@ pub(crate) async fn encrypted<F: Front>(
     let accepted = tokio::select! {
         biased;
         accepted = tokio::time::timeout(serving.waits.head, tls.accept(stream)) => accepted,
-        () = stop.cancelled() => return Ok(()),
+        () = left(stop) => return Ok(()),
     };
     let accepted = accepted.inspect_err(|_| watch.count(ConnectionEnd::Head))?;
     let stream = accepted.inspect_err(|_| serving.metrics.handshake_failed())?;
@@ -253,6 +273,20 @@ pub(crate) async fn encrypted<F: Front>(
     let certificate = read.transpose()?;
     serving.run(stream, Peer { address: peer, certificate }, http2, watch, stop).await
 }
+
+/// Some time after `stop`: whoever came just before may still ask.
+async fn left(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LEAVE).await;
+}
+
+/// Ready once a request is under way, as seen when the connection has moved.
+async fn busy(watch: &Watch) {
+    std::future::poll_fn(|_| if watch.is_busy() { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// How long a connection without a request is kept when the listener stops.
+const LEAVE: Duration = Duration::from_millis(500);
 
 /// Looks at the first bytes, which stay unread, for the preface of HTTP/2 (RFC 9113 §3.4).
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {

@@ -52,7 +52,7 @@ pub struct CertificateFiles {
 }
 
 /// What a TLS listener needs.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TlsSettings {
     /// Its certificates, at least one, at most one of them the default. Each is for the names in it.
     pub certificates: Vec<CertificateFiles>,
@@ -83,9 +83,8 @@ pub struct TlsError {
 /// INVARIANT: files that cannot be used change nothing: what was read before is used on.
 pub struct ListenerTls {
     listener: Arc<str>,
-    settings: TlsSettings,
     clock: Arc<dyn Clock>,
-    seen: Mutex<Files>,
+    files: Mutex<(TlsSettings, Files)>,
     held: ArcSwap<Held>,
     refused: AtomicBool,
 }
@@ -100,7 +99,7 @@ struct Held {
 
 impl std::fmt::Debug for ListenerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListenerTls").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("ListenerTls").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
@@ -116,9 +115,8 @@ impl ListenerTls {
         let held = settings.read(contents, &clock).map_err(refuse)?;
         Ok(Self {
             listener: Arc::clone(listener),
-            settings,
             clock,
-            seen: Mutex::new(seen),
+            files: Mutex::new((settings, seen)),
             held: ArcSwap::from_pointee(held),
             refused: AtomicBool::new(false),
         })
@@ -126,10 +124,11 @@ impl ListenerTls {
 
     /// Takes over what has changed: for connections accepted from now on. Blocks.
     pub fn look(&self) {
-        let mut seen = self.seen.lock();
+        let mut files = self.files.lock();
+        let (settings, seen) = &mut *files;
         let read = seen
-            .changed(&self.settings.paths())
-            .and_then(|contents| contents.map(|contents| self.settings.read(contents, &self.clock)).transpose());
+            .changed(&settings.paths())
+            .and_then(|contents| contents.map(|contents| settings.read(contents, &self.clock)).transpose());
         let listener = &*self.listener;
         match read {
             Ok(None) => {}
@@ -143,6 +142,14 @@ impl ListenerTls {
                 tracing::error!(%error, listener, "certificates of a listener cannot be taken over; those before stay");
             }
         }
+    }
+
+    /// Goes on as `other`: for connections accepted from now on.
+    pub fn adopt(&self, other: &Self) {
+        let mut files = self.files.lock();
+        *files = std::mem::take(&mut *other.files.lock());
+        self.held.store(other.held.load_full());
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// From when until when the certificate is good that ends first.
@@ -178,7 +185,7 @@ impl TlsSettings {
             named.add(files, shown)?;
         }
         let (wall, provider) = (Arc::new(WallClock::new(Arc::clone(clock))), provider());
-        let versions: &[_] = match self.version_min {
+        let versions: &[&rustls::SupportedProtocolVersion] = match self.version_min {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
         };
@@ -191,13 +198,15 @@ impl TlsSettings {
             None => builder.with_no_client_auth(),
             Some((path, demand)) => {
                 let refuse = |error: String| unfit(path, error, "certificates of authorities");
-                let roots = roots(&certificates(path, &next())?).map_err(|error| refuse(error.to_string()))?;
+                let roots =
+                    roots(&certificates(path, &next())?).map_err(|error| refuse(error.to_string()))?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 let verifier = match demand {
                     ClientCertificates::Optional => verifier.allow_unauthenticated(),
                     ClientCertificates::Required => verifier,
                 };
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| refuse(error.to_string()))?)
+                builder
+                    .with_client_cert_verifier(verifier.build().map_err(|error| refuse(error.to_string()))?)
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(named));

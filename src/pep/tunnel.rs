@@ -15,11 +15,11 @@ use std::time::Duration;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
-use crate::core::policy::Reason;
 use crate::pep::exchanges::Open;
 use crate::pep::line::Line;
-use crate::pep::websocket::{Frames, close};
+use crate::pep::websocket::{Frames, GOING_AWAY, close};
 
 /// Most bytes read at once.
 const PIECE: usize = 16 * 1024;
@@ -38,8 +38,9 @@ impl Tunnel {
         Self { open, caller, upstream }
     }
 
-    /// Relays until it is over; an end is given `patience` to be taken, and then the line is killed.
-    pub(crate) async fn run(self, patience: Duration, line: &Line) {
+    /// Relays until it is over, or until `stop`; an end is given `patience` to be taken, and then the line is
+    /// killed.
+    pub(crate) async fn run(self, patience: Duration, stop: &CancellationToken, line: &Line) {
         let Self { open, caller, upstream } = self;
         let switched = tokio::time::timeout(SWITCH, async { tokio::try_join!(caller, upstream) });
         let (caller, upstream) = tokio::select! {
@@ -57,14 +58,22 @@ impl Tunnel {
             down: Half::default(),
             frames: Frames::default(),
         };
-        let reason = tokio::select! {
+        let close = tokio::select! {
             biased;
-            reason = open.severed() => Some(reason),
+            reason = open.severed() => Some(close(reason)),
+            () = stop.cancelled() => {
+                tokio::select! {
+                    biased;
+                    reason = open.severed() => Some(close(reason)),
+                    // What has begun goes to its end, if that comes soon.
+                    _ = tokio::time::timeout(patience, relay.run_to_end_of_frame()) => Some(GOING_AWAY),
+                }
+            }
             _ = relay.run() => None,
         };
         let ending = async {
-            match reason {
-                Some(reason) => relay.close(reason).await,
+            match close {
+                Some(close) => relay.close(close).await,
                 None => relay.part().await,
             }
         };
@@ -99,6 +108,21 @@ impl Relay {
         .await
     }
 
+    /// Relays until what has been sent to the caller ends with a frame.
+    async fn run_to_end_of_frame(&mut self) -> io::Result<()> {
+        poll_fn(|context| {
+            let Self { caller, upstream, up, down, frames } = self;
+            if frames.is_between() && down.kept().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let downward = down.poll(context, upstream, caller, |sent| frames.advance(sent))?;
+            let upward = up.poll(context, caller, upstream, |_| ())?;
+            let over = downward.is_ready() || upward.is_ready() || frames.is_between();
+            if over { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
     /// Tells both sides that there is no more.
     async fn part(&mut self) -> io::Result<()> {
         let Self { caller, upstream, .. } = self;
@@ -110,14 +134,14 @@ impl Relay {
     ///
     /// # Errors
     /// When the caller cannot take it, or the rest of that frame is not here.
-    async fn close(&mut self, reason: Reason) -> io::Result<()> {
+    async fn close(&mut self, close: [u8; 4]) -> io::Result<()> {
         let kept = self.down.kept();
         let rest = self.frames.rest_of_frame(kept).ok_or(io::ErrorKind::UnexpectedEof)?;
         let (rest, _) = kept.split_at(rest);
         self.frames.advance(rest);
         self.caller.write_all(rest).await?;
         if !self.frames.is_closed() {
-            self.caller.write_all(&close(reason)).await?;
+            self.caller.write_all(&close).await?;
         }
         self.caller.flush().await?;
         self.caller.shutdown().await

@@ -123,6 +123,11 @@ impl Watch {
         Busy(Arc::clone(self))
     }
 
+    /// Whether a request is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
     /// Bytes came by HTTP/1.
     fn received(&self) {
         if self.open.load(Ordering::Relaxed) == 0 && !self.head.is_set() {

@@ -197,6 +197,9 @@ pub(crate) const fn close(reason: Reason) -> [u8; 4] {
     [0x80 | CLOSE, 2, high, low]
 }
 
+/// A close frame of an endpoint that goes away: 1001.
+pub(crate) const GOING_AWAY: [u8; 4] = [0x80 | CLOSE, 2, 0x03, 0xe9];
+
 #[cfg(test)]
 mod tests {
     use super::*;

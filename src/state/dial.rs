@@ -68,7 +68,14 @@ impl FilesDial {
         let mut seen = Files::default();
         let contents = seen.changed(&files.paths())?.unwrap_or_default();
         let held = files.read(contents, &spoke_id, &clock)?;
-        Ok(Self { files, spoke_id, clock, look_every, held: Mutex::new((seen, held)), refused: AtomicBool::new(false) })
+        Ok(Self {
+            files,
+            spoke_id,
+            clock,
+            look_every,
+            held: Mutex::new((seen, held)),
+            refused: AtomicBool::new(false),
+        })
     }
 
     /// Takes over what has changed. Blocks.

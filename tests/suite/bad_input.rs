@@ -101,7 +101,8 @@ fn a_key_file_that_cannot_be_used() {
     let garbage = file(folder.path(), "garbage.key", "no key at all");
     let absent = folder.path().join("absent.key").display().to_string();
     for (key, named) in [(absent, "absent.key"), (garbage, "garbage.key")] {
-        let tls = format!("{ANY}\n    tls: {{ certificates: [{{ certificate: {certificate}, key: {key} }}] }}");
+        let tls =
+            format!("{ANY}\n    tls: {{ certificates: [{{ certificate: {certificate}, key: {key} }}] }}");
         let config = proxy_file(folder.path(), NOWHERE, &tls);
         refused(&portreeve(&["proxy", "--config", &config]), FAILURE, &["inbound", named]);
     }

@@ -1,6 +1,7 @@
 //! The reverse proxy on real sockets: what an upstream receives, what a caller is told.
 
 pub(crate) mod assertion;
+mod drain;
 mod http2;
 mod legacy;
 mod lifecycle;

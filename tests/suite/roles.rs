@@ -22,6 +22,7 @@ use crate::support::upstream::{Reply, Upstream};
 
 mod introspection;
 mod issuers;
+mod lifecycle;
 mod limits;
 mod status_lists;
 mod upstream_files;

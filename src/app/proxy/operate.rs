@@ -1,11 +1,13 @@
 //! Health, metrics and admin of an enforcement point.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, memory, settings};
+use super::tail::tail;
+use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, memory};
 use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
@@ -19,7 +21,7 @@ impl Condition {
     /// Ready once there is a tenant's state that some route would still decide by, and a log to record in.
     pub(super) fn readiness(&self) -> Readiness {
         let snapshot = self.state.load();
-        let freshness = self.state.lease().freshness(self.clock.now(), &self.longest);
+        let freshness = self.state.lease().freshness(self.clock.now(), &self.shown.longest.load());
         let failed = self.log.stats().failed;
         let mut detail = Vec::new();
         let holds_none = !snapshot.cells().iter().any(|held| held.confirmed);
@@ -40,7 +42,11 @@ impl Condition {
         if failed {
             detail.push("evidence.unavailable: the decision log cannot be written".to_owned());
         }
-        Readiness { ready: !holds_none && !freshness.stale && !failed, detail }
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        if stopping {
+            detail.push("stopping: requests under way are finished".to_owned());
+        }
+        Readiness { ready: !holds_none && !freshness.stale && !failed && !stopping, detail }
     }
 
     fn dump(&self) -> Value {
@@ -107,7 +113,7 @@ pub(super) fn bind(
         Arc::clone(&condition.status),
         Arc::clone(&condition.log),
         Arc::clone(&condition.clock),
-        condition.longest,
+        Arc::clone(&condition.shown),
         Arc::clone(&core.exchanges),
         Arc::clone(&core.memory),
     )
@@ -122,13 +128,12 @@ pub(super) fn bind(
         registry: core.metrics.registry().clone(),
         keys: core.assertion_key.as_ref().map(|key| Arc::clone(key.jwks())),
     };
-    let dump = Arc::new(format!("{config:#?}"));
-    let listeners: Vec<_> = config.listeners.iter().filter_map(settings::explained).collect();
-    let listeners = Arc::new(listeners);
+    let (dumped, explained) = (Arc::clone(&core.shown), Arc::clone(&core.shown));
+    let log = Arc::clone(&condition.log);
     let pipeline = Arc::clone(&core.pipeline);
     let shown = level.clone();
     let control = Control {
-        config: Arc::new(move || json!({ "running": dump.lines().collect::<Vec<_>>() })),
+        config: Arc::new(move || Value::clone(&dumped.dump.load())),
         state: Arc::new(move || condition.dump()),
         level: Arc::new(move || shown.as_ref().map_or_else(|| "off".to_owned(), LogLevel::current)),
         set_level: Arc::new(move |new| match &level {
@@ -136,9 +141,10 @@ pub(super) fn bind(
             None => Err("this process has no logging".to_owned()),
         }),
         explain: Arc::new(move |request| {
-            let (pipeline, listeners) = (Arc::clone(&pipeline), Arc::clone(&listeners));
+            let (pipeline, listeners) = (Arc::clone(&pipeline), explained.explained.load_full());
             Box::pin(async move { explain(&pipeline, &listeners, request).await })
         }),
+        decisions: Arc::new(move |count| tail(&log, count)),
     };
     Ok([health.bind(config.metrics)?, control.bind(config.admin)?])
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::reload::Door;
 use super::tls::Tls;
 use super::{Core, Explained, Serves};
 use crate::app::clock::kernel_boot_bytes;
@@ -232,39 +233,59 @@ pub(super) fn serve(
     (bound, load): (Bound, Arc<Load>),
     core: &Core,
     serves: &mut Vec<Serves>,
-) -> Result<Listening, AppError> {
-    let started = match &listener.kind {
-        ListenerKind::Proxy(proxy) => {
-            let settings = ProxySettings {
-                listener: Arc::clone(&listener.name),
-                routes: routes(listener).unwrap_or_default(),
-                upstreams: core.upstreams.clone(),
-                carriers: carriers(listener)?,
-                certificates: certificates(&proxy.certificates),
-                forward: forward(config),
-                limits: request_limits(&listener.limits),
-                load,
-            };
-            bound.start(&ProxyDoor::new(settings, Arc::clone(&core.exchanges), &core.metrics)?)
+) -> Result<(Listening, Door), AppError> {
+    let fault = AppError::io(format!("listener `{}`", listener.name));
+    Ok(match &listener.kind {
+        ListenerKind::Proxy(kind) => {
+            let settings = proxy(config, (listener, kind), &core.upstreams, load)?;
+            let door = ProxyDoor::new(settings, Arc::clone(&core.exchanges), &core.metrics)?;
+            (bound.start(&door).map_err(fault)?, Door::Proxy(door))
         }
-        ListenerKind::ExtAuthz(door) => {
-            let settings = ExtAuthzSettings {
-                listener: Arc::clone(&listener.name),
-                service_key: Arc::clone(&door.service_key),
-                default_tenant: Some(config.enforcement_point.tenant.clone()),
-                rules: Arc::clone(&door.rules),
-                carriers: carriers(listener)?,
-                takes_certificates: door.takes_certificates,
-                client_issuer: door.client_issuer.clone(),
-                forward: forward(config),
-                load,
-            };
+        ListenerKind::ExtAuthz(kind) => {
+            let settings = ext_authz(config, (listener, kind), load)?;
             let door = ExtAuthzDoor::new(settings, Arc::clone(&core.pipeline), &core.metrics);
             serves.push(door.serves());
-            bound.start(&door)
+            (bound.start(&door).map_err(fault)?, Door::ExtAuthz(door))
         }
-    };
-    started.map_err(AppError::io(format!("listener `{}`", listener.name)))
+    })
+}
+
+/// What a proxy listener's requests are read, judged and forwarded by.
+pub(super) fn proxy(
+    config: &ProxyConfig,
+    (listener, kind): (&Listener, &crate::config::ProxyListener),
+    upstreams: &BTreeMap<Arc<str>, UpstreamSettings>,
+    load: Arc<Load>,
+) -> Result<ProxySettings, AppError> {
+    Ok(ProxySettings {
+        listener: Arc::clone(&listener.name),
+        routes: routes(listener).unwrap_or_default(),
+        upstreams: upstreams.clone(),
+        carriers: carriers(listener)?,
+        certificates: certificates(&kind.certificates),
+        forward: forward(config),
+        limits: request_limits(&listener.limits),
+        load,
+    })
+}
+
+/// What the checks of an ext_authz listener are judged by.
+pub(super) fn ext_authz(
+    config: &ProxyConfig,
+    (listener, kind): (&Listener, &crate::config::ExtAuthzListener),
+    load: Arc<Load>,
+) -> Result<ExtAuthzSettings, AppError> {
+    Ok(ExtAuthzSettings {
+        listener: Arc::clone(&listener.name),
+        service_key: Arc::clone(&kind.service_key),
+        default_tenant: Some(config.enforcement_point.tenant.clone()),
+        rules: Arc::clone(&kind.rules),
+        carriers: carriers(listener)?,
+        takes_certificates: kind.takes_certificates,
+        client_issuer: kind.client_issuer.clone(),
+        forward: forward(config),
+        load,
+    })
 }
 
 fn all_rules(config: &ProxyConfig) -> impl Iterator<Item = (String, &Arc<RouteRules>)> {
@@ -300,6 +321,12 @@ pub(super) fn deny_after_max(config: &ProxyConfig) -> Duration {
     all_rules(config).filter_map(|(_, rules)| rules.staleness.deny_after).max().unwrap_or(Duration::ZERO)
 }
 
+/// The routes whose state may be of any age.
+pub(super) fn waived(config: &ProxyConfig) -> Vec<String> {
+    let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
+    waived.map(|(name, _)| name).collect()
+}
+
 /// How the hub is reached.
 pub(super) fn dial(
     config: &ProxyConfig,
@@ -332,14 +359,13 @@ pub(super) fn client(
     jitter: u64,
     dial: Arc<dyn Dial>,
 ) -> ClientSettings {
-    let waived = all_rules(config).filter(|(_, rules)| rules.staleness.deny_after.is_none());
     ClientSettings {
         dial,
         endpoints: config.hub.endpoints.iter().map(ToString::to_string).collect(),
         spoke_id: config.enforcement_point.id.to_string(),
         incarnation,
         deny_after_max: deny_after_max(config),
-        waived: waived.map(|(name, _)| name).collect(),
+        waived: waived(config),
         jitter,
     }
 }

@@ -44,7 +44,7 @@ fn settings(listener: &Listener) -> Option<TlsSettings> {
 }
 
 /// Every place where this process shows a certificate.
-pub(super) fn certificates(core: &Core, tls: &Tls) -> Result<Arc<Certificates>, AppError> {
+pub(super) fn places(core: &Core, tls: &Tls) -> Vec<Place> {
     let mut places = Vec::new();
     for (name, tls) in tls {
         let (good, bad) = (Arc::clone(tls), Arc::clone(tls));
@@ -75,7 +75,12 @@ pub(super) fn certificates(core: &Core, tls: &Tls) -> Result<Arc<Certificates>, 
         validity: Box::new(move || good.validity()),
         refused: Box::new(move || bad.is_refused()),
     });
-    let registered = Certificates::register(core.metrics.registry(), places);
+    places
+}
+
+/// Counts them.
+pub(super) fn certificates(core: &Core, tls: &Tls) -> Result<Arc<Certificates>, AppError> {
+    let registered = Certificates::register(core.metrics.registry(), places(core, tls));
     Ok(Arc::new(registered.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?))
 }
 

@@ -256,16 +256,16 @@ fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
     let none = raw.client_certificates == Some(raw::ClientCertificates::None);
     if none && ca.is_some() {
         let expected = "`optional` or `required` beside `client_ca`";
-        check.refuse(&mode_key, "`none` beside `client_ca`", expected, "write one of them, or remove `client_ca`");
+        check.refuse(
+            &mode_key,
+            "`none` beside `client_ca`",
+            expected,
+            "write one of them, or remove `client_ca`",
+        );
     }
     if raw.client_certificates.is_some() && !none && ca.is_none() {
         let expected = "`client_ca` beside it, which says who vouches for client certificates";
-        check.refuse(
-            &mode_key,
-            "no `client_ca`",
-            expected,
-            "add `client_ca`, or remove the key",
-        );
+        check.refuse(&mode_key, "no `client_ca`", expected, "add `client_ca`, or remove the key");
     }
     let required = raw.client_certificates == Some(raw::ClientCertificates::Required);
     let clients = match ca {
@@ -278,7 +278,12 @@ fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
 
 fn certificates(check: &mut Check<'_>, key: &Key, raw: &[raw::Certificate]) -> Option<Vec<Certificate>> {
     if raw.is_empty() {
-        check.refuse(key, "an empty list", "at least one certificate", "add `{ certificate: FILE, key: FILE }`");
+        check.refuse(
+            key,
+            "an empty list",
+            "at least one certificate",
+            "add `{ certificate: FILE, key: FILE }`",
+        );
         return None;
     }
     let mut defaults = raw.iter().enumerate().filter(|(_, files)| files.default == Some(true));

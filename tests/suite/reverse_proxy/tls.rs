@@ -161,8 +161,7 @@ fn failed_handshakes(gate: &Gate) -> u64 {
 #[test]
 fn the_certificate_is_that_of_the_name_asked_for() {
     let authority = Authority::new();
-    let [exact, wild, other] =
-        ["a.test", "*.b.test", "c.test"].map(|name| authority.certify(name, 2030));
+    let [exact, wild, other] = ["a.test", "*.b.test", "c.test"].map(|name| authority.certify(name, 2030));
     let folder = tempfile::tempdir().unwrap();
     let files = |index: usize, pair: &Pair, default| CertificateFiles {
         certificate: put(folder.path(), &format!("{index}.crt"), &pair.certificate),
@@ -184,7 +183,7 @@ fn the_certificate_is_that_of_the_name_asked_for() {
     for default in [false, true] {
         let upstream = Upstream::hello();
         let certificates = vec![files(0, &exact, false), files(1, &wild, false), files(2, &other, default)];
-        let (gate, _tls) = gate(&upstream, TlsSettings { certificates, ..settings_of_none() });
+        let (gate, _tls) = gate(&upstream, TlsSettings { certificates, ..TlsSettings::default() });
         let mut refused = 0;
         for (name, expected) in rows {
             let expected = expected.or(default.then_some(&other));
@@ -199,12 +198,8 @@ fn the_certificate_is_that_of_the_name_asked_for() {
         }
     }
     let twice = vec![files(0, &exact, false), files(3, &authority.certify("a.test", 2030), false)];
-    let error = open_error(TlsSettings { certificates: twice, ..settings_of_none() });
+    let error = open_error(TlsSettings { certificates: twice, ..TlsSettings::default() });
     assert!(error.contains("3.crt") && error.contains("`a.test`"), "{error}");
-}
-
-fn settings_of_none() -> TlsSettings {
-    TlsSettings { certificates: Vec::new(), ..TlsSettings::one("x".into(), "x".into()) }
 }
 
 fn open_error(settings: TlsSettings) -> String {

@@ -28,7 +28,7 @@ fn ask(gate: &Gate, subject: &str, caller: &mut Caller, behind: &[u8]) {
     caller.write(&[text.as_bytes(), behind].concat());
 }
 
-fn open(gate: &Gate, subject: &str) -> Caller {
+pub(super) fn open(gate: &Gate, subject: &str) -> Caller {
     let mut caller = gate.caller();
     ask(gate, subject, &mut caller, b"");
     let answer = caller.read(false);

@@ -11,7 +11,7 @@ use crate::support::http::call;
 use crate::support::upstream::Upstream;
 
 /// Hub and enforcement point, ready.
-fn running(site: &Site) -> (Role, Role) {
+pub(super) fn running(site: &Site) -> (Role, Role) {
     let mut hub = site.start("hub");
     hub.says("the hub is running");
     site.apply_records();
@@ -22,7 +22,7 @@ fn running(site: &Site) -> (Role, Role) {
     (hub, proxy)
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "never {what}");
@@ -31,7 +31,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The value of a metric without labels, or with these.
-fn metric(site: &Site, name: &str) -> u64 {
+pub(super) fn metric(site: &Site, name: &str) -> u64 {
     let text = String::from_utf8(call(site.health, "GET", "/metrics", &[]).body.to_vec()).unwrap();
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap()
 }

@@ -38,6 +38,18 @@ impl Caller {
         Self(BufReader::new(stream))
     }
 
+    /// Connects, if somebody listens.
+    pub(crate) fn try_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some(Self(BufReader::new(stream)))
+    }
+
+    /// Whether anything is there to read, waited for.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+    }
+
     /// Writes bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         // A proxy that has refused the head may have closed already.
