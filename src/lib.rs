@@ -17,3 +17,4 @@ pub mod spool;
 pub mod state;
 pub mod telemetry;
 pub mod wire;
+pub mod workload;

@@ -21,7 +21,8 @@ use crate::core::evidence::{
 };
 use crate::core::id::{DecisionId, Name, Position};
 use crate::core::identity::{
-    Exception, Held, HygieneMode, Lease, Principal, Resource, Snapshot, SnapshotCell, Standing,
+    Exception, Held, HygieneMode, Lease, LocalKeys, LocalTrust, Principal, Resource, Snapshot, SnapshotCell,
+    Standing,
 };
 use crate::core::policy::{
     Basis, Exchange, Judgement, PolicyMemory, Question, Reason, ServiceRef, Staleness, Verdict, broken_rules,
@@ -52,6 +53,7 @@ pub struct Pipeline {
     memory: Arc<dyn PolicyMemory>,
     fingerprint: FingerprintKey,
     proving: Proving,
+    trust: Arc<LocalTrust>,
     missing: Option<Arc<dyn MissingKeys>>,
     introspect: Option<Arc<dyn Introspect>>,
 }
@@ -72,9 +74,9 @@ impl Pipeline {
         memory: Arc<dyn PolicyMemory>,
         fingerprint: FingerprintKey,
     ) -> Self {
-        let proving = Proving::default();
+        let (proving, trust) = (Proving::default(), Arc::default());
         let (missing, introspect) = (None, None);
-        Self { state, clock, evidence, cache, memory, fingerprint, proving, missing, introspect }
+        Self { state, clock, evidence, cache, memory, fingerprint, proving, trust, missing, introspect }
     }
 
     /// Takes signed proofs of possession, each once. Without a memory of them, none is taken.
@@ -87,6 +89,12 @@ impl Pipeline {
     #[must_use]
     pub fn with_proof_nonces(self, nonces: Arc<ProofNonces>) -> Self {
         Self { proving: Proving { nonces: Some(nonces), ..self.proving }, ..self }
+    }
+
+    /// Verifies by keys that are had from elsewhere than the hub, too.
+    #[must_use]
+    pub fn trusting(self, trust: Arc<LocalTrust>) -> Self {
+        Self { trust, ..self }
     }
 
     /// Tells `missing` of keys that refused tokens name and the state lacks.
@@ -157,7 +165,7 @@ impl Pipeline {
         let lease = self.state.lease();
         let snapshot = self.state.load();
         let now = self.clock.now();
-        let reason = if snapshot.root() == root {
+        let reason = if self.root_of(&snapshot) == root {
             lease.freshness(now, &exchange.rules.staleness).stale.then_some(Reason::StateStale)
         } else {
             let proofs = Proofs::WereTaken(allowed.verdict().basis().now.wall);
@@ -179,7 +187,8 @@ impl Pipeline {
         // Many lapse at one instant, and must be ended within a second of it.
         if !exchange.rules.anonymous && lease.freshness(now, &exchange.rules.staleness).stale {
             let position = position(&snapshot, exchange);
-            let basis = Basis { now, position, root: snapshot.root(), ..Basis::default() };
+            let root = self.root_of(&snapshot);
+            let basis = Basis { now, position, root, ..Basis::default() };
             return Verdict::refuse(Reason::StateStale, basis);
         }
         self.decide(&snapshot, lease, exchange, Proofs::WereTaken(opened), &mut NoWitness)
@@ -198,9 +207,13 @@ impl Pipeline {
         Some(nonces.at(self.clock.now().wall))
     }
 
-    /// The published state's [`Snapshot::root`].
+    /// What a decision is made by: another number whenever the state, or what is trusted locally, has changed.
     pub fn root(&self) -> u64 {
-        self.state.load().root()
+        self.root_of(&self.state.load())
+    }
+
+    fn root_of(&self, snapshot: &Snapshot) -> u64 {
+        snapshot.root().wrapping_add(self.trust.edition() << 40)
     }
 
     /// The time.
@@ -229,7 +242,7 @@ impl Pipeline {
         let mut judgement = Judgement::new(Basis {
             now,
             position,
-            root: snapshot.root(),
+            root: self.root_of(snapshot),
             state_age: freshness.age,
             state_warn: freshness.warn,
             lease_hub_us: lease.hub_time_us,
@@ -254,7 +267,8 @@ impl Pipeline {
                 .step("state", || format!("no hub has confirmed the state of tenant `{}`", service.tenant));
             return judgement.refuse(Reason::StateAbsent);
         }
-        let case = Case { snapshot, service, exchange, now, proofs };
+        let keys = self.trust.keys();
+        let case = Case { snapshot, keys: &keys, service, exchange, now, proofs };
         match self.judge(&case, &mut judgement, witness) {
             Err(reason) => judgement.refuse(reason),
             Ok(()) if freshness.stale => {
@@ -328,6 +342,7 @@ impl Pipeline {
 /// What one decision is about: one state, one request, one time.
 struct Case<'a> {
     snapshot: &'a Snapshot,
+    keys: &'a LocalKeys,
     service: &'a ServiceRef,
     exchange: &'a Exchange,
     now: Now,

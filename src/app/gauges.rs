@@ -10,6 +10,7 @@ use crate::core::time::Clock;
 use crate::pep::{Exchanges, Memory};
 use crate::spool::SpoolLog;
 use crate::state::StateStatus;
+use crate::workload::WorkloadStatus;
 
 /// The gauges of an enforcement point, and what they are read from.
 pub(super) struct Gauges {
@@ -20,6 +21,7 @@ pub(super) struct Gauges {
     shown: Arc<Shown>,
     exchanges: Arc<Exchanges>,
     memory: Arc<Memory>,
+    workload: Arc<WorkloadStatus>,
     age: Gauge,
     whole: Vec<(IntGauge, Reading)>,
 }
@@ -35,10 +37,11 @@ struct Sources<'a> {
     clock_steps: u64,
     open_exchanges: u64,
     memory: &'a Memory,
+    workload: &'a WorkloadStatus,
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 28] = [
+const READINGS: [(&str, &str, Reading); 31] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_warn", "1 while the state is older than the shortest warn_after of any route.", |s| {
         u64::from(s.freshness.warn)
@@ -75,6 +78,19 @@ const READINGS: [(&str, &str, Reading); 28] = [
     ("portreeve_memory_resident_bytes", "Bytes of the process in memory.", |s| s.memory.resident()),
     ("portreeve_memory_budget_bytes", "Bytes that it may have; 0: any.", |s| s.memory.budget().unwrap_or(0)),
     ("portreeve_exchanges_open", "Forwarded exchanges that are not over.", |s| s.open_exchanges),
+    (
+        "portreeve_workload_api_streams_down",
+        "Streams of the Workload API that are wanted and not open.",
+        |s| s.workload.down(),
+    ),
+    ("portreeve_workload_api_updates_total", "Messages of the Workload API taken since start.", |s| {
+        s.workload.updates()
+    }),
+    (
+        "portreeve_workload_api_refused_total",
+        "Messages of the Workload API that were not used, in whole or in part, since start.",
+        |s| s.workload.refused(),
+    ),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),
@@ -107,6 +123,7 @@ impl Gauges {
         shown: Arc<Shown>,
         exchanges: Arc<Exchanges>,
         memory: Arc<Memory>,
+        workload: Arc<WorkloadStatus>,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
@@ -119,7 +136,7 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, shown, exchanges, memory, age, whole })
+        Ok(Self { state, status, log, clock, shown, exchanges, memory, workload, age, whole })
     }
 
     /// Brings every gauge up to date.
@@ -136,6 +153,7 @@ impl Gauges {
             clock_steps: self.clock.anchor().steps,
             open_exchanges: self.exchanges.open() as u64,
             memory: &self.memory,
+            workload: &self.workload,
         };
         drop(snapshot);
         for (gauge, reading) in &self.whole {

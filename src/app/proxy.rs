@@ -26,16 +26,19 @@ use crate::spool::SpoolLog;
 use crate::state::{self, Applier, Dial, KeyReports, LastKnownGood, ReportQueue, StateStatus};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
+use crate::workload::WorkloadStatus;
 
 mod operate;
 mod reload;
 mod settings;
 mod tail;
 mod tls;
+mod workload;
 
 pub use reload::ReloadError;
 pub(super) use reload::Shown;
 use reload::{Live, Reloads};
+use workload::Workload;
 
 /// A running enforcement point.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub struct Running {
     exchanges: Part,
     introspection: Option<Part>,
     files: Part,
+    workload: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
     live: Live,
@@ -61,6 +65,7 @@ pub(super) struct Condition {
     pub(super) shown: Arc<Shown>,
     /// The process ends: no further requests should be sent here.
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) workload: Arc<WorkloadStatus>,
 }
 
 impl std::fmt::Debug for Condition {
@@ -82,6 +87,7 @@ struct Core {
     dial: Arc<dyn Dial>,
     jitter: u64,
     shown: Arc<Shown>,
+    workload: Workload,
     condition: Condition,
     incarnation: [u8; 16],
 }
@@ -110,7 +116,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     state.set_lease(loaded.lease);
 
     let assertion_key = settings::assertion_key(config)?;
-    let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref())?;
+    let workload = Workload::new(config);
+    let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref(), &workload)?;
     let log = settings::open_log(config, &clock, incarnation)?;
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
@@ -122,7 +129,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
     let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
     let nonces = Arc::new(settings::proof_nonces(config)?);
-    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces).telling(reports);
+    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces);
+    let pipeline = pipeline.telling(reports).trusting(Arc::clone(&workload.trust));
     let (introspector, asks) = settings::introspector(config, &clock, &metrics)?.unzip();
     let pipeline = Arc::new(match &introspector {
         Some(introspector) => pipeline.introspecting(Arc::clone(introspector) as Arc<dyn Introspect>),
@@ -132,7 +140,9 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;
     let (status, stopping) = Default::default();
-    let condition = Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping };
+    let seen = Arc::clone(&workload.status);
+    let condition =
+        Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping, workload: seen };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
     let core = Core {
@@ -147,6 +157,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         dial,
         jitter,
         shown,
+        workload,
         condition,
         incarnation,
     };
@@ -159,7 +170,7 @@ fn run(
     (lkg, reports, asks): (LastKnownGood, ReportQueue, Option<Asks>),
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
-    let tls = tls::open(config, &core.condition.clock)?;
+    let tls = tls::open(config, &core.condition.clock, &core.workload)?;
     let certificates = tls::certificates(&core, &tls)?;
     // Bind everything before the first thread starts.
     let bound = config.listeners.iter().map(|listener| {
@@ -186,10 +197,11 @@ fn run(
         Some(asks) => Some(Part::start("introspection", move |stop| asks.run(stop))?),
         None => None,
     };
+    let workload = workload::start(config, &core)?;
     let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
     let live = Live { config: config.clone(), core, doors, tls, certificates, level, reloads };
-    Ok(Running { listeners, client, exchanges, introspection, files, operations, shippers, live })
+    Ok(Running { listeners, client, exchanges, introspection, files, workload, operations, shippers, live })
 }
 
 fn start_client(
@@ -240,7 +252,7 @@ impl Running {
         self.client.stop().await?;
         self.exchanges.stop().await?;
         self.files.stop().await?;
-        if let Some(part) = self.introspection {
+        for part in [self.introspection, self.workload].into_iter().flatten() {
             part.stop().await?;
         }
         if !condition.log.close() {

@@ -31,14 +31,16 @@ pub use self::run::hub::{Api, Database, HubConfig, Issuers, State, StateFiles, S
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::introspection::{Introspection, IntrospectionClient};
 pub use self::run::listener::{
-    Certificate, ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind, ProxyListener, Tls,
+    Authorities, Certificate, ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind,
+    ProxyListener, Tls,
 };
 pub use self::run::proxy::{Credentials, EnforcementPoint, ProxyConfig};
 pub use self::run::route::{Route, service_ref};
 pub use self::run::shared::{Log, LogFormat, LogLevel};
 pub use self::run::upstream::{
-    Assertion, Forward, Upstream, UpstreamAddress, UpstreamCredential, UpstreamTls,
+    Assertion, Forward, OwnCertificate, Upstream, UpstreamAddress, UpstreamCredential, UpstreamTls,
 };
+pub use self::run::workload::WorkloadApi;
 pub use self::schema::schema;
 
 use self::raw::hub::HubFile;

@@ -47,7 +47,7 @@ impl WallClock {
         Self(clock)
     }
 
-    fn unix(&self) -> UnixTime {
+    pub(super) fn unix(&self) -> UnixTime {
         let micros = u64::try_from(self.0.now().wall.as_micros()).unwrap_or(0);
         UnixTime::since_unix_epoch(std::time::Duration::from_micros(micros))
     }

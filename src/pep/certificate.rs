@@ -59,6 +59,7 @@ pub(crate) fn parse(der: &[u8]) -> Option<ClientCertificate> {
         not_before: Timestamp::from_seconds(validity.not_before.timestamp()),
         not_after: Timestamp::from_seconds(validity.not_after.timestamp()),
         issuer: None,
+        voucher: None,
     })
 }
 

@@ -282,7 +282,10 @@ async fn connection<F: Front>(
 ) {
     let outcome = match &place.0.tls {
         None => serve::clear(stream, peer, &serving, &stop).await,
-        Some(tls) => serve::encrypted(stream, peer, &tls.acceptor(), &serving, &stop).await,
+        Some(tls) => {
+            let (acceptor, trust) = tls.acceptor();
+            serve::encrypted(stream, peer, (&acceptor, trust.as_ref()), &serving, &stop).await
+        }
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, listener = %place.0.name, "connection ended");

@@ -36,6 +36,7 @@ mod tls;
 mod tunnel;
 mod upload;
 mod upstream;
+mod voucher;
 mod watch;
 mod websocket;
 
@@ -57,7 +58,9 @@ pub use presentation::Carriers;
 pub use replay::{PROOFS_MAX, Proofs};
 pub use routes::{Route, Routes};
 pub use serve::{Front, Peer};
-pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, TlsError, TlsSettings, TlsVersion};
+pub use tls::{
+    CertificateFiles, ClientAuthorities, ClientCertificates, ListenerTls, TlsError, TlsSettings, TlsVersion,
+};
 pub use upstream::{
     CredentialForm, UpstreamAddress, UpstreamCredential, UpstreamFileError, UpstreamFiles, UpstreamSettings,
     UpstreamTls,

@@ -19,10 +19,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::credential::ClientCertificate;
+use crate::mtls::DomainTrust;
 use crate::pep::certificate;
 use crate::pep::limits::{HEADERS_MAX, Limits};
 use crate::pep::line::{self, Line, Resettable, Streams, Wire};
 use crate::pep::meter::{FrameLimits, Meter};
+use crate::pep::voucher::vouched;
 use crate::pep::watch::{Waits, Watch, WatchedIo, WatchedService};
 use crate::telemetry::metrics::{ConnectionEnd, ListenerMetrics};
 
@@ -250,11 +252,11 @@ pub(crate) async fn clear<F: Front>(
     serving.run(stream, Peer { address: peer, certificate: None }, http2, watch, stop).await
 }
 
-/// Serves a connection over TLS; ALPN chooses.
+/// Serves a connection over TLS; ALPN chooses. `trust`: by whom its certificate was verified, if that changes.
 pub(crate) async fn encrypted<F: Front>(
     stream: TcpStream,
     peer: SocketAddr,
-    tls: &TlsAcceptor,
+    (tls, trust): (&TlsAcceptor, Option<&DomainTrust>),
     serving: &Serving<F>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
@@ -268,9 +270,13 @@ pub(crate) async fn encrypted<F: Front>(
     let stream = accepted.inspect_err(|_| serving.metrics.handshake_failed())?;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
-    let read = leaf.map(|leaf| certificate::parse(leaf).ok_or("the certificate shown cannot be read"));
-    let certificate = read.transpose()?;
+    let shown = session.peer_certificates().unwrap_or_default();
+    let read =
+        shown.first().map(|leaf| certificate::parse(leaf).ok_or("the certificate shown cannot be read"));
+    let certificate = match (read.transpose()?, trust) {
+        (Some(certificate), Some(trust)) => Some(vouched(certificate, shown, trust)),
+        (certificate, _) => certificate,
+    };
     serving.run(stream, Peer { address: peer, certificate }, http2, watch, stop).await
 }
 

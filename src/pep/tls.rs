@@ -12,13 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use crate::core::time::{Clock, Timestamp};
-use crate::mtls::{FileError, Files, Key, WallClock, certificates, key_pair, provider, roots, validity};
+use crate::mtls::{
+    DomainTrust, DomainVerifier, FileError, Files, Key, LiveIdentity, WallClock, certificates, key_pair,
+    provider, roots, validity,
+};
 use crate::pep::certificate;
 
 /// Whether callers must show a certificate.
@@ -51,13 +54,24 @@ pub struct CertificateFiles {
     pub default: bool,
 }
 
+/// Who signs callers' certificates.
+#[derive(Clone, Debug)]
+pub enum ClientAuthorities {
+    /// Those in a PEM file.
+    File(PathBuf),
+    /// Those of one trust domain, which change while they are used.
+    Live(DomainTrust),
+}
+
 /// What a TLS listener needs.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
     /// Its certificates, at least one, at most one of them the default. Each is for the names in it.
     pub certificates: Vec<CertificateFiles>,
-    /// PEM file: who signs callers' certificates, and whether they must have one; `None`: none is asked for.
-    pub clients: Option<(PathBuf, ClientCertificates)>,
+    /// One that changes while it is used, in the place of all those; handshakes fail while there is none.
+    pub identity: Option<Arc<LiveIdentity>>,
+    /// Who signs callers' certificates, and whether they must have one; `None`: none is asked for.
+    pub clients: Option<(ClientAuthorities, ClientCertificates)>,
     /// The least version.
     pub version_min: TlsVersion,
 }
@@ -66,7 +80,7 @@ impl TlsSettings {
     /// One certificate for whatever name is asked for, and no callers' certificates.
     pub fn one(certificate: PathBuf, key: PathBuf) -> Self {
         let only = CertificateFiles { certificate, key, default: true };
-        Self { certificates: vec![only], clients: None, version_min: TlsVersion::default() }
+        Self { certificates: vec![only], ..Self::default() }
     }
 }
 
@@ -93,8 +107,12 @@ pub struct ListenerTls {
 #[derive(Debug)]
 struct Held {
     config: Arc<ServerConfig>,
-    /// Of the certificate that ends first.
-    validity: (Timestamp, Timestamp),
+    /// Of the certificate in files that ends first.
+    validity: Option<(Timestamp, Timestamp)>,
+    /// What is shown in the place of files.
+    identity: Option<Arc<LiveIdentity>>,
+    /// By whom callers' certificates are verified, if that changes while it is used.
+    trust: Option<DomainTrust>,
 }
 
 impl std::fmt::Debug for ListenerTls {
@@ -152,9 +170,13 @@ impl ListenerTls {
         self.refused.store(false, Ordering::Relaxed);
     }
 
-    /// From when until when the certificate is good that ends first.
-    pub fn validity(&self) -> (Timestamp, Timestamp) {
-        self.held.load().validity
+    /// From when until when the certificate is good that ends first; `None`: there is none yet.
+    pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+        let held = self.held.load();
+        match &held.identity {
+            Some(identity) => identity.current().and_then(|shown| validity(shown.cert.first()?)),
+            None => held.validity,
+        }
     }
 
     /// Whether the files are others than those in use, and cannot be used.
@@ -162,16 +184,21 @@ impl ListenerTls {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// What accepts a connection now.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.held.load().config))
+    /// What accepts a connection now, and by whom its certificate is verified, if that changes.
+    pub(crate) fn acceptor(&self) -> (TlsAcceptor, Option<DomainTrust>) {
+        let held = self.held.load();
+        (TlsAcceptor::from(Arc::clone(&held.config)), held.trust.clone())
     }
 }
 
 impl TlsSettings {
     fn paths(&self) -> Vec<&Path> {
         let pairs = self.certificates.iter().flat_map(|files| [&files.certificate, &files.key]);
-        pairs.chain(self.clients.as_ref().map(|(ca, _)| ca)).map(PathBuf::as_path).collect()
+        let ca = self.clients.as_ref().and_then(|(ca, _)| match ca {
+            ClientAuthorities::File(path) => Some(path),
+            ClientAuthorities::Live(_) => None,
+        });
+        pairs.chain(ca).map(PathBuf::as_path).collect()
     }
 
     fn read(&self, contents: Vec<Zeroizing<Vec<u8>>>, clock: &Arc<dyn Clock>) -> Result<Held, FileError> {
@@ -194,9 +221,15 @@ impl TlsSettings {
         let builder = ServerConfig::builder_with_details(Arc::clone(&provider), wall)
             .with_protocol_versions(versions)
             .map_err(|error| unfit(&place, error.to_string(), "a usable certificate"))?;
+        let mut trust = None;
         let builder = match &self.clients {
             None => builder.with_no_client_auth(),
-            Some((path, demand)) => {
+            Some((ClientAuthorities::Live(live), demand)) => {
+                trust = Some(live.clone());
+                let mandatory = *demand == ClientCertificates::Required;
+                builder.with_client_cert_verifier(Arc::new(DomainVerifier::new(live.clone(), mandatory)))
+            }
+            Some((ClientAuthorities::File(path), demand)) => {
                 let refuse = |error: String| unfit(path, error, "certificates of authorities");
                 let roots =
                     roots(&certificates(path, &next())?).map_err(|error| refuse(error.to_string()))?;
@@ -209,10 +242,21 @@ impl TlsSettings {
                     .with_client_cert_verifier(verifier.build().map_err(|error| refuse(error.to_string()))?)
             }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(named));
+        if first_end.is_none() && self.identity.is_none() {
+            return Err(unfit(&place, "no certificate".to_owned(), "at least one"));
+        }
+        let identity = self.identity.clone();
+        let mut config = match &identity {
+            Some(identity) => builder.with_cert_resolver(Arc::clone(identity) as _),
+            None => builder.with_cert_resolver(Arc::new(named)),
+        };
+        if trust.is_some() {
+            // A resumed session would bring a certificate that nobody has verified since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let validity = first_end.ok_or_else(|| unfit(&place, "no certificate".to_owned(), "at least one"))?;
-        Ok(Held { config: Arc::new(config), validity })
+        Ok(Held { config: Arc::new(config), validity: first_end, identity, trust })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod ext_authz;
 pub mod signed;
 pub mod state;
+pub mod workload;
 
 /// Generated from `proto/portreeve/state/v1`.
 #[expect(

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portreeve::config::{
-    Assertion, ConfigError, Environment, HubAccess, HubConfig, ListenerKind, Loaded, ProxyConfig, Role, Sink,
-    StateSecurity, Store, UpstreamAddress, UpstreamCredential, detect_role, load_hub, load_proxy, parse_hub,
-    parse_proxy, schema,
+    Assertion, Authorities, ClientCertificates, ConfigError, Environment, HubAccess, HubConfig, ListenerKind,
+    Loaded, OwnCertificate, ProxyConfig, Role, Sink, StateSecurity, Store, UpstreamAddress,
+    UpstreamCredential, WorkloadApi, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
 };
 use serde_json::Value;
 
@@ -27,6 +27,7 @@ fn variable(name: &str) -> Option<String> {
         "PORT" => "7409",
         "ADDR" => "127.0.0.1:7409",
         "EMPTY" => "",
+        "SPIFFE_ENDPOINT_SOCKET" => "tcp://127.0.0.1:8000",
         "INJECTION" => "x\nworkers: 9\n# \"}",
         _ => return None,
     };
@@ -116,10 +117,25 @@ fn the_full_sample_of_a_proxy() {
     );
     let HubAccess::Files { ca, .. } = &config.hub.access else { panic!("files") };
     assert_eq!(ca, Path::new("/etc/portreeve/ca.pem"));
-    let [inbound, envoy] = config.listeners.as_slice() else { panic!("two listeners") };
+    let [inbound, envoy, mesh] = config.listeners.as_slice() else { panic!("three listeners") };
     let ListenerKind::Proxy(inbound) = &inbound.kind else { panic!("a proxy") };
     let certificate = &inbound.tls.as_ref().expect("TLS").certificates[0];
     assert_eq!((certificate.default, &*certificate.certificate), (true, Path::new("/etc/portreeve/tls.crt")));
+    let at = |name: &str| Path::new("/etc/portreeve").join(name);
+    let clients = ClientCertificates { ca: Authorities::File(at("clients.pem")), required: false };
+    assert_eq!(inbound.tls.as_ref().expect("TLS").clients, Some(clients));
+    let ListenerKind::Proxy(mesh) = &mesh.kind else { panic!("a proxy") };
+    let clients =
+        ClientCertificates { ca: Authorities::WorkloadApi("spiffe://mesh.example".into()), required: true };
+    let mesh = mesh.tls.as_ref().expect("TLS");
+    assert_eq!((mesh.from_workload_api, mesh.certificates.len(), &mesh.clients), (true, 0, &Some(clients)));
+    let api = WorkloadApi {
+        endpoint: "unix:///run/spire/agent.sock".into(),
+        jwt_bundles: vec!["spiffe://acme.example".into()],
+    };
+    assert_eq!(config.workload_api, Some(api));
+    let UpstreamAddress::Secure(_, tls) = &config.upstreams["mesh"].address else { panic!("TLS") };
+    assert_eq!(tls.own, Some(OwnCertificate::WorkloadApi));
     let services: Vec<_> = inbound
         .routes
         .iter()
@@ -139,9 +155,11 @@ fn the_full_sample_of_a_proxy() {
         (server.to_string().as_str(), &*tls.server_name),
         ("https://app.example:9090", "app.internal")
     );
-    let at = |name: &str| Path::new("/etc/portreeve").join(name);
     assert_eq!(config.credentials.dpop_nonce_key, Some(at("nonces.key")));
-    assert_eq!((&tls.ca, &tls.own), (&at("app-ca.pem"), &Some((at("own.crt"), at("own.key")))));
+    assert_eq!(
+        (&tls.ca, &tls.own),
+        (&at("app-ca.pem"), &Some(OwnCertificate::Files(at("own.crt"), at("own.key"))))
+    );
     let socket = UpstreamAddress::Socket(Path::new("/run/app.sock").into());
     assert_eq!(config.upstreams["local"].address, socket);
     let assertion = Assertion {
@@ -174,7 +192,7 @@ fn the_full_sample_of_a_proxy() {
                 "{file}:41:47: `listeners[1].staleness.deny_after`: requests are allowed on state of any age: a revocation may never take effect here"
             ),
             format!(
-                "{file}:64:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
+                "{file}:73:20: `forward.pass_credential`: upstreams receive credentials and could use them elsewhere"
             ),
         ]
     );
@@ -300,6 +318,8 @@ fn variables_become_values_and_nothing_else() {
     assert_eq!(with("workers: 4", "workers: ${NUMBER}").workers, 7);
     assert_eq!(with("workers: 4", "workers: \"${NUMBER}\"").workers, 7);
     assert!(with("identity_headers: true", "identity_headers: ${TRUE}").forward.identity_headers);
+    let api = with("socket: \"unix:///run/spire/agent.sock\", jwt", "jwt").workload_api;
+    assert_eq!(api.map(|api| api.endpoint.to_string()).as_deref(), Some("http://127.0.0.1:8000"));
     assert_eq!(with("127.0.0.1:7401", "${ADDR}").listeners[1].address.port(), 7409);
     assert_eq!(with("127.0.0.1:7401", "127.0.0.1:${PORT}").listeners[1].address.port(), 7409);
     let audience = |config: &ProxyConfig| config.credentials.audiences[0].to_string();

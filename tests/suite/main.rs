@@ -34,3 +34,5 @@ mod spool;
 mod support;
 /// Layers, sizes, words: what a machine can check of the house rules.
 mod tidy;
+/// The SPIFFE Workload API over a real Unix socket, and what rests on it.
+mod workload;

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod status_lists;
 mod upstream_files;
+mod workload;
 
 /// A role as a process of its own, its log readable line by line.
 struct Role {

@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("spool", &["wire", "core", "telemetry"]),
     ("state", &["spool", "wire", "mtls", "core", "telemetry"]),
     ("sink", &["spool", "wire", "core", "telemetry"]),
+    ("workload", &["wire", "mtls", "core"]),
     ("hub", &["pipeline", "spool", "wire", "mtls", "outbound", "core", "telemetry"]),
     ("config", &["core"]),
     ("admin", &["core", "telemetry"]),
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "pep",
             "spool",
             "state",
+            "workload",
             "sink",
             "hub",
             "config",
@@ -77,7 +79,7 @@ const NOT_IN_CORE: &[(&str, &str)] = &[
 const BORDERS: &[(&[&str], &[&str])] = &[
     (&["cedar_policy"], &["core/policy/cedar.rs", "core/policy/cedar/"]),
     (&["prost", "prost_types", "tonic_prost"], PROTOBUF_MAY),
-    (&["tonic", "tonic_health"], &["wire", "state", "hub", "pep", "app"]),
+    (&["tonic", "tonic_health"], &["wire", "state", "hub", "pep", "app", "workload"]),
     (
         &["axum", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
         &["pep", "hub", "admin", "cli", "outbound"],

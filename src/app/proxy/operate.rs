@@ -42,11 +42,16 @@ impl Condition {
         if failed {
             detail.push("evidence.unavailable: the decision log cannot be written".to_owned());
         }
+        let bare = self.workload.lacks_identity();
+        if bare {
+            detail.push("workload_api: no certificate of its own has come".to_owned());
+        }
+        detail.extend(self.workload.troubles());
         let stopping = self.stopping.load(Ordering::Relaxed);
         if stopping {
             detail.push("stopping: requests under way are finished".to_owned());
         }
-        Readiness { ready: !holds_none && !freshness.stale && !failed && !stopping, detail }
+        Readiness { ready: !holds_none && !freshness.stale && !failed && !stopping && !bare, detail }
     }
 
     fn dump(&self) -> Value {
@@ -116,6 +121,7 @@ pub(super) fn bind(
         Arc::clone(&condition.shown),
         Arc::clone(&core.exchanges),
         Arc::clone(&core.memory),
+        Arc::clone(&condition.workload),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let readiness = condition.clone();

@@ -10,7 +10,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use serde_json::{Value, json};
 
 use super::tls::{self, Tls};
-use super::{AssertionKey, Core, Explained, LogLevel, Part, ProxyConfig, Running, settings};
+use super::{AssertionKey, Core, Explained, LogLevel, Part, ProxyConfig, Running, settings, workload};
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
 use crate::config::{Limits, Listener, ListenerKind};
@@ -151,8 +151,9 @@ impl Live {
             return Err(ReloadError::Fixed(fixed));
         }
         let clock = &self.core.condition.clock;
-        let opened = tls::open(&config, clock)?;
-        let upstreams = settings::upstreams(&config, clock, self.core.assertion_key.as_ref())?;
+        let workload = &self.core.workload;
+        let opened = tls::open(&config, clock, workload)?;
+        let upstreams = settings::upstreams(&config, clock, self.core.assertion_key.as_ref(), workload)?;
         let mut changes = Vec::new();
         for ((door, load), listener) in self.doors.iter().zip(&config.listeners) {
             changes.push(match (door, &listener.kind) {
@@ -204,6 +205,7 @@ fn fixed(old: &ProxyConfig, new: &ProxyConfig, key: Option<&Arc<AssertionKey>>) 
         ("hub", old.hub != new.hub),
         ("evidence", old.evidence != new.evidence),
         ("introspection", old.introspection != new.introspection),
+        ("workload_api", workload::taken(old) != workload::taken(new)),
         ("admin", old.admin != new.admin),
         ("metrics", old.metrics != new.metrics),
         ("log.format", old.log.format != new.log.format),

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::reload::Door;
 use super::tls::Tls;
-use super::{Core, Explained, Serves};
+use super::{Core, Explained, Serves, Workload};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
@@ -119,10 +119,11 @@ pub(super) fn upstreams(
     config: &ProxyConfig,
     clock: &Arc<dyn Clock>,
     key: Option<&Arc<AssertionKey>>,
+    workload: &Workload,
 ) -> Result<BTreeMap<Arc<str>, UpstreamSettings>, AppError> {
     let settings = |upstream: &crate::config::Upstream| -> Result<_, AppError> {
         Ok(UpstreamSettings {
-            address: address(upstream, clock)?,
+            address: address(upstream, clock, workload)?,
             http2: upstream.http2,
             credential: credential(upstream)?,
             assertion: assertion(upstream, key),
@@ -134,14 +135,25 @@ pub(super) fn upstreams(
     config.upstreams.iter().map(|(name, upstream)| Ok((Arc::clone(name), settings(upstream)?))).collect()
 }
 
-fn address(upstream: &crate::config::Upstream, clock: &Arc<dyn Clock>) -> Result<UpstreamAddress, AppError> {
-    use crate::config::UpstreamAddress as Written;
+fn address(
+    upstream: &crate::config::Upstream,
+    clock: &Arc<dyn Clock>,
+    workload: &Workload,
+) -> Result<UpstreamAddress, AppError> {
+    use crate::config::{OwnCertificate, UpstreamAddress as Written};
     Ok(match &upstream.address {
         Written::Clear(server) => UpstreamAddress::Clear(Arc::from(server.host()), server.port()),
         Written::Secure(server, tls) => {
-            let files = UpstreamFiles { ca: tls.ca.clone(), own: tls.own.clone() };
-            let clock = Arc::clone(clock);
-            let tls = UpstreamTls::open(&upstream.name, &tls.server_name, upstream.http2, files, clock)?;
+            let (own, live) = match &tls.own {
+                None => (None, None),
+                Some(OwnCertificate::Files(certificate, key)) => {
+                    (Some((certificate.clone(), key.clone())), None)
+                }
+                Some(OwnCertificate::WorkloadApi) => (None, Some(workload.identity())),
+            };
+            let files = UpstreamFiles { ca: tls.ca.clone(), own };
+            let (name, http2, clock) = (&tls.server_name, upstream.http2, Arc::clone(clock));
+            let tls = UpstreamTls::open(&upstream.name, name, http2, files, live, clock)?;
             UpstreamAddress::Secure(Arc::from(server.host()), server.port(), Arc::new(tls))
         }
         Written::Socket(path) => UpstreamAddress::Socket(Arc::clone(path)),

@@ -4,21 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::settings::LOOK_EVERY;
-use super::{Core, Part, ProxyConfig};
+use super::{Core, Part, ProxyConfig, Workload};
 use crate::app::AppError;
 use crate::app::certificates::{Certificates, Place};
-use crate::config::{Listener, ListenerKind};
+use crate::config::{Authorities, Listener, ListenerKind};
 use crate::core::time::Clock;
+use crate::mtls::{DomainTrust, WallClock};
 use crate::pep::{
-    CertificateFiles, ClientCertificates, ListenerTls, TlsSettings, TlsVersion, UpstreamAddress,
-    UpstreamSettings,
+    CertificateFiles, ClientAuthorities, ClientCertificates, ListenerTls, TlsSettings, TlsVersion,
+    UpstreamAddress, UpstreamSettings,
 };
 
 /// TLS of listeners, by name.
 pub(super) type Tls = BTreeMap<Arc<str>, Arc<ListenerTls>>;
 
 /// Reads the files of every listener that has TLS.
-pub(super) fn open(config: &ProxyConfig, clock: &Arc<dyn Clock>) -> Result<Tls, AppError> {
+pub(super) fn open(
+    config: &ProxyConfig,
+    clock: &Arc<dyn Clock>,
+    workload: &Workload,
+) -> Result<Tls, AppError> {
+    let settings = |listener| settings(listener, clock, workload);
     let with_tls = config.listeners.iter().filter_map(|listener| Some((listener, settings(listener)?)));
     let opened = with_tls.map(|(listener, settings)| {
         let tls = ListenerTls::open(&listener.name, settings, Arc::clone(clock))?;
@@ -27,7 +33,7 @@ pub(super) fn open(config: &ProxyConfig, clock: &Arc<dyn Clock>) -> Result<Tls, 
     opened.collect()
 }
 
-fn settings(listener: &Listener) -> Option<TlsSettings> {
+fn settings(listener: &Listener, clock: &Arc<dyn Clock>, workload: &Workload) -> Option<TlsSettings> {
     let ListenerKind::Proxy(proxy) = &listener.kind else { return None };
     let tls = proxy.tls.as_ref()?;
     let files = |files: &crate::config::Certificate| CertificateFiles {
@@ -37,10 +43,19 @@ fn settings(listener: &Listener) -> Option<TlsSettings> {
     };
     let clients = tls.clients.as_ref().map(|clients| {
         let mode = if clients.required { ClientCertificates::Required } else { ClientCertificates::Optional };
-        (clients.ca.clone(), mode)
+        let authorities = match &clients.ca {
+            Authorities::File(path) => ClientAuthorities::File(path.clone()),
+            Authorities::WorkloadApi(domain) => {
+                let clock = WallClock::new(Arc::clone(clock));
+                ClientAuthorities::Live(DomainTrust::new(workload.authorities(), Arc::clone(domain), clock))
+            }
+        };
+        (authorities, mode)
     });
     let version_min = if tls.tls13_only { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
-    Some(TlsSettings { certificates: tls.certificates.iter().map(files).collect(), clients, version_min })
+    let certificates = tls.certificates.iter().map(files).collect();
+    let identity = tls.from_workload_api.then(|| workload.identity());
+    Some(TlsSettings { certificates, identity, clients, version_min })
 }
 
 /// Every place where this process shows a certificate.
@@ -51,13 +66,13 @@ pub(super) fn places(core: &Core, tls: &Tls) -> Vec<Place> {
         places.push(Place {
             kind: "listener",
             name: Arc::clone(name),
-            validity: Box::new(move || Some(good.validity())),
+            validity: Box::new(move || good.validity()),
             refused: Box::new(move || bad.is_refused()),
         });
     }
     for (name, upstream) in &core.upstreams {
         let UpstreamAddress::Secure(_, _, tls) = &upstream.address else { continue };
-        if tls.validity().is_none() {
+        if !tls.shows_certificate() {
             continue;
         }
         let (good, bad) = (Arc::clone(tls), Arc::clone(tls));

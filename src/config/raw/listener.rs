@@ -137,14 +137,19 @@ pub(in crate::config) enum ForwardedHeader {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Tls {
     /// Each is shown to clients that ask for a name in it; at least one.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub(in crate::config) certificates: Vec<Certificate>,
+    /// Show this process's own X.509-SVID instead; not with `certificates`.
+    pub(in crate::config) certificate_from: Option<LiveSource>,
     /// The least version.
     #[serde(default)]
     pub(in crate::config) min_version: TlsVersion,
     /// A PEM file: who vouches for client certificates. Default: none is asked for.
     #[schemars(length(min = 1))]
     pub(in crate::config) client_ca: Option<String>,
+    /// Let the bundle of the trust domain that `client_issuer` names vouch instead; not with `client_ca`.
+    pub(in crate::config) client_ca_from: Option<LiveSource>,
     /// Whether a client must show one; `optional` and `required` only with `client_ca`, `none` only without.
     /// Default: `optional` with it.
     pub(in crate::config) client_certificates: Option<ClientCertificates>,
@@ -175,6 +180,14 @@ pub(in crate::config) enum TlsVersion {
     /// TLS 1.3 only.
     #[serde(rename = "tls1.3")]
     Tls13,
+}
+
+/// Where certificates come from that change while they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum LiveSource {
+    /// The SPIFFE Workload API of the section `workload_api`.
+    WorkloadApi,
 }
 
 /// Whether a client must show a certificate.

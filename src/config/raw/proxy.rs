@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::config::raw::introspection::Introspection;
-use crate::config::raw::listener::Listener;
+use crate::config::raw::listener::{Listener, LiveSource};
 use crate::config::raw::shared::{DurationText, Log, Metrics, SizeText};
 
 /// The configuration of an enforcement point: `portreeve proxy --config FILE`.
@@ -31,6 +31,8 @@ pub(in crate::config) struct ProxyFile {
     pub(in crate::config) credentials: Credentials,
     /// Who is asked about opaque tokens; nobody without it.
     pub(in crate::config) introspection: Option<Introspection>,
+    /// The SPIFFE Workload API of this machine. Only what names it takes anything from it.
+    pub(in crate::config) workload_api: Option<WorkloadApi>,
     /// What an upstream is told.
     #[serde(default)]
     pub(in crate::config) forward: Forward,
@@ -59,6 +61,19 @@ pub(in crate::config) struct ProxyFile {
 
 fn drain_timeout() -> DurationText {
     "25s".into()
+}
+
+/// The SPIFFE Workload API of this machine. Only what names it takes anything from it.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct WorkloadApi {
+    /// `unix:///path` of a socket, or `tcp://ip:port`. Default: what the variable `SPIFFE_ENDPOINT_SOCKET` says.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) socket: Option<String>,
+    /// Trust domains, `spiffe://name`, whose JWT bundles take the place of the keys in their issuer's record.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
+    pub(in crate::config) jwt_bundles: Vec<String>,
 }
 
 /// Which enforcement point this is and where it keeps its files.
@@ -207,6 +222,8 @@ pub(in crate::config) struct UpstreamTls {
     /// PEM file: the private key of `certificate`.
     #[schemars(length(min = 1))]
     pub(in crate::config) key: Option<String>,
+    /// Show it this process's own X.509-SVID instead; not with `certificate` and `key`.
+    pub(in crate::config) certificate_from: Option<LiveSource>,
     /// The DNS name or IP address its certificate must be for. Default: the host of `url`.
     #[schemars(length(min = 1))]
     pub(in crate::config) server_name: Option<String>,

@@ -12,6 +12,7 @@ use crate::config::run::callers::{self, CallerCertificates};
 use crate::config::run::carriers::{self, Carriers};
 use crate::config::run::check::Check;
 use crate::config::run::route::{self, Defaults, Route};
+use crate::config::run::workload;
 use crate::core::evidence::Door;
 use crate::core::policy::RouteRules;
 
@@ -78,8 +79,10 @@ pub struct ExtAuthzListener {
 /// Certificates by name, and which certificates clients may show. Files are PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tls {
-    /// At least one, at most one of them the default.
+    /// At most one of them the default.
     pub certificates: Vec<Certificate>,
+    /// Whether the first certificate of the Workload API is shown instead: there are none then.
+    pub from_workload_api: bool,
     /// Whether TLS 1.2 is refused.
     pub tls13_only: bool,
     /// Whose client certificates are accepted; `None`: none is asked for.
@@ -101,9 +104,18 @@ pub struct Certificate {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientCertificates {
     /// Who vouches for them.
-    pub ca: PathBuf,
+    pub ca: Authorities,
     /// Whether a client must show one.
     pub required: bool,
+}
+
+/// Who vouches for client certificates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Authorities {
+    /// Those in a file.
+    File(PathBuf),
+    /// The Workload API's bundle of this trust domain.
+    WorkloadApi(Arc<str>),
 }
 
 /// Bounds of a listener's connections.
@@ -227,11 +239,12 @@ fn proxy(
     raw: &raw::ProxyListener,
     defaults: &Defaults<'_>,
 ) -> Option<ProxyListener> {
-    let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
+    let tls = raw.tls.as_ref().map(|tls| self::tls(check, key, tls, raw.client_issuer.as_ref(), defaults));
     let forwarded_key = key.field("forwarded_client_certificate");
     let forwarded =
         raw.forwarded_client_certificate.as_ref().map(|raw| callers::forwarded(check, &forwarded_key, raw));
-    let asked = forwarded.is_some() || raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let asked = forwarded.is_some()
+        || raw.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() || tls.client_ca_from.is_some());
     let issuer = callers::issuer(check, &key.field("client_issuer"), raw.client_issuer.as_ref(), asked);
     let proofs = callers::proofs(check, key, raw.public_url.as_ref(), raw.dpop_nonces);
     let asked = proofs.clone().unwrap_or_default();
@@ -249,9 +262,25 @@ fn proxy(
     Some(ProxyListener { tls, certificates, routes: routes? })
 }
 
-fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
-    let certificates = certificates(check, &key.field("certificates"), &raw.certificates);
-    let ca = raw.client_ca.as_ref().map(|ca| check.path(&key.field("client_ca"), ca));
+fn tls(
+    check: &mut Check<'_>,
+    listener: &Key,
+    raw: &raw::Tls,
+    issuer: Option<&String>,
+    defaults: &Defaults<'_>,
+) -> Option<Tls> {
+    let key = listener.field("tls");
+    let from_workload_api = raw.certificate_from.is_some();
+    let certificates = if from_workload_api {
+        live_certificate(check, &key, raw, defaults.workload_api)
+    } else {
+        certificates(check, &key.field("certificates"), &raw.certificates)
+    };
+    let ca = raw.client_ca.as_ref().map(|ca| check.path(&key.field("client_ca"), ca).map(Authorities::File));
+    let live = raw.client_ca_from.map(|raw::LiveSource::WorkloadApi| {
+        live_authorities(check, listener, issuer, raw.client_ca.is_some(), defaults.workload_api)
+    });
+    let ca = live.or(ca);
     let mode_key = key.field("client_certificates");
     let none = raw.client_certificates == Some(raw::ClientCertificates::None);
     if none && ca.is_some() {
@@ -273,7 +302,7 @@ fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::Tls) -> Option<Tls> {
         None => None,
     };
     let tls13_only = raw.min_version == raw::TlsVersion::Tls13;
-    Some(Tls { certificates: certificates?, tls13_only, clients })
+    Some(Tls { certificates: certificates?, from_workload_api, tls13_only, clients })
 }
 
 fn certificates(check: &mut Check<'_>, key: &Key, raw: &[raw::Certificate]) -> Option<Vec<Certificate>> {
@@ -301,6 +330,44 @@ fn certificates(check: &mut Check<'_>, key: &Key, raw: &[raw::Certificate]) -> O
     // All are judged before the first that failed ends the collecting.
     let judged: Vec<_> = judged.collect();
     judged.into_iter().collect()
+}
+
+/// No certificates from files: the Workload API's is shown.
+fn live_certificate(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::Tls,
+    there: bool,
+) -> Option<Vec<Certificate>> {
+    let key = key.field("certificate_from");
+    workload::needed(check, &key, there);
+    if !raw.certificates.is_empty() {
+        let found = "`certificates` beside it";
+        check.refuse(&key, found, "either files or this", "remove one of them");
+    }
+    (there && raw.certificates.is_empty()).then(Vec::new)
+}
+
+/// The bundle of the one trust domain whose certificates the listener takes.
+fn live_authorities(
+    check: &mut Check<'_>,
+    listener: &Key,
+    issuer: Option<&String>,
+    also_file: bool,
+    there: bool,
+) -> Option<Authorities> {
+    let key = listener.field("tls").field("client_ca_from");
+    if also_file {
+        check.refuse(&key, "`client_ca` beside it", "one of the two", "remove one of them");
+    }
+    workload::needed(check, &key, there);
+    let Some(issuer) = issuer else {
+        let expected = "`client_issuer` of the listener, the trust domain whose bundle vouches";
+        check.refuse(&key, "no `client_issuer`", expected, "add `client_issuer: \"spiffe://…\"`");
+        return None;
+    };
+    let sound = workload::trust_domain(check, &listener.field("client_issuer"), issuer);
+    (sound && there && !also_file).then(|| Authorities::WorkloadApi(Arc::from(issuer.as_str())))
 }
 
 fn ext_authz(

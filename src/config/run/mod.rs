@@ -16,3 +16,4 @@ pub(super) mod proxy;
 pub(super) mod route;
 pub(super) mod shared;
 pub(super) mod upstream;
+pub(super) mod workload;

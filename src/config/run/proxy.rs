@@ -18,6 +18,7 @@ use crate::config::run::listener::{self, Listener};
 use crate::config::run::route::Defaults;
 use crate::config::run::shared::{self, Log};
 use crate::config::run::upstream::{self, Forward, Upstream};
+use crate::config::run::workload::{self, WorkloadApi};
 use crate::core::id::Name;
 
 /// The configuration of an enforcement point, as run.
@@ -35,6 +36,8 @@ pub struct ProxyConfig {
     pub credentials: Credentials,
     /// Who is asked about opaque tokens; `None`: nobody.
     pub introspection: Option<Introspection>,
+    /// Where the SPIFFE Workload API is, and what is taken from it beside certificates.
+    pub workload_api: Option<WorkloadApi>,
     /// What an upstream is told.
     pub forward: Forward,
     /// Records of decisions.
@@ -84,12 +87,14 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     let enforcement_point = enforcement_point(check, &raw.enforcement_point);
     let hub = hub_client::hub_client(check, &raw.hub);
     let credentials = credentials(check, &raw.credentials);
-    let upstreams = upstream::upstreams(check, &raw.upstreams);
+    let workload_api = raw.workload_api.as_ref().map(|raw| workload::workload_api(check, raw));
+    let upstreams = upstream::upstreams(check, &raw.upstreams, raw.workload_api.is_some());
     let defaults = Defaults {
         tenant: enforcement_point.as_ref().map(|point| point.tenant.clone()),
         carriers: credentials.as_ref().map(|known| known.carriers.clone()),
         audiences: credentials.as_ref().map(|known| Arc::clone(&known.audiences)),
         clock_skew: credentials.as_ref().map(|known| known.clock_skew),
+        workload_api: raw.workload_api.is_some(),
         upstreams: raw.upstreams.keys().map(String::as_str).collect(),
     };
     let listeners = listener::listeners(check, &raw.listeners, &defaults);
@@ -102,6 +107,10 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     let workers = workers(check, raw.workers);
     let drain = Duration::ZERO..=Duration::from_secs(3600);
     let drain_timeout = check.duration(&root.field("drain_timeout"), &raw.drain_timeout, &drain);
+    let workload_api = match workload_api {
+        Some(api) => Some(api?),
+        None => None,
+    };
     let budget_key = root.field("memory_budget");
     let memory_budget = match &raw.memory_budget {
         None => Some(None),
@@ -117,6 +126,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
             Some(introspection) => Some(introspection?),
             None => None,
         },
+        workload_api,
         forward,
         evidence: evidence?,
         admin: admin?,

@@ -39,6 +39,8 @@ pub(super) struct Defaults<'a> {
     pub(super) carriers: Option<Carriers>,
     pub(super) audiences: Option<Arc<[Arc<str>]>>,
     pub(super) clock_skew: Option<Duration>,
+    /// Whether there is a Workload API to take anything from.
+    pub(super) workload_api: bool,
     /// The names of the upstreams there are.
     pub(super) upstreams: Vec<&'a str>,
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use crate::config::endpoint::{Endpoint, is_host_name};
 use crate::config::error::quoted;
 use crate::config::key::Key;
+use crate::config::raw::listener::LiveSource;
 use crate::config::raw::proxy as raw;
 use crate::config::run::carriers;
 use crate::config::run::check::Check;
+use crate::config::run::workload;
 
 /// A server that allowed requests are forwarded to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,10 +72,19 @@ pub enum UpstreamAddress {
 pub struct UpstreamTls {
     /// Authorities of its certificate.
     pub ca: PathBuf,
-    /// The certificate it is shown, and the private key.
-    pub own: Option<(PathBuf, PathBuf)>,
+    /// The certificate it is shown.
+    pub own: Option<OwnCertificate>,
     /// The DNS name or IP address its certificate must be for.
     pub server_name: Arc<str>,
+}
+
+/// A certificate of one's own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OwnCertificate {
+    /// The file of the certificate and its chain, and that of the private key.
+    Files(PathBuf, PathBuf),
+    /// The first that the Workload API gives.
+    WorkloadApi,
 }
 
 /// What an upstream is told.
@@ -88,17 +99,24 @@ pub struct Forward {
 pub(super) fn upstreams(
     check: &mut Check<'_>,
     raw: &BTreeMap<String, raw::Upstream>,
+    workload_api: bool,
 ) -> Option<BTreeMap<Arc<str>, Arc<Upstream>>> {
     let key = Key::root().field("upstreams");
     // All are judged before the first that failed ends the collecting.
-    let judged: Vec<_> = raw.iter().map(|(name, raw)| upstream(check, &key.field(name), name, raw)).collect();
+    let judged: Vec<_> =
+        raw.iter().map(|(name, raw)| upstream(check, &key.field(name), (name, raw), workload_api)).collect();
     judged.into_iter().map(|one| one.map(|one| (Arc::clone(&one.name), Arc::new(one)))).collect()
 }
 
-fn upstream(check: &mut Check<'_>, key: &Key, name: &str, raw: &raw::Upstream) -> Option<Upstream> {
+fn upstream(
+    check: &mut Check<'_>,
+    key: &Key,
+    (name, raw): (&str, &raw::Upstream),
+    workload_api: bool,
+) -> Option<Upstream> {
     let wait = |longest_s| Duration::from_millis(10)..=Duration::from_secs(longest_s);
     let known_name = check.name(key, name);
-    let address = address(check, key, raw);
+    let address = address(check, key, raw, workload_api);
     let credential_key = key.field("credential");
     let own = raw.credential.as_ref().map(|raw| credential(check, &credential_key, raw));
     if let (Some(_), Some(UpstreamAddress::Clear(server))) = (&own, &address)
@@ -178,9 +196,14 @@ const URL_FORM: &str = "`http://host:port`, `https://host:port` or `unix:///path
 /// Bytes that the path of a socket may have: one less than the system's address holds.
 const SOCKET_BYTES_MAX: usize = 107;
 
-fn address(check: &mut Check<'_>, key: &Key, raw: &raw::Upstream) -> Option<UpstreamAddress> {
+fn address(
+    check: &mut Check<'_>,
+    key: &Key,
+    raw: &raw::Upstream,
+    workload_api: bool,
+) -> Option<UpstreamAddress> {
     // All is judged before the first that failed ends it.
-    let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw));
+    let tls = raw.tls.as_ref().map(|raw| tls(check, &key.field("tls"), raw, workload_api));
     let url_key = key.field("url");
     if let Some(path) = raw.url.strip_prefix("unix://") {
         refuse_tls(check, key, raw);
@@ -227,30 +250,51 @@ fn socket(check: &mut Check<'_>, key: &Key, path: &str) -> Option<Arc<Path>> {
 }
 
 /// What is known of TLS before its URL is: authorities, own certificate and key, name.
-type KnownTls = (PathBuf, Option<(PathBuf, PathBuf)>, Option<Arc<str>>);
+type KnownTls = (PathBuf, Option<OwnCertificate>, Option<Arc<str>>);
 
-fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::UpstreamTls) -> Option<KnownTls> {
+fn tls(check: &mut Check<'_>, key: &Key, raw: &raw::UpstreamTls, workload_api: bool) -> Option<KnownTls> {
     let ca = check.path(&key.field("ca"), &raw.ca);
-    let certificate = raw.certificate.as_ref().map(|path| check.path(&key.field("certificate"), path));
-    let private = raw.key.as_ref().map(|path| check.path(&key.field("key"), path));
+    let written = (raw.certificate.as_ref(), raw.key.as_ref(), raw.certificate_from);
+    let own = own_certificate(check, key, written, workload_api);
     let name = raw.server_name.as_ref().map(|name| server_name(check, &key.field("server_name"), name));
-    let own = match (certificate, private) {
-        (None, None) => None,
-        (Some(certificate), Some(private)) => Some((certificate?, private?)),
+    let name = match name {
+        Some(name) => Some(name?),
+        None => None,
+    };
+    Some((ca?, own?, name))
+}
+
+/// A certificate from files, or from the Workload API; inside, `None`: neither is written.
+pub(super) fn own_certificate(
+    check: &mut Check<'_>,
+    key: &Key,
+    (certificate, private, live): (Option<&String>, Option<&String>, Option<LiveSource>),
+    workload_api: bool,
+) -> Option<Option<OwnCertificate>> {
+    let certificate = certificate.map(|path| check.path(&key.field("certificate"), path));
+    let private = private.map(|path| check.path(&key.field("key"), path));
+    if live.is_some() {
+        let key = key.field("certificate_from");
+        workload::needed(check, &key, workload_api);
+        if certificate.is_some() || private.is_some() {
+            let found = "`certificate` or `key` beside it";
+            check.refuse(&key, found, "either files or this", "remove one of them");
+            return None;
+        }
+        return workload_api.then_some(Some(OwnCertificate::WorkloadApi));
+    }
+    match (certificate, private) {
+        (None, None) => Some(None),
+        (Some(certificate), Some(private)) => Some(Some(OwnCertificate::Files(certificate?, private?))),
         (certificate, _) => {
             let (present, absent) =
                 if certificate.is_some() { ("certificate", "key") } else { ("key", "certificate") };
             let expected = format!("`{absent}` beside it");
             let remedy = format!("add `{absent}: FILE`, or remove `{present}`");
             check.refuse(&key.field(present), format!("no `{absent}`"), expected, remedy);
-            return None;
+            None
         }
-    };
-    let name = match name {
-        Some(name) => Some(name?),
-        None => None,
-    };
-    Some((ca?, own, name))
+    }
 }
 
 fn server_name(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Arc<str>> {

@@ -5,6 +5,7 @@
 //! this very certificate, by its thumbprint; or the listener says which issuer's certificates its
 //! authority signs, and an identity is bound to the name in it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +39,42 @@ pub struct ClientCertificate {
     pub not_after: Timestamp,
     /// The `iss` of the issuer whose certificates the listener takes, if it says so.
     pub issuer: Option<Arc<str>>,
+    /// Who says whether its chain still holds; `None`: it was verified by authorities that do not change.
+    pub voucher: Option<Vouched>,
 }
 
+/// Says of a certificate whether the authorities that vouched for it still do. Asked by each decision: it
+/// verifies again only what has changed, and waits for nothing.
+pub trait Voucher: Send + Sync + fmt::Debug {
+    /// Whether they do.
+    fn vouches(&self) -> bool;
+}
+
+/// A [`Voucher`], compared by which it is.
+#[derive(Clone, Debug)]
+pub struct Vouched(Arc<dyn Voucher>);
+
+impl Vouched {
+    /// By `voucher`.
+    pub const fn by(voucher: Arc<dyn Voucher>) -> Self {
+        Self(voucher)
+    }
+}
+
+impl PartialEq for Vouched {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Vouched {}
+
 impl ClientCertificate {
+    /// Whether its chain holds now.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.voucher.as_ref().is_none_or(|voucher| voucher.0.vouches())
+    }
+
     /// The first instant at which it no longer counts.
     pub fn ends(&self) -> Timestamp {
         self.not_after.after(SECOND)
@@ -72,7 +106,8 @@ impl std::fmt::Debug for KnownCertificates<'_, '_> {
 /// Verifies what a certificate says, its chain being verified already.
 ///
 /// # Errors
-/// - `credential.unverified`: an authority's certificate, or one that names nobody, or too many
+/// - `credential.unverified`: an authority's certificate, or one that names nobody, or too many; or its
+///   authorities are not trusted any more
 /// - `credential.expired`: outside its times, or a longer life than its issuer may grant
 /// - `issuer.unknown`: the listener's issuer is none of the tenant's, or one of tokens
 ///
@@ -85,7 +120,7 @@ pub fn verify_certificate(
     now: Timestamp,
     fingerprint: &FingerprintKey,
 ) -> Result<Verified, Reason> {
-    if certificate.is_authority {
+    if certificate.is_authority || !certificate.is_vouched_for() {
         return Err(Reason::CredentialUnverified);
     }
     let ends = certificate.ends();

@@ -223,7 +223,8 @@ pub(super) fn possesses(
 ) -> Result<Option<Proof>, Reason> {
     let bound = verified.confirmation.unwrap_or_default();
     if let Some(thumbprint) = bound.certificate {
-        let held = expected.possession.certificate.filter(|held| held.thumbprint == thumbprint);
+        let certificate = expected.possession.certificate;
+        let held = certificate.filter(|held| held.thumbprint == thumbprint && held.is_vouched_for());
         if !held.ok_or(Reason::CredentialUnbound)?.is_timely(expected.clock_skew, now) {
             return Err(Reason::CredentialExpired);
         }

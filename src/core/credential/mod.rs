@@ -27,7 +27,7 @@ mod verified;
 
 pub use algorithm::Algorithm;
 pub use api_key::{API_KEY_PREFIX, MintedKey, api_key_fingerprint, api_key_id, verify_api_key};
-pub use certificate::{ClientCertificate, KnownCertificates, verify_certificate};
+pub use certificate::{ClientCertificate, KnownCertificates, Vouched, Voucher, verify_certificate};
 pub use dpop::PROOF_SPAN;
 pub use introspection::{
     ANSWER_GRACE, AnswerLife, Asking, Introspect, Introspected, NoAnswer, TokenQuestion, verify_opaque,

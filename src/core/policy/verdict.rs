@@ -36,7 +36,7 @@ pub struct Basis {
     pub now: Now,
     /// The state it was judged by: the tenant's, where there is one.
     pub position: Position,
-    /// That state's [`Snapshot::root`](crate::core::identity::Snapshot::root).
+    /// A number of what it was judged by: the state, and what is trusted locally.
     pub root: u64,
     /// How old that state was; `None`: no hub has confirmed it in this boot.
     pub state_age: Option<Duration>,

@@ -126,10 +126,16 @@ impl Exchanges {
 
     /// A whole cell was put in place anew, or is gone. Says how many exchanges this has ended.
     pub fn replaced(&self, cell: &Name) -> u64 {
-        let touched = HashSet::from([self.reads.tenant(cell)]);
-        let ended = self.all().iter().map(|shard| self.judge_all(&shard.resting_on(&touched))).sum();
+        let ended = self.doubted(cell);
         self.ended.fetch_add(ended, Ordering::AcqRel);
         ended
+    }
+
+    /// Something that is trusted here alone has changed, on which whatever is open of a cell may rest. Says how
+    /// many exchanges this has ended; no receipt counts them.
+    pub fn doubted(&self, cell: &Name) -> u64 {
+        let touched = HashSet::from([self.reads.tenant(cell)]);
+        self.all().iter().map(|shard| self.judge_all(&shard.resting_on(&touched))).sum()
     }
 
     /// Looks once for what has been marked, and for what is to be judged again because of the time.

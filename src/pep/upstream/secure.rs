@@ -11,14 +11,16 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::core::time::{Clock, Timestamp};
-use crate::mtls::{FileError, Files, Key, WallClock, certificates, key_pair, provider, roots, validity};
+use crate::mtls::{
+    FileError, Files, Key, LiveIdentity, WallClock, certificates, key_pair, provider, roots, validity,
+};
 
 /// The files of TLS to an upstream, in PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,10 +54,19 @@ pub struct UpstreamTls {
     server_name: ServerName<'static>,
     http2: bool,
     files: UpstreamFiles,
+    /// What it is shown instead of a certificate from files.
+    identity: Option<Arc<LiveIdentity>>,
     clock: WallClock,
-    seen: Mutex<Files>,
+    seen: Mutex<Seen>,
     held: ArcSwap<Held>,
     refused: AtomicBool,
+}
+
+/// What was last taken over.
+#[derive(Debug, Default)]
+struct Seen {
+    files: Files,
+    identity: u64,
 }
 
 /// What the files held.
@@ -79,21 +90,23 @@ impl UpstreamTls {
         server_name: &str,
         http2: bool,
         files: UpstreamFiles,
+        identity: Option<Arc<LiveIdentity>>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, UpstreamFileError> {
         let refuse = |error: FileError| UpstreamFileError::new(upstream, error);
         let server_name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| UpstreamFileError::new(upstream, format!("`{server_name}` is no server name")))?;
-        let mut seen = Files::default();
         let clock = WallClock::new(clock);
-        let contents = seen.changed(&files.paths()).map_err(refuse)?.unwrap_or_default();
-        let (config, validity) = files.read(contents, http2, &clock).map_err(refuse)?;
+        let mut seen = Seen { identity: edition(identity.as_ref()), ..Seen::default() };
+        let contents = seen.files.changed(&files.paths()).map_err(refuse)?.unwrap_or_default();
+        let (config, validity) = files.read(contents, identity.as_deref(), http2, &clock).map_err(refuse)?;
         let held = ArcSwap::from_pointee(Held { config, validity, edition: 0 });
         Ok(Self {
             upstream: Arc::clone(upstream),
             server_name,
             http2,
             files,
+            identity,
             clock,
             seen: Mutex::new(seen),
             held,
@@ -104,8 +117,14 @@ impl UpstreamTls {
     /// Takes over what has changed: for connections opened from now on. Blocks.
     pub(super) fn look(&self) {
         let mut seen = self.seen.lock();
-        let read = seen.changed(&self.files.paths()).and_then(|contents| {
-            contents.map(|contents| self.files.read(contents, self.http2, &self.clock)).transpose()
+        let identity = edition(self.identity.as_ref());
+        if seen.identity != identity {
+            *seen = Seen { identity, ..Seen::default() };
+        }
+        let read = seen.files.changed(&self.files.paths()).and_then(|contents| {
+            let read =
+                |contents| self.files.read(contents, self.identity.as_deref(), self.http2, &self.clock);
+            contents.map(read).transpose()
         });
         let upstream = &*self.upstream;
         match read {
@@ -128,6 +147,11 @@ impl UpstreamTls {
         self.held.load().validity
     }
 
+    /// Whether it is shown a certificate, now or once there is one.
+    pub fn shows_certificate(&self) -> bool {
+        self.identity.is_some() || self.validity().is_some()
+    }
+
     /// Whether the files are others than those in use, and cannot be used.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
@@ -140,6 +164,9 @@ impl UpstreamTls {
 
     /// Speaks TLS on `stream`; with the edition of the files it was verified by.
     pub(super) async fn connect(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, u64)> {
+        if self.identity.as_ref().is_some_and(|identity| identity.current().is_none()) {
+            return Err(std::io::Error::other("the Workload API has given no certificate to show it"));
+        }
         let (config, edition) = {
             let held = self.held.load();
             (Arc::clone(&held.config), held.edition)
@@ -152,6 +179,10 @@ impl UpstreamTls {
         }
         Ok((stream, edition))
     }
+}
+
+fn edition(identity: Option<&Arc<LiveIdentity>>) -> u64 {
+    identity.map_or(0, |identity| identity.edition())
 }
 
 const H2: &[u8] = b"h2";
@@ -169,6 +200,7 @@ impl UpstreamFiles {
     fn read(
         &self,
         contents: Vec<Zeroizing<Vec<u8>>>,
+        identity: Option<&LiveIdentity>,
         http2: bool,
         clock: &WallClock,
     ) -> Result<Read, FileError> {
@@ -185,9 +217,15 @@ impl UpstreamFiles {
             .map_err(unfit)?
             .with_root_certificates(roots(&ca).map_err(unfit)?);
         let mut good = None;
-        let mut config = match &self.own {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
+        let live = identity.and_then(LiveIdentity::current);
+        let mut config = match (&self.own, live) {
+            (_, Some(pair)) => {
+                good = pair.cert.first().and_then(validity);
+                let pair = CertifiedKey::clone(&pair);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+            }
+            (None, None) => builder.with_no_client_auth(),
+            (Some((certificate, key)), None) => {
                 let chain = certificates(certificate, &next())?;
                 good = chain.first().and_then(validity);
                 let pem = Key::new(std::mem::take(&mut *next()));

@@ -14,7 +14,8 @@ use portreeve::core::identity::{
 use portreeve::core::policy::{Exchange, Reason};
 use portreeve::core::time::Timestamp;
 use portreeve::pep::{
-    CallerCertificates, ClientCertificates, ForwardedCertificates, ForwardedHeader, ListenerTls, TlsSettings,
+    CallerCertificates, ClientAuthorities, ClientCertificates, ForwardedCertificates, ForwardedHeader,
+    ListenerTls, TlsSettings,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,6 +49,7 @@ fn svid() -> ClientCertificate {
         not_before: at(-60),
         not_after: at(3539),
         issuer: Some(DOMAIN.into()),
+        voucher: None,
     }
 }
 
@@ -295,7 +297,8 @@ fn tls(folder: &Path, authority: &Authority) -> (TlsSettings, rustls::RootCertSt
     roots.add(made.cert.der().clone()).unwrap();
     let (certificate, key) =
         (write("tls.crt", &made.cert.pem()), write("tls.key", &made.signing_key.serialize_pem()));
-    let clients = Some((write("clients.pem", &authority.pem), ClientCertificates::Optional));
+    let authorities = ClientAuthorities::File(write("clients.pem", &authority.pem));
+    let clients = Some((authorities, ClientCertificates::Optional));
     (TlsSettings { clients, ..TlsSettings::one(certificate, key) }, roots)
 }
 

@@ -8,7 +8,7 @@ use portreeve::core::evidence::{
 };
 use portreeve::core::id::DecisionId;
 use portreeve::core::policy::{Reason, Verdict};
-use portreeve::pep::{Bound, ClientCertificates, Drained, ListenerTls, TlsSettings};
+use portreeve::pep::{Bound, ClientAuthorities, ClientCertificates, Drained, ListenerTls, TlsSettings};
 
 use crate::support::evidence::{Entry, MemoryLog};
 use crate::support::front::{Gate, Parts, listener};
@@ -179,7 +179,7 @@ fn tls_serves_callers_and_asks_for_their_certificates() {
     ] {
         let upstream = Upstream::hello();
         let gate = Gate::with(upstream.address(), |_, listener| {
-            let clients = clients.map(|demand| (certificate.clone(), demand));
+            let clients = clients.map(|demand| (ClientAuthorities::File(certificate.clone()), demand));
             let settings = TlsSettings { clients, ..TlsSettings::one(certificate.clone(), key.clone()) };
             let tls = ListenerTls::open(&listener.name, settings, World::new().clock.clone());
             listener.tls = Some(Arc::new(tls.unwrap()));

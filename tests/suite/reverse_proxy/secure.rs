@@ -43,7 +43,7 @@ impl Folder {
 
     fn tls(&self, name: &str, http2: bool, clock: Arc<ManualClock>) -> Result<UpstreamTls, String> {
         let clock: Arc<dyn Clock> = clock;
-        UpstreamTls::open(&"app".into(), name, http2, self.files(), clock).map_err(|e| e.to_string())
+        UpstreamTls::open(&"app".into(), name, http2, self.files(), None, clock).map_err(|e| e.to_string())
     }
 
     /// A gate that asks for `name` behind `relay`, and its upstream's TLS.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use portreeve::pep::{CertificateFiles, ClientCertificates, ListenerTls, TlsSettings, TlsVersion};
+use portreeve::pep::{
+    CertificateFiles, ClientAuthorities, ClientCertificates, ListenerTls, TlsSettings, TlsVersion,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -217,7 +219,7 @@ fn files_that_cannot_be_used_are_named() {
         (file("other.key", &other.key), file("empty.pem", ""), folder.path().join("absent.pem"));
     let one = |certificate: &Path, key: &Path| TlsSettings::one(certificate.to_owned(), key.to_owned());
     let with_ca = |ca: &Path| TlsSettings {
-        clients: Some((ca.to_owned(), ClientCertificates::Required)),
+        clients: Some((ClientAuthorities::File(ca.to_owned()), ClientCertificates::Required)),
         ..one(&certificate, &key)
     };
     let rows = [
@@ -259,7 +261,7 @@ fn a_swapped_secret_is_taken_over_without_ending_what_is_open() {
     tls.look();
     assert_eq!((shown(address, "a.test"), tls.is_refused()), (der(&second), false));
     let ends = |until| rcgen::date_time_ymd(until, 1, 1).unix_timestamp();
-    assert_eq!(tls.validity().1.as_micros(), ends(2031) * 1_000_000);
+    assert_eq!(tls.validity().unwrap().1.as_micros(), ends(2031) * 1_000_000);
     assert_eq!(open.ask(), der(&first), "what was open goes on");
     assert_eq!(failed_handshakes(&gate), 0);
 }
@@ -350,7 +352,7 @@ fn authorities_of_callers_are_taken_over() {
     let file = |name: &str, text: &str| put(folder.path(), name, text);
     let ca = file("ca.pem", &before.certificate);
     let settings = TlsSettings {
-        clients: Some((ca, ClientCertificates::Required)),
+        clients: Some((ClientAuthorities::File(ca), ClientCertificates::Required)),
         ..TlsSettings::one(file("tls.crt", &own.certificate), file("tls.key", &own.key))
     };
     let upstream = Upstream::hello();

@@ -47,6 +47,7 @@ impl Parts {
         let pipeline = Pipeline::new(Arc::clone(&world.state), self.clock, self.log, cache, memory, key);
         let nonces = Arc::new(ProofNonces::new(&World::NONCE_SECRET));
         let pipeline = pipeline.with_replay_memory(proofs).with_proof_nonces(nonces);
+        let pipeline = pipeline.trusting(Arc::clone(&world.trust));
         Arc::new(match &world.introspect {
             Some(introspect) => pipeline.introspecting(Arc::clone(introspect)),
             None => pipeline,

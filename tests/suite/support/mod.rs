@@ -12,6 +12,7 @@ pub(crate) mod issuer;
 pub(crate) mod node;
 pub(crate) mod port;
 pub(crate) mod postgres;
+pub(crate) mod spiffe;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod world;

@@ -10,7 +10,7 @@ use portreeve::core::evidence::{Decision, Door, EvidenceLog, EvidenceMode, Excha
 use portreeve::core::id::{Epoch, Name};
 use portreeve::core::identity::{
     Batch, Binding, Change, Entitlement, Hygiene, Identity, IdentityStatus, IdentityType, Keyer, Lease,
-    Owner, PolicyMode, PolicySet, Record, Resource, ResourceRoute, Snapshot, SnapshotCell,
+    LocalTrust, Owner, PolicyMode, PolicySet, Record, Resource, ResourceRoute, Snapshot, SnapshotCell,
 };
 use portreeve::core::policy::{
     CanonicalPath, DEFAULT_POLICY, Exchange, PathPattern, PolicyMemory, Presentation, Reason, Remembered,
@@ -64,6 +64,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) state: Arc<SnapshotCell>,
+    pub(crate) trust: Arc<LocalTrust>,
     pub(crate) pipeline: Pipeline,
     /// Whom front doors over it have ask about opaque tokens.
     pub(crate) introspect: Option<Arc<dyn Introspect>>,
@@ -163,7 +164,9 @@ impl World {
             FingerprintKey::new([9; 32]),
         )
         .with_replay_memory(Arc::new(Proofs::new(clock.clone(), 1000)));
-        let world = Self { issuer, clock, log, state, pipeline: complete(pipeline), introspect: None };
+        let trust = Arc::<LocalTrust>::default();
+        let pipeline = complete(pipeline).trusting(Arc::clone(&trust));
+        let world = Self { issuer, clock, log, state, trust, pipeline, introspect: None };
         world.put(vec![
             ("main", 1, Record::Issuer(Arc::new(world.issuer.record()))),
             ("orders", 1, Record::Resource(Arc::new(orders()))),
