@@ -71,7 +71,7 @@ fn targets() {
         assert_eq!(found, *expected, "{target}");
     }
     let long = format!("/{}", "a".repeat(9000));
-    assert_eq!(ask("GET", &long, false, &[HOST]).unwrap_err(), Reason::RequestLimit);
+    assert_eq!(ask("GET", &long, false, &[HOST]).unwrap_err(), Reason::RequestTarget);
 }
 
 #[test]
