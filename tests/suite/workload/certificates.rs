@@ -209,7 +209,7 @@ fn an_upstream_is_shown_the_svid_of_now() {
     assert!(upstream.is_untouched());
     followed.agent.gives(&agent_of.svid(PROXY, HOST));
     followed.follow(Ask { identity: true, ..Ask::default() }, read);
-    eventually("a certificate", || followed.identity.current().is_some());
+    eventually("a certificate", || followed.identity.edition() > 0);
     look();
     assert_eq!(by_connection(), 0);
     assert_eq!(by_connection(), 0, "the connection is used again");
