@@ -28,6 +28,7 @@ use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::workload::WorkloadStatus;
 
+mod health;
 mod operate;
 mod reload;
 mod settings;
@@ -35,6 +36,7 @@ mod tail;
 mod tls;
 mod workload;
 
+use health::Healths;
 pub use reload::ReloadError;
 pub(super) use reload::Shown;
 use reload::{Live, Reloads};
@@ -48,6 +50,7 @@ pub struct Running {
     exchanges: Part,
     introspection: Option<Part>,
     files: Part,
+    health: Option<Part>,
     workload: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
@@ -66,6 +69,7 @@ pub(super) struct Condition {
     /// The process ends: no further requests should be sent here.
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) workload: Arc<WorkloadStatus>,
+    healths: Arc<Healths>,
 }
 
 impl std::fmt::Debug for Condition {
@@ -141,8 +145,10 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let dial = settings::dial(config, &clock, jitter)?;
     let (status, stopping) = Default::default();
     let seen = Arc::clone(&workload.status);
+    let healths = Healths::register(metrics.registry(), config, &upstreams);
+    let healths = Arc::new(healths.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?);
     let condition =
-        Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping, workload: seen };
+        Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping, workload: seen, healths };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
     let core = Core {
@@ -198,10 +204,22 @@ fn run(
         None => None,
     };
     let workload = workload::start(config, &core)?;
+    let health = health::start(&core.upstreams)?;
     let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
     let live = Live { config: config.clone(), core, doors, tls, certificates, level, reloads };
-    Ok(Running { listeners, client, exchanges, introspection, files, workload, operations, shippers, live })
+    Ok(Running {
+        listeners,
+        client,
+        exchanges,
+        introspection,
+        files,
+        health,
+        workload,
+        operations,
+        shippers,
+        live,
+    })
 }
 
 fn start_client(
@@ -243,6 +261,9 @@ impl Running {
         let condition = &self.live.core.condition;
         condition.stopping.store(true, Ordering::Relaxed);
         self.listeners.iter().for_each(Listening::begin_stop);
+        if let Some(health) = self.health {
+            health.stop().await?;
+        }
         for listener in self.listeners {
             let drained = listener.stop().await;
             if drained.cut > 0 {

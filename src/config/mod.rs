@@ -27,6 +27,7 @@ pub use self::error::{ConfigError, FileFault, Problem, Problems};
 pub use self::run::callers::{CallerCertificates, ForwardedCertificate};
 pub use self::run::carriers::Carriers;
 pub use self::run::evidence::{Evidence, Sink, Spool};
+pub use self::run::health::Health;
 pub use self::run::hub::{Api, Database, HubConfig, Issuers, State, StateFiles, StateSecurity, Store};
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::introspection::{Introspection, IntrospectionClient};

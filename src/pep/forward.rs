@@ -104,6 +104,9 @@ impl Forwarder<'_> {
         };
         let stage = stage(&outgoing.parts);
         let settings = upstream.settings();
+        if settings.is_unhealthy() {
+            return Err(fail(UpstreamFailure::Unhealthy));
+        }
         let prepared =
             prepare(outgoing, open, self.carriers, released.verdict(), id, self.settings, settings);
         let (mut request, wish) = prepared.ok_or_else(|| fail(UpstreamFailure::Invalid))?;

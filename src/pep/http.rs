@@ -394,7 +394,7 @@ impl From<Result<Response<Body>, Stopped>> for Outcome {
 
 fn failure_status(kind: UpstreamFailure) -> StatusCode {
     match kind {
-        UpstreamFailure::Connect => StatusCode::SERVICE_UNAVAILABLE,
+        UpstreamFailure::Connect | UpstreamFailure::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamFailure::Tls | UpstreamFailure::Reset | UpstreamFailure::Invalid => StatusCode::BAD_GATEWAY,
     }

@@ -62,6 +62,6 @@ pub use tls::{
     CertificateFiles, ClientAuthorities, ClientCertificates, ListenerTls, TlsError, TlsSettings, TlsVersion,
 };
 pub use upstream::{
-    CredentialForm, UpstreamAddress, UpstreamCredential, UpstreamFileError, UpstreamFiles, UpstreamSettings,
-    UpstreamTls,
+    CredentialForm, HealthChecks, HealthReport, HealthRule, HealthState, Pause, UpstreamAddress,
+    UpstreamCredential, UpstreamFileError, UpstreamFiles, UpstreamHealth, UpstreamSettings, UpstreamTls,
 };

@@ -25,9 +25,11 @@ use crate::pep::upload::Upload;
 use crate::telemetry::metrics::{Metrics, UpstreamFailure, UpstreamMetrics};
 
 mod credential;
+mod health;
 mod secure;
 
 pub use credential::{CredentialForm, UpstreamCredential};
+pub use health::{HealthChecks, HealthReport, HealthRule, HealthState, Pause, UpstreamHealth};
 pub use secure::{UpstreamFileError, UpstreamFiles, UpstreamTls};
 
 /// Where an upstream is.
@@ -58,6 +60,8 @@ pub struct UpstreamSettings {
     pub response_timeout: Duration,
     /// Idle connections kept, per worker.
     pub idle_max: usize,
+    /// What checks have found; `None`: it is not checked.
+    pub health: Option<Arc<UpstreamHealth>>,
 }
 
 impl UpstreamSettings {
@@ -71,7 +75,13 @@ impl UpstreamSettings {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
             idle_max: 256,
+            health: None,
         }
+    }
+
+    /// Whether checks have found that it does not answer.
+    pub(crate) fn is_unhealthy(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.is_unhealthy())
     }
 
     /// Whether it has files that can change.

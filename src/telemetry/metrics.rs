@@ -297,11 +297,14 @@ pub enum UpstreamFailure {
     Invalid,
     /// It was reached, and TLS with it failed: it is not whom it must be.
     Tls,
+    /// Checks had found before that it does not answer: it was not asked.
+    Unhealthy,
 }
 
 impl UpstreamFailure {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Connect, Self::Timeout, Self::Reset, Self::Invalid, Self::Tls];
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Timeout, Self::Reset, Self::Invalid, Self::Tls, Self::Unhealthy];
 
     /// The kind's name.
     pub const fn as_str(self) -> &'static str {
@@ -311,6 +314,7 @@ impl UpstreamFailure {
             Self::Reset => "reset",
             Self::Invalid => "invalid",
             Self::Tls => "tls",
+            Self::Unhealthy => "unhealthy",
         }
     }
 }
@@ -318,7 +322,7 @@ impl UpstreamFailure {
 /// Counts how one upstream fails.
 #[derive(Clone, Debug)]
 pub struct UpstreamMetrics {
-    failures: [IntCounter; 5],
+    failures: [IntCounter; 6],
 }
 
 impl UpstreamMetrics {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portreeve::config::{
-    Assertion, Authorities, ClientCertificates, ConfigError, Environment, HubAccess, HubConfig, ListenerKind,
-    Loaded, OwnCertificate, ProxyConfig, Role, Sink, StateSecurity, Store, UpstreamAddress,
+    Assertion, Authorities, ClientCertificates, ConfigError, Environment, Health, HubAccess, HubConfig,
+    ListenerKind, Loaded, OwnCertificate, ProxyConfig, Role, Sink, StateSecurity, Store, UpstreamAddress,
     UpstreamCredential, WorkloadApi, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
 };
 use serde_json::Value;
@@ -174,6 +174,16 @@ fn the_full_sample_of_a_proxy() {
     let basic = UpstreamCredential::Basic("portreeve".into(), at("app.password"));
     assert_eq!((credential("app"), credential("grpc")), (Some(header), None));
     assert_eq!(credential("local"), Some(basic));
+    let health = Health {
+        path: Some("/healthz".into()),
+        interval: Duration::from_secs(9),
+        timeout: Duration::from_secs(3),
+        healthy_after: 4,
+        unhealthy_after: 6,
+        expected_status: [200, 204].into(),
+        gates_readiness: true,
+    };
+    assert_eq!((&config.upstreams["local"].health, &config.upstreams["app"].health), (&Some(health), &None));
     let ListenerKind::ExtAuthz(envoy) = &envoy.kind else { panic!("ext_authz") };
     assert_eq!((&*envoy.service_key, &*envoy.rules.upstream), ("service", ""));
     assert_eq!(envoy.rules.staleness.deny_after, None);
@@ -276,6 +286,11 @@ fn bounds_hold_on_both_sides() {
         ("response_timeout: 30s", "response_timeout: ", "10ms", "9ms", "1h", "3600001ms"),
         ("max_idle_per_worker: 64", "max_idle_per_worker: ", "0", "", "10000", "10001"),
         ("lifetime: 45s", "lifetime: ", "1s", "999ms", "60s", "60001ms"),
+        ("interval: 9s", "interval: ", "100ms", "99ms", "1h", "3600001ms"),
+        ("timeout: 3s", "timeout: ", "10ms", "9ms", "1m", "60001ms"),
+        (" healthy_after: 4", " healthy_after: ", "1", "0", "100", "101"),
+        ("unhealthy_after: 6", "unhealthy_after: ", "1", "0", "100", "101"),
+        ("expected_status: [200, 204]", "expected_status: ", "[200]", "[199]", "[599]", "[600]"),
         ("clock_skew: 30s", "clock_skew: ", "0s", "", "60s", "60001ms"),
         ("timeout: 2s", "timeout: ", "50ms", "49ms", "5s", "5001ms"),
         ("active_max: 25s", "active_max: ", "1s", "999ms", "30s", "30001ms"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod assertion;
 mod drain;
+mod health;
 mod http2;
 mod legacy;
 mod lifecycle;

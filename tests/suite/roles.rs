@@ -20,6 +20,7 @@ use crate::support::issuer::TestIssuer;
 use crate::support::port::free;
 use crate::support::upstream::{Reply, Upstream};
 
+mod health;
 mod introspection;
 mod issuers;
 mod lifecycle;

@@ -47,11 +47,14 @@ impl Condition {
             detail.push("workload_api: no certificate of its own has come".to_owned());
         }
         detail.extend(self.workload.troubles());
+        let (unhealthy, gated) = self.healths.unhealthy();
+        detail.extend(unhealthy.iter().map(|name| format!("upstream `{name}` is unhealthy")));
         let stopping = self.stopping.load(Ordering::Relaxed);
         if stopping {
             detail.push("stopping: requests under way are finished".to_owned());
         }
-        Readiness { ready: !holds_none && !freshness.stale && !failed && !stopping && !bare, detail }
+        let ready = !holds_none && !freshness.stale && !failed && !stopping && !bare && !gated;
+        Readiness { ready, detail }
     }
 
     fn dump(&self) -> Value {
@@ -84,6 +87,7 @@ impl Condition {
                 "endpoint": self.status.endpoint(), "connected": self.status.connected(),
                 "last_error": self.status.last_error(),
             },
+            "upstreams": self.healths.dump(),
             "evidence": evidence(&self.log),
         })
     }
@@ -124,11 +128,12 @@ pub(super) fn bind(
         Arc::clone(&condition.workload),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
-    let readiness = condition.clone();
+    let (readiness, healths) = (condition.clone(), Arc::clone(&condition.healths));
     let health = Health {
         readiness: Arc::new(move || readiness.readiness()),
         refresh: Arc::new(move || {
             gauges.refresh();
+            healths.refresh();
             certificates.refresh();
         }),
         registry: core.metrics.registry().clone(),

@@ -10,7 +10,9 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use serde_json::{Value, json};
 
 use super::tls::{self, Tls};
-use super::{AssertionKey, Core, Explained, LogLevel, Part, ProxyConfig, Running, settings, workload};
+use super::{
+    AssertionKey, Core, Explained, LogLevel, Part, ProxyConfig, Running, health, settings, workload,
+};
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
 use crate::config::{Limits, Listener, ListenerKind};
@@ -129,9 +131,12 @@ impl Running {
     pub async fn reload(&mut self, config: ProxyConfig) -> Result<(), ReloadError> {
         let taken = self.live.take(config);
         self.live.reloads.count(taken.is_ok());
-        let files = taken?;
+        let (files, health) = taken?;
         let before = std::mem::replace(&mut self.files, files);
         before.stop().await?;
+        if let Some(before) = std::mem::replace(&mut self.health, health) {
+            before.stop().await?;
+        }
         tracing::info!("the configuration was taken over");
         Ok(())
     }
@@ -145,7 +150,7 @@ impl Running {
 
 impl Live {
     /// Everything that can fail comes before anything changes.
-    fn take(&mut self, config: ProxyConfig) -> Result<Part, ReloadError> {
+    fn take(&mut self, config: ProxyConfig) -> Result<(Part, Option<Part>), ReloadError> {
         let fixed = fixed(&self.config, &config, self.core.assertion_key.as_ref());
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
@@ -153,7 +158,8 @@ impl Live {
         let clock = &self.core.condition.clock;
         let workload = &self.core.workload;
         let opened = tls::open(&config, clock, workload)?;
-        let upstreams = settings::upstreams(&config, clock, self.core.assertion_key.as_ref(), workload)?;
+        let mut upstreams = settings::upstreams(&config, clock, self.core.assertion_key.as_ref(), workload)?;
+        health::keep((&self.config, &self.core.upstreams), (&config, &mut upstreams));
         let mut changes = Vec::new();
         for ((door, load), listener) in self.doors.iter().zip(&config.listeners) {
             changes.push(match (door, &listener.kind) {
@@ -184,12 +190,14 @@ impl Live {
         self.core.upstreams = upstreams;
         self.certificates.show(tls::places(&self.core, &self.tls));
         self.core.shown.follow(&config);
+        self.core.condition.healths.follow(&config, &self.core.upstreams);
         if let Some(level) = self.level.as_ref().filter(|_| self.config.log.level != config.log.level) {
             // A level of the configuration is always one that can be set.
             level.set(config.log.level.as_str()).unwrap_or_default();
         }
         self.config = config;
-        Ok(tls::watch(&self.core, &self.tls, Arc::clone(&self.certificates))?)
+        let health = health::start(&self.core.upstreams)?;
+        Ok((tls::watch(&self.core, &self.tls, Arc::clone(&self.certificates))?, health))
     }
 }
 

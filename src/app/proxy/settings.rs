@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::reload::Door;
 use super::tls::Tls;
-use super::{Core, Explained, Serves, Workload};
+use super::{Core, Explained, Serves, Workload, health};
 use crate::app::clock::kernel_boot_bytes;
 use crate::app::{AppError, random, secret};
 use crate::config::{HubAccess, Listener, ListenerKind, ProxyConfig, Sink};
@@ -130,6 +130,7 @@ pub(super) fn upstreams(
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_max: upstream.max_idle_per_worker,
+            health: health::of(upstream),
         })
     };
     config.upstreams.iter().map(|(name, upstream)| Ok((Arc::clone(name), settings(upstream)?))).collect()

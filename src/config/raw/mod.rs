@@ -4,6 +4,7 @@
 //! address, a name or a duration stay texts, so that everything wrong with them is
 //! found in one run. No type of this room leaves `config`.
 
+pub(super) mod health;
 pub(super) mod hub;
 pub(super) mod introspection;
 pub(super) mod listener;

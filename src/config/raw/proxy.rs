@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::config::raw::health::Health;
 use crate::config::raw::introspection::Introspection;
 use crate::config::raw::listener::{Listener, LiveSource};
 use crate::config::raw::shared::{DurationText, Log, Metrics, SizeText};
@@ -153,6 +154,8 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) credential: Option<UpstreamCredential>,
     /// Send it `x-portreeve-assertion`, a signed JWT of who calls.
     pub(in crate::config) assertion: Option<Assertion>,
+    /// Checks of whether it answers; none without it.
+    pub(in crate::config) health: Option<Health>,
 }
 
 /// A signed JWT of who calls; its key is at `/.well-known/jwks.json` of `metrics.address`.

@@ -8,6 +8,7 @@ pub(super) mod carriers;
 pub(super) mod check;
 pub(super) mod database;
 pub(super) mod evidence;
+pub(super) mod health;
 pub(super) mod hub;
 pub(super) mod hub_client;
 pub(super) mod introspection;

@@ -13,6 +13,7 @@ use crate::config::raw::listener::LiveSource;
 use crate::config::raw::proxy as raw;
 use crate::config::run::carriers;
 use crate::config::run::check::Check;
+use crate::config::run::health::{self, Health};
 use crate::config::run::workload;
 
 /// A server that allowed requests are forwarded to.
@@ -34,6 +35,8 @@ pub struct Upstream {
     pub credential: Option<UpstreamCredential>,
     /// What is asserted to it of the caller.
     pub assertion: Option<Assertion>,
+    /// How it is checked; `None`: it is not.
+    pub health: Option<Health>,
 }
 
 /// A signed JWT of who calls.
@@ -129,8 +132,13 @@ fn upstream(
     let connect_timeout = check.duration(&key.field("connect_timeout"), &raw.connect_timeout, &wait(60));
     let response_timeout = check.duration(&key.field("response_timeout"), &raw.response_timeout, &wait(3600));
     let idle = check.number(&key.field("max_idle_per_worker"), raw.max_idle_per_worker, 0..=10_000);
+    let checked = raw.health.as_ref().map(|raw| health::health(check, &key.field("health"), raw));
     let credential = match own {
         Some(own) => Some(own?),
+        None => None,
+    };
+    let health = match checked {
+        Some(checked) => Some(checked?),
         None => None,
     };
     let assertion = match asserted {
@@ -146,6 +154,7 @@ fn upstream(
         http2: raw.http2,
         credential,
         assertion,
+        health,
     })
 }
 
