@@ -305,6 +305,7 @@ impl Pipeline {
         let leeway_at_end = if verified.kind() == Kind::Jwt { leeway } else { Duration::ZERO };
         judgement.holds_until(verified.expires_at().map(|end| end.after(leeway_at_end)));
         judgement.holds_until(verification.asked_until);
+        judgement.holds_until(verification.keys_until);
         let bound = verified.confirmation().and_then(|bound| bound.certificate);
         let shown = case.exchange.certificate.as_ref().filter(|_| bound.is_some());
         judgement.holds_until(shown.map(|certificate| certificate.ends()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, IntGauge, Opts, Registry};
 
+use super::issuer_keys::{IssuerKeys, KeyGauges};
 use super::proxy::Shown;
 use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
 use crate::core::time::Clock;
@@ -22,7 +23,9 @@ pub(super) struct Gauges {
     exchanges: Arc<Exchanges>,
     memory: Arc<Memory>,
     workload: Arc<WorkloadStatus>,
+    issuer_keys: Arc<IssuerKeys>,
     age: Gauge,
+    keys: KeyGauges,
     whole: Vec<(IntGauge, Reading)>,
 }
 
@@ -124,25 +127,41 @@ impl Gauges {
         exchanges: Arc<Exchanges>,
         memory: Arc<Memory>,
         workload: Arc<WorkloadStatus>,
+        issuer_keys: Arc<IssuerKeys>,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
             "Age of the state in force; +Inf when no hub has confirmed it.",
         ))?;
         registry.register(Box::new(age.clone()))?;
+        let keys = KeyGauges::register(registry)?;
         let mut whole = Vec::new();
         for (name, help, reading) in READINGS {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
             whole.push((gauge, reading));
         }
-        Ok(Self { state, status, log, clock, shown, exchanges, memory, workload, age, whole })
+        Ok(Self {
+            state,
+            status,
+            log,
+            clock,
+            shown,
+            exchanges,
+            memory,
+            workload,
+            issuer_keys,
+            age,
+            keys,
+            whole,
+        })
     }
 
     /// Brings every gauge up to date.
     pub(super) fn refresh(&self) {
         let freshness = self.state.lease().freshness(self.clock.now(), &self.shown.longest.load());
         self.age.set(freshness.age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        self.keys.set(&self.issuer_keys.standing());
         let snapshot = self.state.load();
         let sources = Sources {
             freshness,

@@ -9,6 +9,7 @@ pub mod copy;
 pub mod explain;
 pub mod gauges;
 pub mod hub;
+mod issuer_keys;
 mod memory;
 pub mod observer;
 pub mod proxy;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::clock::{SystemClock, kernel_boot_id};
 use super::explain::Explained;
 use super::gauges::Gauges;
+use super::issuer_keys::IssuerKeys;
 use super::observer::OnRecord;
 use super::thread::Part;
 use super::{AppError, memory, random, secret};
@@ -70,6 +71,7 @@ pub(super) struct Condition {
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) workload: Arc<WorkloadStatus>,
     healths: Arc<Healths>,
+    pub(super) issuer_keys: Arc<IssuerKeys>,
 }
 
 impl std::fmt::Debug for Condition {
@@ -125,15 +127,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let log = settings::open_log(config, &clock, incarnation)?;
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
-    let fingerprint = FingerprintKey::new(secret::key(&data.join("fingerprint.key"))?);
-    let evidence = Arc::clone(&log) as Arc<dyn EvidenceLog>;
-    let answers = Arc::new(PolicyAnswers::new(ANSWERS_MAX));
     let (reports, waiting) = KeyReports::new();
-    let pipeline =
-        Pipeline::new(Arc::clone(&state), Arc::clone(&clock), evidence, cache.clone(), answers, fingerprint);
-    let proofs = Proofs::new(Arc::clone(&clock), PROOFS_MAX);
-    let nonces = Arc::new(settings::proof_nonces(config)?);
-    let pipeline = pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces);
+    let pipeline = decisions(config, (&state, &clock, &log), &cache)?;
     let pipeline = pipeline.telling(reports).trusting(Arc::clone(&workload.trust));
     let (introspector, asks) = settings::introspector(config, &clock, &metrics)?.unzip();
     let pipeline = Arc::new(match &introspector {
@@ -143,12 +138,20 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let shown = Arc::new(Shown::of(config));
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;
-    let (status, stopping) = Default::default();
-    let seen = Arc::clone(&workload.status);
     let healths = Healths::register(metrics.registry(), config, &upstreams);
     let healths = Arc::new(healths.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?);
-    let condition =
-        Condition { state, status, log, clock, shown: Arc::clone(&shown), stopping, workload: seen, healths };
+    let issuer_keys = Arc::new(IssuerKeys::new(Arc::clone(&state), Arc::clone(&clock)));
+    let condition = Condition {
+        state,
+        status: Arc::default(),
+        log,
+        clock,
+        shown: Arc::clone(&shown),
+        stopping: Arc::default(),
+        workload: Arc::clone(&workload.status),
+        healths,
+        issuer_keys,
+    };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
     let core = Core {
@@ -168,6 +171,22 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         incarnation,
     };
     run(config, core, (lkg, waiting, asks), level)
+}
+
+/// The decision path over a state and a log, with what it remembers and what it makes nonces from.
+fn decisions(
+    config: &ProxyConfig,
+    (state, clock, log): (&Arc<SnapshotCell>, &Arc<dyn Clock>, &Arc<SpoolLog>),
+    cache: &Arc<VerifiedTokens>,
+) -> Result<Pipeline, AppError> {
+    let key = secret::key(&config.enforcement_point.data_dir.join("fingerprint.key"))?;
+    let (state, evidence) = (Arc::clone(state), Arc::clone(log) as Arc<dyn EvidenceLog>);
+    let answers = Arc::new(PolicyAnswers::new(ANSWERS_MAX));
+    let (proofs, cache) = (Proofs::new(Arc::clone(clock), PROOFS_MAX), Arc::clone(cache));
+    let nonces = Arc::new(settings::proof_nonces(config)?);
+    let pipeline =
+        Pipeline::new(state, Arc::clone(clock), evidence, cache, answers, FingerprintKey::new(key));
+    Ok(pipeline.with_replay_memory(Arc::new(proofs)).with_proof_nonces(nonces))
 }
 
 fn run(

@@ -34,6 +34,7 @@ use crate::core::policy::DEFAULT_POLICY;
 use crate::core::time::{Clock, Timestamp};
 use crate::wire::state::{decode_record, encode_record};
 
+pub(crate) use keys::FetchedKeys;
 pub(crate) use lists::Listed;
 pub(crate) use pass::Pass;
 pub(crate) use request::{Document, Refusal, Revoke};

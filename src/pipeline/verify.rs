@@ -54,6 +54,7 @@ impl Pipeline {
             cached: false,
             proof: None,
             asked_until: None,
+            keys_until: None,
         };
         let certificate = case.exchange.certificate.as_deref();
         let presented = match (&case.exchange.presentation, certificate) {

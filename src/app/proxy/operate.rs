@@ -12,6 +12,7 @@ use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
 use crate::app::explain::explain;
+use crate::app::issuer_keys::troubles;
 use crate::spool::SpoolLog;
 
 /// How often gRPC health is brought up to date, and memory looked at.
@@ -49,6 +50,7 @@ impl Condition {
         detail.extend(self.workload.troubles());
         let (unhealthy, gated) = self.healths.unhealthy();
         detail.extend(unhealthy.iter().map(|name| format!("upstream `{name}` is unhealthy")));
+        detail.extend(troubles(&self.issuer_keys.standing().overdue));
         let stopping = self.stopping.load(Ordering::Relaxed);
         if stopping {
             detail.push("stopping: requests under way are finished".to_owned());
@@ -88,8 +90,15 @@ impl Condition {
                 "last_error": self.status.last_error(),
             },
             "upstreams": self.healths.dump(),
+            "overdue_keys": self.overdue_keys(),
             "evidence": evidence(&self.log),
         })
+    }
+
+    /// Issuers whose tokens are refused because their keys were not fetched for too long.
+    fn overdue_keys(&self) -> Vec<String> {
+        let overdue = self.issuer_keys.standing().overdue;
+        overdue.iter().map(|(tenant, issuer)| format!("{tenant}/{issuer}")).collect()
     }
 }
 
@@ -126,6 +135,7 @@ pub(super) fn bind(
         Arc::clone(&core.exchanges),
         Arc::clone(&core.memory),
         Arc::clone(&condition.workload),
+        Arc::clone(&condition.issuer_keys),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let (readiness, healths) = (condition.clone(), Arc::clone(&condition.healths));
@@ -179,6 +189,7 @@ pub(super) fn start(
                 if let Some(resident) = memory::resident() {
                     memory.observe(resident);
                 }
+                condition.issuer_keys.tell();
                 let ready = condition.readiness().ready;
                 for serves in &serves {
                     serves.set(ready).await;

@@ -352,6 +352,7 @@ pub fn verify_opaque(
         cached: answer.cached,
         proof,
         asked_until: Some(now.wall.after(left)),
+        keys_until: None,
     })
 }
 

@@ -61,6 +61,8 @@ pub struct Verification {
     pub proof: Option<Proof>,
     /// From when on its issuer is asked again, if it was asked, while the exchange is open.
     pub asked_until: Option<Timestamp>,
+    /// The first instant at which its issuer's keys count no more, if they have a bound.
+    pub keys_until: Option<Timestamp>,
 }
 
 /// Verifies a bearer JWT against the issuers of a tenant.
@@ -71,7 +73,7 @@ pub struct Verification {
 /// # Errors
 /// - `credential.malformed`: no strict compact JWS of a JSON object, or a claim of the wrong type
 /// - `issuer.unknown`: no issuer of the tenant has this `iss`
-/// - `credential.unverified`: kind, algorithm, key or signature
+/// - `credential.unverified`: kind, algorithm, key or signature; keys that could not be fetched for too long
 /// - `credential.expired`: outside its times, or a longer life than its issuer may grant
 /// - `credential.audience`: no audience that both the route and the issuer accept
 /// - `credential.unbound`: it is bound to what the caller does not show to hold, or to what is not known
@@ -96,14 +98,24 @@ pub fn verify<'s>(
     if let Some(verified) = cache.lookup(&key)
         && let Some((name, issuer)) = issuers(&verified.iss)
         && holds(&verified, expected.tenant, &name, issuer)
+        && issuer.keys_count(now)
     {
         judge(&verified, expected, issuer, now)?;
         let proof = possesses(&verified, presented, token, expected, now)?;
-        return Ok(Verification { verified, cached: true, proof, asked_until: None });
+        return Ok(Verification {
+            verified,
+            cached: true,
+            proof,
+            asked_until: None,
+            keys_until: issuer.keys_until,
+        });
     }
     let jws = Jws::parse(token).map_err(|_| Reason::CredentialMalformed)?;
     let payload = json::parse_object(jws.payload()).map_err(|_| Reason::CredentialMalformed)?;
     let (name, issuer) = voucher(&payload, issuers)?;
+    if !issuer.keys_count(now) {
+        return Err(Reason::CredentialUnverified);
+    }
     let signer = authenticate(&jws, issuer)?;
     let mut claims = Claims::read(&payload, &issuer.iss)?;
     let profiled = profile::read(issuer, &payload, &claims)?;
@@ -116,7 +128,7 @@ pub fn verify<'s>(
     verified.status = status?;
     let verified = Arc::new(verified);
     cache.store(key, Arc::clone(&verified));
-    Ok(Verification { verified, cached: false, proof, asked_until: None })
+    Ok(Verification { verified, cached: false, proof, asked_until: None, keys_until: issuer.keys_until })
 }
 
 /// Whether an earlier verification would come out the same now, times and audience aside.

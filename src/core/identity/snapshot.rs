@@ -380,16 +380,6 @@ impl Snapshot {
         rows.at(place).filter_map(|row| read(row, &self.texts)).find(|row| row.is_of(tenant, name))
     }
 
-    /// The issuer with exactly this `iss`.
-    pub fn issuer_of(&self, tenant: &Name, iss: &str) -> Option<&Arc<Held<Issuer>>> {
-        self.by_iss.at(self.keyer.key(Space::IssuerByIss, &[tenant.as_str().as_bytes(), iss.as_bytes()]))
-    }
-
-    /// The tenant's issuers that are asked about opaque tokens.
-    pub fn introspecting(&self, tenant: &Name) -> &[Arc<Held<Issuer>>] {
-        self.cell(tenant).map_or(&[], |cell| &cell.introspecting)
-    }
-
     /// A resource by name.
     pub fn resource(&self, tenant: &Name, name: &Name) -> Option<&Arc<Held<Resource>>> {
         self.records.resources.at(self.named(Space::Resource, tenant, name.as_str()))
@@ -490,6 +480,7 @@ mod apply;
 mod confirm;
 mod draft;
 mod export;
+mod issuers;
 mod overlay;
 mod repair;
 mod status;

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::discovery::{self, DiscoveryError};
-use super::fetched::Fetched;
+use super::fetched::{Fetched, Pace};
 use super::{Issuers, Key};
 use crate::core::credential::{CanonicalSet, NO_KEYS, RefusedKey, canonical};
 use crate::core::identity::{Issuer, KeySource, Record, RecordKind};
 use crate::core::time::Timestamp;
-use crate::hub::authority::{Authority, Pass, Refusal};
+use crate::hub::authority::{Authority, FetchedKeys, Pass, Refusal};
 use crate::hub::blocking;
 use crate::hub::feed::Feed;
 use crate::hub::store::StoreError;
@@ -133,9 +133,13 @@ impl Issuers {
                     state.url = Some(url);
                     state.left_out = set.dropped.iter().map(ToString::to_string).collect();
                     state.succeeded(&pace, max_age, now, spread);
-                    Some(set.jwks)
+                    let until = state.kept_until(&pace);
+                    Some(FetchedKeys { jwks: Some(Arc::from(set.jwks)), until, worth: pace.keep / 2 })
                 }
-                Err(error) => give_up(&of, state.failed(&pace, error.to_string(), now, spread), &error),
+                Err(error) => {
+                    let over = state.failed(&pace, error.to_string(), now, spread);
+                    give_up(&of, over, &error).or_else(|| keep(&state, &pace))
+                }
             };
             if keys.is_some() {
                 // Taken once more before anything is committed: whose turn was over must not put an older
@@ -151,7 +155,7 @@ impl Issuers {
                 }
             }
             let issuer = match keys {
-                Some(keys) => commit(&authority, &of, &issuer, keys, &state)?.unwrap_or(issuer),
+                Some(keys) => commit(&authority, &of, &issuer, &keys, &state)?.unwrap_or(issuer),
                 None => issuer,
             };
             match feed.store().put_item(SPACE, &item_key(&of), &state.write(), Some(version)) {
@@ -169,13 +173,19 @@ impl Issuers {
 }
 
 /// Tells of a failure; the keys in the place of those that are given up, if it is `over`.
-fn give_up(key: &Key, over: bool, error: &FetchError) -> Option<Vec<u8>> {
+fn give_up(key: &Key, over: bool, error: &FetchError) -> Option<FetchedKeys> {
     tracing::warn!(tenant = %key.0, issuer = %key.1, %error, "an issuer's keys cannot be fetched");
     over.then(|| {
         tracing::error!(tenant = %key.0, issuer = %key.1,
             "an issuer's keys could not be fetched for too long: its tokens are refused until they can be");
-        NO_KEYS.to_vec()
+        FetchedKeys { jwks: Some(Arc::from(NO_KEYS)), until: None, worth: Duration::ZERO }
     })
+}
+
+/// The keys that are there, for all of their time: nobody can say yet when there will be others.
+fn keep(state: &Fetched, pace: &Pace) -> Option<FetchedKeys> {
+    let until = state.kept_until(pace)?;
+    Some(FetchedKeys { jwks: None, until: Some(until), worth: Duration::ZERO })
 }
 
 enum Begun {
@@ -230,12 +240,13 @@ fn commit(
     authority: &Authority,
     key: &Key,
     fetched_for: &Issuer,
-    jwks: Vec<u8>,
+    keys: &FetchedKeys,
     state: &Fetched,
 ) -> Result<Option<Arc<Issuer>>, StoreError> {
-    match authority.set_keys(key, fetched_for, Arc::from(jwks), &mut Pass::guarded()) {
+    match authority.set_keys(key, fetched_for, keys, &mut Pass::guarded()) {
         Ok(Some((issuer, revision))) => {
-            if let Some(revision) = revision {
+            let same = issuer.jwks == fetched_for.jwks;
+            if let Some(revision) = revision.filter(|_| !same) {
                 tracing::info!(tenant = %key.0, issuer = %key.1, revision, keys = issuer.keys.len(),
                     from = state.url, "an issuer's keys changed");
                 let refused = issuer.keys.refused().iter().map(RefusedKey::to_string);

@@ -60,7 +60,9 @@ pub fn settle(
         (Some(Record::Issuer(held)), Record::Issuer(next))
             if next.key_source.is_fetched() && held.key_source == next.key_source =>
         {
-            Ok(Record::Issuer(Arc::new(next.with_jwks(Arc::clone(&held.jwks)))))
+            Ok(Record::Issuer(Arc::new(
+                next.with_jwks(Arc::clone(&held.jwks)).with_keys_until(held.keys_until),
+            )))
         }
         (_, record) => Ok(record),
     }

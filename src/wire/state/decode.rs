@@ -146,7 +146,8 @@ pub(super) fn issuer(v: proto::Issuer) -> Result<core::Issuer, WireError> {
         v.max_lifetime_s,
         Arc::from(&v.jwks[..]),
     );
-    let issuer = issuer.with_source(key_source).with_introspection(introspection);
+    let until = (v.keys_until_us != 0).then(|| Timestamp::from_micros(v.keys_until_us));
+    let issuer = issuer.with_source(key_source).with_introspection(introspection).with_keys_until(until);
     Ok(match v.status_lists {
         None => issuer,
         Some(lists) => issuer

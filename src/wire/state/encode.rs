@@ -127,6 +127,7 @@ pub(super) fn issuer(v: &core::Issuer) -> proto::Issuer {
             uris: lists.uris.iter().map(ToString::to_string).collect(),
             max_age_s: lists.max_age_s,
         }),
+        keys_until_us: v.keys_until.map_or(0, Timestamp::as_micros),
     }
 }
 

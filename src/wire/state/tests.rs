@@ -92,7 +92,8 @@ fn records() -> Vec<Record> {
             60,
             jwks,
         );
-        Record::Issuer(Arc::new(issuer.with_source(source)))
+        let until = source.is_fetched().then(|| Timestamp::from_seconds(9));
+        Record::Issuer(Arc::new(issuer.with_source(source).with_keys_until(until)))
     }));
     let listing = all.iter().rev().find_map(|record| match record {
         Record::Issuer(issuer) => Some(core::Issuer::clone(issuer)),

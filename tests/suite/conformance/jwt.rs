@@ -1,5 +1,6 @@
 //! JSON Web Tokens: standards §3 and §4, threats T1 to T28 and T31.
 
+mod bound;
 mod cache;
 mod claims;
 mod differential;

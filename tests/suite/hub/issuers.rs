@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use portreeve::core::credential::Algorithm;
+use portreeve::core::id::Name;
 use portreeve::core::policy::Reason;
+use portreeve::core::time::{Clock as _, Timestamp};
 use portreeve::hub::{HubSettings, IssuerSettings, StoreSettings};
 use portreeve::wire::state_proto as proto;
 use portreeve::wire::state_proto::spoke_message::Message as Up;
@@ -249,6 +251,52 @@ async fn keys_outlive_an_outage_up_to_their_bound() {
     bench.lab.stop().await;
 }
 
+/// Until when the keys of `main` count at an enforcement point.
+fn until_of(client: &Client) -> Option<Timestamp> {
+    let state = client.state.load();
+    state.issuer_of(&Name::parse("demo").unwrap(), ISS)?.value.as_ref()?.keys_until
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn enforcement_points_are_told_until_when_keys_count() {
+    let bench = Bench::start(&[key("a")]).await;
+    bench.until_keys(&["a"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::start(folder.path(), &format!("http://{}", bench.lab.stream), &bench.clock);
+    client.confirmed().await;
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let bound = || bench.clock.now().wall.after(hours(24));
+    let first = bound();
+    until("the bound", || until_of(&client) == Some(first)).await;
+    let (revision, minute) = (bench.revision().await, Duration::from_secs(60));
+    // Fetched again, and not worth a change; then it is.
+    bench.clock.pass(hours(12) - minute);
+    assert_eq!(bench.lab.ask("POST", REFRESH, None).await.0, 200);
+    assert_eq!(bench.revision().await, revision);
+    bench.clock.pass(minute);
+    assert_eq!(bench.lab.ask("POST", REFRESH, None).await.0, 200);
+    let second = bound();
+    until("a later bound", || until_of(&client) == Some(second)).await;
+    assert_eq!(bench.revision().await, revision + 1);
+    // An outage: the last time that it worked counts whole.
+    bench.clock.pass(hours(6));
+    assert_eq!(bench.lab.ask("POST", REFRESH, None).await.0, 200);
+    let third = bound();
+    assert_eq!(until_of(&client), Some(second));
+    bench.documents.clear();
+    bench.clock.pass(hours(1));
+    until("the whole of it", || until_of(&client) == Some(third)).await;
+    assert_eq!(bench.revision().await, revision + 2);
+    // A record that is written again keeps it.
+    let mut spec = bench.lab.ask("GET", "/v1/tenants/demo/issuer/main", None).await.1["spec"].clone();
+    spec["max_lifetime"] = json!("2h");
+    bench.lab.apply(&[document("issuer", "main", spec)]).await;
+    until("the record", || client.state.load().position().revision == revision + 3).await;
+    assert_eq!(until_of(&client), Some(third));
+    client.stop().await;
+    bench.lab.stop().await;
+}
+
 fn missing(cell: &str, issuer: &str, key_id: &str) -> Up {
     Up::MissingKey(proto::MissingKey { cell: cell.into(), issuer: issuer.into(), key_id: key_id.into() })
 }
@@ -352,7 +400,6 @@ async fn what_cannot_be_fetched_is_not_written() {
 
 /// A token of `issuer` for `ledger`.
 fn token(issuer: &TestIssuer, clock: &HandClock) -> String {
-    use portreeve::core::time::Clock as _;
     let now = clock.now().wall.as_seconds();
     let claims = json!({ "iss": ISS, "sub": "ledger", "aud": "orders", "iat": now, "exp": now + 300 });
     issuer.sign(&issuer.header(), &claims)

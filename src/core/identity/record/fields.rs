@@ -176,6 +176,7 @@ impl Written for Issuer {
             key_source,
             introspection,
             status_lists,
+            keys_until,
         } = self;
         fields.text(iss);
         fields.text(profile.as_str());
@@ -202,6 +203,10 @@ impl Written for Issuer {
         if let Some(StatusLists { uris, max_age_s }) = status_lists {
             fields.list(uris.iter(), |fields, uri| fields.text(uri));
             fields.number(u64::from(*max_age_s));
+        }
+        if let Some(until) = keys_until {
+            fields.text("keys-until");
+            fields.time(*until);
         }
     }
 }

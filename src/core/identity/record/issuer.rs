@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::credential::{Algorithm, KeySet, KeyUse};
+use crate::core::time::Timestamp;
 
 /// What tokens of an issuer look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,6 +169,8 @@ pub struct Issuer {
     pub introspection: Option<Arc<Introspection>>,
     /// Where its status lists may be; `None`: it has none.
     pub status_lists: Option<StatusLists>,
+    /// The first instant at which its keys count no more, unless they are fetched again; `None`: they have no bound.
+    pub keys_until: Option<Timestamp>,
 }
 
 impl Issuer {
@@ -198,6 +201,7 @@ impl Issuer {
         let key_source = KeySource::Given;
         let introspection = None;
         let status_lists = None;
+        let keys_until = None;
         Self {
             iss,
             profile,
@@ -210,6 +214,7 @@ impl Issuer {
             key_source,
             introspection,
             status_lists,
+            keys_until,
         }
     }
 
@@ -238,7 +243,18 @@ impl Issuer {
         Self { digest: *hasher.finalize().as_bytes(), status_lists: Some(status_lists), ..self }
     }
 
-    /// The same with other keys.
+    /// The same with keys that count until then. What was verified with them stays verified, for as long.
+    #[must_use]
+    pub fn with_keys_until(self, keys_until: Option<Timestamp>) -> Self {
+        Self { keys_until, ..self }
+    }
+
+    /// Whether its keys count at `now`.
+    pub fn keys_count(&self, now: Timestamp) -> bool {
+        self.keys_until.is_none_or(|until| now < until)
+    }
+
+    /// The same with other keys, which have no bound.
     #[must_use]
     pub fn with_jwks(&self, jwks: Arc<[u8]>) -> Self {
         let Self { iss, profile, algorithms, audiences, max_lifetime_s, .. } = self.clone();
@@ -257,5 +273,6 @@ impl PartialEq for Issuer {
         self.digest == other.digest
             && self.key_source == other.key_source
             && self.introspection == other.introspection
+            && self.keys_until == other.keys_until
     }
 }
