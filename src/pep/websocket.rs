@@ -177,14 +177,14 @@ impl Frames {
 
     /// How many of `bytes` end the frame that has begun; `None`: they do not.
     pub(crate) fn rest_of_frame(&self, bytes: &[u8]) -> Option<usize> {
-        let mut ahead = *self;
-        for sent in 0..=bytes.len() {
-            if ahead.is_between() {
-                return Some(sent);
-            }
-            ahead.advance(bytes.get(sent..=sent)?);
+        let (mut ahead, mut sent) = (*self, 0_usize);
+        while !ahead.is_between() {
+            // A payload in one step, a head byte by byte.
+            let end = sent.checked_add(usize::try_from(ahead.left.max(1)).ok()?)?;
+            ahead.advance(bytes.get(sent..end)?);
+            sent = end;
         }
-        None
+        Some(sent)
     }
 }
 

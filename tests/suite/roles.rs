@@ -13,11 +13,11 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
 use crate::support::caller::Caller;
 use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
 use crate::support::port::free;
+use crate::support::until;
 use crate::support::upstream::{Reply, Upstream};
 
 mod health;
@@ -268,22 +268,15 @@ fn an_enforcement_point_without_a_tenant_is_not_ready_and_says_why() {
     proxy.says("the hub has confirmed the state");
     assert_eq!((site.ready(), site.call_as("ledger")), (200, 200));
     let shown = || site.command(&["fleet", "status"]);
-    let until = |what: &str, holds: &dyn Fn() -> bool| {
-        let begun = std::time::Instant::now();
-        while !holds() {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-            std::thread::yield_now();
-        }
-    };
-    until("the tenant is in force", &|| shown().contains("demo 1"));
+    until("the tenant is in force", || shown().contains("demo 1"));
     site.command(&["fleet", "scope", "p1", "--none"]);
-    until("it is not ready", &|| site.ready() == 503);
+    until("it is not ready", || site.ready() == 503);
     let why = call(site.health, "GET", "/readyz", &[]).body;
     assert!(String::from_utf8_lossy(&why).contains("portreeve fleet scope"), "{why:?}");
     assert_eq!(site.call_as("ledger"), 503);
-    until("the tenant is listed no more", &|| !shown().contains("demo"));
+    until("the tenant is listed no more", || !shown().contains("demo"));
     site.command(&["fleet", "scope", "p1", "--tenant", "demo"]);
-    until("it is ready again", &|| site.ready() == 200);
+    until("it is ready again", || site.ready() == 200);
     assert_eq!(site.call_as("ledger"), 200);
 }
 

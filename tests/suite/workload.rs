@@ -5,7 +5,7 @@ mod keys;
 mod streams;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portreeve::core::identity::{LocalTrust, SnapshotCell};
 use portreeve::core::time::Clock;
@@ -14,7 +14,6 @@ use portreeve::workload::{JwtBundles, Wanted, WorkloadClient, WorkloadStatus};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::PATIENCE;
 use crate::support::spiffe::Agent;
 use crate::support::world::World;
 
@@ -24,14 +23,6 @@ const PROXY: &str = "spiffe://acme.example/portreeve";
 const HOST: &str = "orders.test";
 
 /// Waits until something is so.
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "not yet: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// An agent, and a client that follows it in a time of its own.
 struct Followed {
     agent: Agent,

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::limits::{metric, running, until};
+use super::limits::{metric, running};
 use super::{Role, Site};
 use crate::support::caller::Caller;
 use crate::support::http::call;
+use crate::support::until;
 use crate::support::upstream::Upstream;
 
 /// Callers that ask without pause, each on connections that it keeps, until told to end or nobody listens.

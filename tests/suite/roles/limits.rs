@@ -8,6 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::{Role, Site};
 use crate::support::http::call;
+use crate::support::until;
 use crate::support::upstream::Upstream;
 
 /// Hub and enforcement point, ready.
@@ -22,14 +23,6 @@ pub(super) fn running(site: &Site) -> (Role, Role) {
     (hub, proxy)
 }
 
-pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// The value of a metric without labels, or with these.
 pub(super) fn metric(site: &Site, name: &str) -> u64 {
     let text = String::from_utf8(call(site.health, "GET", "/metrics", &[]).body.to_vec()).unwrap();
@@ -40,7 +33,7 @@ pub(super) fn metric(site: &Site, name: &str) -> u64 {
 fn accepting_goes_on_after_descriptors_have_run_out() {
     let upstream = Upstream::hello();
     let site = Site::new(upstream.address());
-    let (_hub, proxy) = running(&site);
+    let (_hub, mut proxy) = running(&site);
     assert_eq!(site.call_as("ledger"), 200);
     let errors = || metric(&site, "portreeve_accept_errors_total{listener=\"inbound\"}");
     assert_eq!(errors(), 0);
@@ -56,7 +49,7 @@ fn accepting_goes_on_after_descriptors_have_run_out() {
     let low = open.map_or(8, |open| open as u64);
     set(Some(low)).unwrap();
     let waiting: Vec<_> = (0..8).map(|_| TcpStream::connect(site.proxy).unwrap()).collect();
-    std::thread::sleep(Duration::from_millis(300));
+    proxy.says("no connection can be accepted");
     set(Some(4096)).unwrap();
     until("an accept that failed was counted", || errors() > 0);
     let begun = Instant::now();

@@ -1,29 +1,20 @@
 //! An enforcement point whose certificate, authorities and keys come from a Workload API.
 
 use std::fs;
-use std::time::Instant;
 
 use portreeve::core::credential::Algorithm;
 use serde_json::json;
 use tonic::Code;
 
 use super::Site;
-use crate::support::PATIENCE;
 use crate::support::http::call;
 use crate::support::issuer::{TestIssuer, jwks};
 use crate::support::spiffe::{Agent, Domain, Peer, status};
+use crate::support::until;
 use crate::support::upstream::Upstream;
 
 const DOMAIN: &str = "spiffe://acme.example";
 const LEDGER: &str = "spiffe://acme.example/ns/pay/ledger";
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "not yet: {what}");
-        std::thread::yield_now();
-    }
-}
 
 fn take_from_agent(site: &Site, agent: &Agent) {
     let file = site.folder.path().join("proxy.yaml");
@@ -75,7 +66,7 @@ fn what_the_agent_gives_is_used_and_what_it_withdraws_is_not() {
     records(&site, &portreeve::mtls::encode("CERTIFICATE", &caller.certificate), &keys);
 
     let ready = || call(site.health, "GET", "/readyz", &[]);
-    eventually("the state", || !String::from_utf8_lossy(&ready().body).contains("state.absent"));
+    until("the state", || !String::from_utf8_lossy(&ready().body).contains("state.absent"));
     let answer = ready();
     let told = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, 503, "{told}");
@@ -86,18 +77,18 @@ fn what_the_agent_gives_is_used_and_what_it_withdraws_is_not() {
     agent.vouches(&[(DOMAIN, &[&domain])]);
     let key = TestIssuer::new(DOMAIN, "local", Algorithm::Es256);
     agent.signs(&[(DOMAIN, bundle(&key))]);
-    eventually("it is ready", || ready().status == 200);
+    until("it is ready", || ready().status == 200);
     let asked = |own, lines: &str| {
         let mut peer = Peer::new(site.proxy, own, &domain);
         peer.ask(&format!("{lines}Connection: close\r\n"));
         status(&peer.rest())
     };
-    eventually("a certificate counts", || asked(Some(&caller), "") == 200);
+    until("a certificate counts", || asked(Some(&caller), "") == 200);
     assert_eq!(asked(None, ""), 401);
     let now = jsonwebtoken::get_current_timestamp();
     let claims = json!({ "sub": LEDGER, "aud": "orders", "iat": now, "exp": now + 300 });
     let bearer = format!("Authorization: Bearer {}\r\n", key.sign(&key.header(), &claims));
-    eventually("a token counts", || asked(None, &bearer) == 200);
+    until("a token counts", || asked(None, &bearer) == 200);
     let metrics = || String::from_utf8(call(site.health, "GET", "/metrics", &[]).body.to_vec()).unwrap();
     assert!(metrics().contains("portreeve_workload_api_streams_down 0"), "{}", metrics());
 
@@ -106,12 +97,12 @@ fn what_the_agent_gives_is_used_and_what_it_withdraws_is_not() {
     assert_eq!(status(&kept.read_to("hello")), 200);
     agent.vouches(&[("spiffe://other.example", &[&domain])]);
     agent.signs(&[]);
-    eventually("the certificate is refused", || asked(Some(&caller), "") == 0);
-    eventually("the token is refused", || asked(None, &bearer) == 401);
+    until("the certificate is refused", || asked(Some(&caller), "") == 0);
+    until("the token is refused", || asked(None, &bearer) == 401);
     kept.ask("");
     assert_eq!(status(&kept.read_to("\r\n\r\n")), 401);
     agent.ends_certificates(Code::PermissionDenied);
-    eventually("it is not ready", || ready().status == 503);
+    until("it is not ready", || ready().status == 503);
     assert!(metrics().contains("portreeve_workload_api_streams_down 1"), "{}", metrics());
     proxy.stop();
     hub.stop();

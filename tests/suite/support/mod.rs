@@ -20,3 +20,12 @@ pub(crate) mod world;
 /// Longest wait for something that must happen. It is long, since a machine may be slow and a wait that
 /// ends well costs nothing.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Looks again and again until something holds that nothing else tells of.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}

@@ -10,11 +10,12 @@ use portreeve::pep::{
 };
 use tonic::Code;
 
-use super::{Ask, DOMAIN, Followed, HOST, LEDGER, PROXY, Read, eventually};
+use super::{Ask, DOMAIN, Followed, HOST, LEDGER, PROXY, Read};
 use crate::support::PATIENCE;
 use crate::support::front::{Gate, Parts};
 use crate::support::spiffe::{Domain, Peer, Svid, status};
 use crate::support::tls::{Authority, Relay, put, server};
+use crate::support::until;
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::world::{TENANT, World, identity, name};
 
@@ -87,12 +88,12 @@ fn a_handshake_by_svids_and_authorities_that_rotate_and_go() {
     let foreign = second.svid("spiffe://other.example/ns/pay/ledger", "x.test");
     assert_eq!(mesh.status(&of_first, &first), 0, "before anything was said there is no handshake");
 
-    eventually("both wait", || mesh.followed.waited() == 2);
+    until("both wait", || mesh.followed.waited() == 2);
     let agent = &mesh.followed.agent;
     agent.gives(&own);
     agent.vouches(&[(DOMAIN, &[&first]), ("spiffe://other.example", &[&second])]);
     (0..2).for_each(|_| mesh.followed.pass());
-    eventually("both have come", || mesh.followed.status.updates() == 2);
+    until("both have come", || mesh.followed.status.updates() == 2);
     let asked = |svid: &Svid| mesh.status(svid, &first);
     assert_eq!(asked(&of_first), 200);
     assert_eq!(upstream.next().one("x-portreeve-identity"), Some("ledger"));
@@ -108,7 +109,7 @@ fn a_handshake_by_svids_and_authorities_that_rotate_and_go() {
 
     // Two authorities side by side, as a rotation begins.
     agent.vouches(&[(DOMAIN, &[&first, &second])]);
-    eventually("the second counts", || asked(&of_second) == 200);
+    until("the second counts", || asked(&of_second) == 200);
     assert_eq!(asked(&of_first), 200);
     kept.ask("");
     assert_eq!(status(&kept.read_to("hello")), 200, "what still holds goes on");
@@ -116,26 +117,26 @@ fn a_handshake_by_svids_and_authorities_that_rotate_and_go() {
     // The first is gone, on connections that it opened, too.
     let updates = mesh.followed.status.updates();
     agent.vouches(&[(DOMAIN, &[&second])]);
-    eventually("taken", || mesh.followed.status.updates() == updates + 1);
-    eventually("the first does not count", || asked(&of_first) == 0);
+    until("taken", || mesh.followed.status.updates() == updates + 1);
+    until("the first does not count", || asked(&of_first) == 0);
     kept.ask("");
     assert_eq!(status(&kept.read_to("\r\n\r\n")), 401, "the handshake's verdict is no more");
     assert_eq!(asked(&of_second), 200);
 
     // The domain is gone, another's authority is the same.
     agent.vouches(&[("spiffe://other.example", &[&second])]);
-    eventually("the domain does not count", || asked(&of_second) == 0);
+    until("the domain does not count", || asked(&of_second) == 0);
 
     // Its own certificate rotates, and is withdrawn.
     agent.vouches(&[(DOMAIN, &[&second])]);
     let next = second.svid(PROXY, HOST);
     agent.gives(&next);
-    eventually("the next is shown", || mesh.status(&of_second, &second) == 200);
+    until("the next is shown", || mesh.status(&of_second, &second) == 200);
     let mut peer = mesh.peer(&of_second, &second);
     peer.ask("");
     assert_eq!((status(&peer.read_to("hello")), peer.shown()), (200, next.certificate));
     agent.ends_certificates(Code::PermissionDenied);
-    eventually("nothing is shown", || mesh.status(&of_second, &second) == 0);
+    until("nothing is shown", || mesh.status(&of_second, &second) == 0);
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn what_a_withdrawn_domain_opened_is_ended_and_nothing_else() {
         agent.gives(&own);
         agent.vouches(&[(DOMAIN, &[&domain])]);
     });
-    eventually("both have come", || mesh.followed.status.updates() == 2);
+    until("both have come", || mesh.followed.status.updates() == 2);
     let caller = domain.svid(LEDGER, "ledger.test");
     let mut stream = mesh.peer(&caller, &domain);
     stream.ask("");
@@ -158,13 +159,13 @@ fn what_a_withdrawn_domain_opened_is_ended_and_nothing_else() {
         (0..rounds).for_each(|_| mesh.gate.exchanges.look());
         let updates = mesh.followed.status.updates();
         mesh.followed.agent.vouches(&[(DOMAIN, &[&domain, &other])]);
-        eventually("taken", || mesh.followed.status.updates() == updates + 1);
+        until("taken", || mesh.followed.status.updates() == updates + 1);
         assert_eq!(mesh.gate.exchanges.open(), 1, "an authority more turns nothing");
         mesh.followed.agent.vouches(&[(DOMAIN, &[&other])]);
         assert!(stream.is_over());
         mesh.gate.wait_open(0);
         mesh.followed.agent.vouches(&[(DOMAIN, &[&domain])]);
-        eventually("again", || mesh.followed.status.updates() == updates + 3);
+        until("again", || mesh.followed.status.updates() == updates + 3);
         stream = mesh.peer(&caller, &domain);
         stream.ask("");
         assert_eq!(status(&stream.read_to("hello\r\n")), 200);
@@ -209,18 +210,18 @@ fn an_upstream_is_shown_the_svid_of_now() {
     assert!(upstream.is_untouched());
     followed.agent.gives(&agent_of.svid(PROXY, HOST));
     followed.follow(Ask { identity: true, ..Ask::default() }, read);
-    eventually("a certificate", || followed.identity.edition() > 0);
+    until("a certificate", || followed.identity.edition() > 0);
     look();
     assert_eq!(by_connection(), 0);
     assert_eq!(by_connection(), 0, "the connection is used again");
     let edition = followed.identity.edition();
     followed.agent.gives(&agent_of.svid(PROXY, HOST));
-    eventually("the next", || followed.identity.edition() > edition);
+    until("the next", || followed.identity.edition() > edition);
     look();
     assert_eq!(by_connection(), 1, "the next certificate opens a connection");
     let edition = followed.identity.edition();
     followed.agent.gives(&Domain::new().svid(PROXY, HOST));
-    eventually("a stranger's", || followed.identity.edition() > edition);
+    until("a stranger's", || followed.identity.edition() > edition);
     look();
     assert_eq!(asked(), 502, "the upstream does not take it");
 }

@@ -10,8 +10,9 @@ use portreeve::core::policy::Reason;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{Ask, DOMAIN, Followed, LEDGER, Read, eventually};
+use super::{Ask, DOMAIN, Followed, LEDGER, Read};
 use crate::support::issuer::{TestIssuer, jwks};
+use crate::support::until;
 use crate::support::world::{AUDIENCE, World, identity, name};
 
 const OTHER: &str = "spiffe://other.example";
@@ -76,25 +77,25 @@ fn keys_arrive_rotate_and_are_withdrawn() {
     );
     followed.agent.signs(&[(DOMAIN, set(&[&first])), (OTHER, set(&[&second]))]);
     followed.follow(Ask { domains: &[DOMAIN], ..Ask::default() }, Read::of(&world));
-    eventually("the first key", || decide(&first).is_none());
+    until("the first key", || decide(&first).is_none());
     assert_eq!((decide(&hub), decide(&second)), (UNVERIFIED, UNVERIFIED), "those of the record do not count");
     followed.agent.signs(&[(DOMAIN, set(&[&first, &second]))]);
-    eventually("the second key", || decide(&second).is_none());
+    until("the second key", || decide(&second).is_none());
     assert_eq!(decide(&first), None);
     followed.agent.signs(&[(DOMAIN, set(&[&second]))]);
-    eventually("a key that is gone verifies nothing, remembered or not", || decide(&first) == UNVERIFIED);
+    until("a key that is gone verifies nothing, remembered or not", || decide(&first) == UNVERIFIED);
     assert_eq!(decide(&second), None);
     followed.agent.signs(&[(OTHER, set(&[&second]))]);
-    eventually("a domain that is gone", || decide(&second) == UNVERIFIED);
+    until("a domain that is gone", || decide(&second) == UNVERIFIED);
     assert_eq!(decide(&hub), UNVERIFIED, "and does not come back by the record");
     followed.agent.signs(&[(DOMAIN, set(&[&second]))]);
-    eventually("it is there again", || decide(&second).is_none());
+    until("it is there again", || decide(&second).is_none());
     followed.agent.ends_keys(Code::Unavailable);
-    eventually("a wait", || followed.waited() == 1);
+    until("a wait", || followed.waited() == 1);
     assert_eq!(decide(&second), None, "a stream that breaks withdraws nothing");
     followed.agent.ends_keys(Code::PermissionDenied);
     followed.pass();
-    eventually("a denial withdraws", || decide(&second) == UNVERIFIED);
+    until("a denial withdraws", || decide(&second) == UNVERIFIED);
 }
 
 #[test]
@@ -104,11 +105,11 @@ fn the_record_stays_the_hubs() {
     let mut followed = Followed::new(|agent| agent.signs(&[(DOMAIN, set(&[&local]))]));
     followed.follow(Ask { domains: &[DOMAIN], ..Ask::default() }, Read::of(&world));
     let decide = |key: &TestIssuer| asked(&world, key, LEDGER);
-    eventually("the local key", || decide(&local).is_none());
+    until("the local key", || decide(&local).is_none());
     world.put(vec![("td", 1, record(&[&hub], &["elsewhere"]))]);
-    eventually("put in again", || decide(&local) == Some(Reason::CredentialAudience));
+    until("put in again", || decide(&local) == Some(Reason::CredentialAudience));
     world.put(vec![("td", 1, record(&[&hub], &[AUDIENCE]))]);
-    eventually("put in again", || decide(&local).is_none());
+    until("put in again", || decide(&local).is_none());
     // A key that the hub revoked stays revoked, whoever publishes it.
     let thumbprint =
         *KeySet::parse_for(&set(&[&local]), &[Algorithm::Es256], KeyUse::JwtSvid).keys()[0].thumbprint();
@@ -135,7 +136,7 @@ fn nobody_is_known_whom_no_record_and_no_setting_names() {
     let mut followed = Followed::new(|agent| agent.signs(&both));
     // Named in the configuration, and by no record; the other way round.
     followed.follow(Ask { domains: &[OTHER], ..Ask::default() }, Read::of(&world));
-    eventually("taken", || followed.status.updates() == 1);
+    until("taken", || followed.status.updates() == 1);
     let (edition, root) = (world.trust.edition(), world.state.load().root());
     world.put(vec![("x", 1, Record::Identity(Arc::new(identity("x"))))]);
     assert_ne!(world.state.load().root(), root);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use portreeve::workload::KEPT_MAX;
 use tonic::Code;
 
-use super::{Ask, DOMAIN, Followed, HOST, PROXY, Read, eventually};
+use super::{Ask, DOMAIN, Followed, HOST, PROXY, Read};
 use crate::support::spiffe::{Domain, Svid};
+use crate::support::until;
 use crate::support::world::World;
 
 const IDENTITY: Ask<'_> = Ask { identity: true, authorities: false, domains: &[] };
@@ -18,17 +19,17 @@ fn a_denial_withdraws_and_is_asked_again_ever_later() {
     let world = World::new();
     assert!(!followed.status.lacks_identity(), "nothing is wanted yet");
     followed.follow(IDENTITY, Read::of(&world));
-    eventually("a certificate", || followed.identity.current().is_some());
-    eventually("an open stream", || followed.status.down() == 0 && !followed.status.lacks_identity());
+    until("a certificate", || followed.identity.current().is_some());
+    until("an open stream", || followed.status.down() == 0 && !followed.status.lacks_identity());
     assert_eq!((followed.status.troubles(), followed.waited()), (Vec::new(), 0));
 
     followed.agent.ends_certificates(Code::PermissionDenied);
-    eventually("withdrawn", || followed.identity.current().is_none() && followed.status.lacks_identity());
+    until("withdrawn", || followed.identity.current().is_none() && followed.status.lacks_identity());
     for turn in 1..=7 {
-        eventually("a wait", || followed.waited() == turn);
+        until("a wait", || followed.waited() == turn);
         let asked = followed.agent.asked();
         followed.pass();
-        eventually("asked again", || followed.agent.asked() == asked + 1);
+        until("asked again", || followed.agent.asked() == asked + 1);
     }
     let waits = followed.waits.lock().unwrap().clone();
     for (wait, whole) in waits.iter().zip([1, 2, 4, 8, 16, 30, 30]) {
@@ -43,13 +44,13 @@ fn a_denial_withdraws_and_is_asked_again_ever_later() {
 
     let second = domain.svid(PROXY, HOST);
     followed.agent.gives(&second);
-    eventually("a wait", || followed.waited() == 8);
+    until("a wait", || followed.waited() == 8);
     followed.pass();
-    eventually("the next certificate", || {
+    until("the next certificate", || {
         followed.identity.current().is_some_and(|held| held.cert == [second.certificate.clone()])
     });
     followed.agent.ends_certificates(Code::Unavailable);
-    eventually("a wait", || followed.waited() == 9);
+    until("a wait", || followed.waited() == 9);
     assert!(followed.waits.lock().unwrap()[8] <= Duration::from_secs(1), "it begins anew");
     assert!(followed.identity.current().is_some(), "a stream that breaks withdraws nothing");
 }
@@ -60,13 +61,13 @@ fn what_asking_again_would_not_change_is_not_asked_again() {
         let domain = Domain::new();
         let mut followed = Followed::new(|agent| agent.gives(&domain.svid(PROXY, HOST)));
         followed.follow(IDENTITY, Read::of(&World::new()));
-        eventually("a certificate", || followed.identity.current().is_some());
+        until("a certificate", || followed.identity.current().is_some());
         followed.agent.ends_certificates(code);
         for turn in 1..=5 {
-            eventually("a wait", || followed.waited() == turn);
+            until("a wait", || followed.waited() == turn);
             followed.pass();
         }
-        eventually("a wait", || followed.waited() == 6);
+        until("a wait", || followed.waited() == 6);
         assert_eq!(followed.agent.asked(), 1, "{code:?}");
         let told = format!("workload_api: X.509-SVID: {code:?}: so it is; it is not tried again");
         assert_eq!(followed.status.troubles(), [told]);
@@ -81,16 +82,16 @@ fn what_was_said_counts_for_a_day_after_the_stream_has_broken() {
         let mut followed = Followed::new(|agent| agent.vouches(&[(DOMAIN, &[&domain])]));
         let world = World::new();
         followed.follow(Ask { authorities: true, ..Ask::default() }, Read::of(&world));
-        eventually("authorities", || !followed.bundles.is_empty());
+        until("authorities", || !followed.bundles.is_empty());
         followed.agent.ends_authorities(Code::Unavailable);
-        eventually("a wait", || followed.waited() == 1);
+        until("a wait", || followed.waited() == 1);
         world.clock.advance(after);
         followed.pass();
-        eventually("another wait", || followed.waited() == 2);
+        until("another wait", || followed.waited() == 2);
         assert_eq!(!followed.bundles.is_empty(), kept, "{after:?}");
         followed.agent.vouches(&[(DOMAIN, &[&domain])]);
         followed.pass();
-        eventually("authorities again", || !followed.bundles.is_empty() && followed.status.down() == 0);
+        until("authorities again", || !followed.bundles.is_empty() && followed.status.down() == 0);
     }
 }
 
@@ -101,13 +102,13 @@ fn an_agent_that_comes_later_is_found() {
     let path = folder.path().join("later.sock");
     std::fs::rename(&followed.agent.socket()["unix://".len()..], &path).unwrap();
     followed.follow(IDENTITY, Read::of(&World::new()));
-    eventually("a wait", || followed.waited() == 1);
+    until("a wait", || followed.waited() == 1);
     assert_eq!((followed.agent.asked(), followed.status.down()), (0, 1));
     assert!(followed.status.lacks_identity());
     std::fs::rename(&path, &followed.agent.socket()["unix://".len()..]).unwrap();
     followed.agent.gives(&Domain::new().svid(PROXY, HOST));
     followed.pass();
-    eventually("a certificate", || followed.identity.current().is_some());
+    until("a certificate", || followed.identity.current().is_some());
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn what_cannot_be_used_is_told_and_changes_nothing() {
     let good = domain.svid(PROXY, HOST);
     let mut followed = Followed::new(|agent| agent.gives(&good));
     followed.follow(Ask { identity: true, authorities: true, domains: &[] }, Read::of(&World::new()));
-    eventually("a certificate", || followed.identity.current().is_some());
+    until("a certificate", || followed.identity.current().is_some());
     let other = domain.svid("spiffe://acme.example/other", HOST);
     let bad = [
         Svid { key: other.key.clone(), ..good.clone() },
@@ -128,25 +129,25 @@ fn what_cannot_be_used_is_told_and_changes_nothing() {
     ];
     for (turn, svid) in (1..).zip(&bad) {
         followed.agent.gives(svid);
-        eventually("told", || followed.status.refused() == turn);
+        until("told", || followed.status.refused() == turn);
         assert_eq!(followed.identity.current().unwrap().cert.first(), Some(&good.certificate), "{turn}");
     }
     followed.agent.gives_all(&[other.clone(), good.clone()]);
-    eventually("the first of two", || {
+    until("the first of two", || {
         followed.identity.current().is_some_and(|held| held.cert == [other.certificate.clone()])
     });
     followed.agent.gives_all(&[]);
-    eventually("none", || followed.identity.current().is_none());
+    until("none", || followed.identity.current().is_none());
     let refused = followed.status.refused();
     let der = domain.certificate.to_vec();
     followed.agent.vouches_by([(DOMAIN.to_owned(), der.clone())].into());
-    eventually("a wait", || followed.waited() >= 1);
+    until("a wait", || followed.waited() >= 1);
     followed.pass();
-    eventually("authorities", || !followed.bundles.is_empty());
+    until("authorities", || !followed.bundles.is_empty());
     let rows = [(DOMAIN, [&der[..], &[0]].concat()), ("acme.example", der.clone()), (PROXY, der)];
     for (turn, (id, der)) in (refused + 1..).zip(rows) {
         followed.agent.vouches_by([(id.to_owned(), der)].into());
-        eventually("told", || followed.status.refused() == turn);
+        until("told", || followed.status.refused() == turn);
         assert!(followed.bundles.is_empty(), "{id}: nobody vouches");
     }
 }
