@@ -69,6 +69,9 @@ impl<'a> TokenQuestion<'a> {
         issuers: &[Arc<Held<Issuer>>],
         fingerprint: &'a FingerprintKey,
     ) -> Option<Result<Self, Reason>> {
+        if issuers.is_empty() {
+            return None;
+        }
         let token = opaque(presented)?;
         let mut best: Option<(&Arc<Held<Issuer>>, &Arc<Introspection>)> = None;
         let mut tied = false;
@@ -244,6 +247,10 @@ impl Asking {
         let claims = Claims::read(answer, &self.iss)?;
         if proven && claims.confirmation.is_none_or(|bound| bound.key.is_none()) {
             return Err(Reason::CredentialUnbound);
+        }
+        // No list is taken here: its issuer is asked about the token itself.
+        if claims.status.is_some() {
+            return Err(Reason::StatusUnlisted);
         }
         Ok(self.verified(claims))
     }

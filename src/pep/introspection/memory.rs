@@ -2,10 +2,16 @@
 //!
 //! Two memories: tokens that are made up, however many, push out no token that is good.
 
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::core::credential::{Introspected, Verified};
 use crate::core::time::BootInstant;
+
+/// Longer than any answer counts, for a request or an open exchange.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// Answers, each until it counts no more.
 pub(super) struct Answers {
@@ -22,7 +28,15 @@ impl std::fmt::Debug for Answers {
 impl Answers {
     /// Begins empty; keeps at most `entries_max` of each kind.
     pub(super) fn new(entries_max: u64) -> Self {
-        Self { active: Cache::new(entries_max), refused: Cache::new(entries_max) }
+        // The newest stay, however often those before were asked for: what was said last counts.
+        let cache = || {
+            Cache::builder()
+                .max_capacity(entries_max)
+                .time_to_live(KEPT)
+                .eviction_policy(EvictionPolicy::lru())
+                .build()
+        };
+        Self { active: cache(), refused: cache() }
     }
 
     /// What was said under this key, if it counts at `now`.

@@ -144,7 +144,12 @@ impl Introspector {
         if let Some(answer) = held {
             return Begun::Over(answer);
         }
-        if state.flights.len() >= self.concurrent_max {
+        // A part of the places is kept for tokens that were good a moment ago: made-up ones must not end
+        // what those have open.
+        let is_known = self.answers.last(question.key()).is_some_and(|last| last.said().is_ok());
+        let places =
+            if is_known { self.concurrent_max } else { self.concurrent_max - self.concurrent_max / 4 };
+        if state.flights.len() >= places {
             return refused(Reason::Overloaded);
         }
         if !state.breaker.admits(now) {
@@ -241,12 +246,15 @@ async fn one(introspector: Arc<Introspector>, client: Arc<Client>, ask: Ask) {
     let Ask { asking, endpoint, tell } = ask;
     // An answer is as old as its question.
     let (asked, begun) = (introspector.clock.now(), Instant::now());
-    let posting = client.post_form(&endpoint.target, endpoint.authorization(), form(asking.token()));
-    let found = match AssertUnwindSafe(posting).catch_unwind().await {
-        Ok(Ok(answer)) => asking.read(&answer.body, asked, introspector.life).map_err(|e| e.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("a fault of ours".to_owned()),
+    let posting = async {
+        let form = form(asking.token());
+        let answer = client.post_form(&endpoint.target, endpoint.authorization(), form).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        asking.read(&answer.body, asked, introspector.life).map_err(|error| error.to_string())
     };
+    // Whatever happens, the question has an end: else its token and its place would be lost.
+    let found = AssertUnwindSafe(posting).catch_unwind().await;
+    let found = found.unwrap_or_else(|_| Err("a fault of ours".to_owned()));
     let now = introspector.clock.now().boot;
     let (answered, result) = match &found {
         Ok(answer) => (true, result(answer)),

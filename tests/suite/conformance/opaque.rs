@@ -136,6 +136,11 @@ fn a_row_for_each_clause() {
         ("another type", json!({ "token_type": "mac" }), Some(CredentialUnverified)),
         ("used as a refresh token", json!({ "token_use": "refresh_token" }), Some(CredentialUnverified)),
         ("used as an access token", json!({ "token_use": "access_token" }), None),
+        (
+            "a status list, which is not looked at",
+            json!({ "status": { "status_list": { "idx": 7, "uri": "https://opaque.test/list" } } }),
+            Some(Reason::StatusUnlisted),
+        ),
         ("the client as subject, too", json!({ "sub": "ledger" }), None),
         ("a client that acts for somebody", json!({ "sub": "alice" }), Some(CredentialUnverified)),
         ("no client", json!({ "client_id": null }), Some(CredentialMalformed)),
