@@ -125,10 +125,9 @@ impl Lists {
         Ok(self.forget_others(tenant, &wanted)?)
     }
 
-    /// Whether a tenant has lists; without, its records need not be in memory.
+    /// Whether a tenant has lists; without, its records need not be in memory. Asked at each commit to it.
     fn has_lists(&self, tenant: &Name) -> Result<bool, StoreError> {
-        let counts = self.feed.store().counts(tenant)?;
-        Ok(counts.iter().any(|(kind, count)| *kind == RecordKind::StatusList && *count > 0))
+        Ok(!self.feed.store().page(tenant, RecordKind::StatusList, None, 1)?.records.is_empty())
     }
 
     /// Withdraws what stands no more; what its issuer still takes is sought anew.
