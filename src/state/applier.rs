@@ -48,6 +48,9 @@ pub struct Applier {
     status: Arc<StateStatus>,
     purged: u64,
     kept: bool,
+    /// Cells that were confirmed and are not on disk.
+    unkept: Vec<Name>,
+    came: bool,
 }
 
 impl std::fmt::Debug for Applier {
@@ -67,7 +70,7 @@ impl Applier {
         observer: Box<dyn Observer>,
         status: Arc<StateStatus>,
     ) -> Self {
-        Self { cell, lkg, observer, status, purged: 0, kept: true }
+        Self { cell, lkg, observer, status, purged: 0, kept: true, unkept: Vec::new(), came: false }
     }
 
     /// The current state.
@@ -190,16 +193,30 @@ impl Applier {
         self.cell.set_lease(lease);
         let confirmed = self.cell.load().confirmed();
         let confirms = confirmed.is_some();
-        if let Some(next) = confirmed {
-            let before = self.snapshot();
-            let new = before.cells().iter().filter(|held| !held.confirmed).map(|held| held.cell.clone());
-            let new: Vec<Name> = new.collect();
-            drop(before);
+        if let Some((next, new)) = confirmed {
             self.publish(next).await;
-            new.iter().for_each(|cell| self.rewrite(cell));
+            // Until their files are written a restart has no lease: it is noted for them, too.
+            self.unkept.extend(new);
         }
         self.note_positions();
         confirms
+    }
+
+    /// Whether cells were confirmed whose files are not written yet.
+    pub(super) const fn has_unkept(&self) -> bool {
+        !self.unkept.is_empty()
+    }
+
+    /// Writes the file of one of them.
+    pub(super) fn keep_one(&mut self) {
+        if let Some(cell) = self.unkept.pop() {
+            self.rewrite(&cell);
+        }
+    }
+
+    /// Whether a cell has come, since this was last asked, by which nothing is decided yet.
+    pub(super) fn take_came(&mut self) -> bool {
+        std::mem::take(&mut self.came)
     }
 
     /// Gives up the lease, in memory and for a restart; `false`: a restart could still begin with it.
@@ -236,6 +253,8 @@ impl Applier {
 
     async fn publish(&mut self, next: Snapshot) {
         let next = next.with_new_unconfirmed(&self.cell.load());
+        let cells = next.cells().len();
+        self.came |= cells > self.cell.load().cells().len();
         let mut old = self.cell.publish(next);
         // A decision holds the state it reads until its evidence number is assigned.
         while Arc::get_mut(&mut old).is_none() {
@@ -331,6 +350,7 @@ mod tests {
         let (mut applier, _) = open(folder.path());
         applier.rebuild(&base(1), NOTHING).await.unwrap();
         applier.renew(lease(7)).await;
+        applier.keep_one();
         let other = Name::parse("other").unwrap();
         let later = Repair { cell: other.clone(), ..base(2) };
         let confirmed = |applier: &Applier| {
@@ -347,6 +367,10 @@ mod tests {
         applier.renew(lease(9)).await;
         assert_eq!(confirmed(&applier), [true, true]);
         assert!(applier.snapshot().root() > root, "what was refused for it is judged anew");
+        assert_eq!(open(folder.path()).1, Lease::default(), "its file is still to be written");
+        assert!(applier.has_unkept());
+        applier.keep_one();
+        assert!(!applier.has_unkept());
         let (restarted, kept) = open(folder.path());
         assert!(restarted.snapshot().cell(&other).is_some_and(|held| held.confirmed));
         assert_eq!(kept.fresh_at, lease(9).fresh_at);
@@ -364,6 +388,7 @@ mod tests {
         let (mut applier, _) = open(folder.path());
         applier.rebuild(&base(1), NOTHING).await.unwrap();
         applier.renew(lease(7)).await;
+        applier.keep_one();
         assert_eq!(open(folder.path()).1.fresh_at, Some(BootInstant::from_micros(7)));
         // From here on no file can be made: what is on disk stays behind what is acknowledged.
         for name in ["demo.new", "lease.new"] {

@@ -2,7 +2,8 @@
 //!
 //! A request puts its report into a bounded queue and goes on; when that is full the report is lost,
 //! and costs no more than the hub's next scheduled look. What is sent is told apart and counted here,
-//! off the request path, so that a flood of made-up key ids is a trickle at the hub.
+//! off the request path, so that a flood of made-up key ids is a trickle at the hub. Lists have a queue
+//! and an allowance of their own: only a token that verifies names one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,17 +37,18 @@ enum What {
 /// Takes reports from requests.
 #[derive(Debug)]
 pub struct KeyReports {
-    queue: mpsc::Sender<Missing>,
+    keys: mpsc::Sender<Missing>,
+    lists: mpsc::Sender<Missing>,
     dropped: AtomicU64,
 }
 
 impl KeyReports {
     /// Both ends.
     pub fn new() -> (Arc<Self>, ReportQueue) {
-        let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        let reports = Arc::new(Self { queue, dropped: AtomicU64::new(0) });
-        let allowance = Allowance { left: REPORTS_MAX, since: None };
-        (reports, ReportQueue { waiting, told: HashMap::new(), allowance })
+        let (keys, waiting_keys) = mpsc::channel(WAITING_MAX);
+        let (lists, waiting_lists) = mpsc::channel(WAITING_MAX);
+        let reports = Arc::new(Self { keys, lists, dropped: AtomicU64::new(0) });
+        (reports, ReportQueue { keys: Waiting::new(waiting_keys), lists: Waiting::new(waiting_lists) })
     }
 
     /// Reports that found no room.
@@ -57,7 +59,11 @@ impl KeyReports {
 
 impl KeyReports {
     fn report(&self, tenant: &Name, issuer: &Name, what: What) {
-        let room = self.queue.try_reserve().map(|room| {
+        let queue = match what {
+            What::Key(_) => &self.keys,
+            What::List(_) => &self.lists,
+        };
+        let room = queue.try_reserve().map(|room| {
             room.send(Missing { tenant: tenant.clone(), issuer: issuer.clone(), what });
         });
         if room.is_err() {
@@ -76,11 +82,18 @@ impl MissingKeys for KeyReports {
     }
 }
 
-/// Gives reports to the stream, each key's rarely and all of them slowly.
+/// Gives reports to the stream, each key's and list's rarely and all of them slowly.
 #[derive(Debug)]
 pub struct ReportQueue {
+    keys: Waiting,
+    lists: Waiting,
+}
+
+/// Reports of one kind.
+#[derive(Debug)]
+struct Waiting {
     waiting: mpsc::Receiver<Missing>,
-    /// When each key was told of last.
+    /// When each was told of last.
     told: HashMap<Missing, Instant>,
     allowance: Allowance,
 }
@@ -105,21 +118,32 @@ impl Allowance {
 impl ReportQueue {
     /// The next report that is worth sending; never ends without one. Nothing is lost by dropping it.
     pub(super) async fn next(&mut self) -> ToHub {
+        let missing = tokio::select! {
+            biased;
+            list = self.lists.next() => list,
+            key = self.keys.next() => key,
+        };
+        let (cell, issuer) = (missing.tenant.to_string(), missing.issuer.to_string());
+        match missing.what {
+            What::Key(id) => ToHub::MissingKey(proto::MissingKey { cell, issuer, key_id: id.to_string() }),
+            What::List(uri) => ToHub::MissingList(proto::MissingList { cell, issuer, uri: uri.to_string() }),
+        }
+    }
+}
+
+impl Waiting {
+    fn new(waiting: mpsc::Receiver<Missing>) -> Self {
+        Self { waiting, told: HashMap::new(), allowance: Allowance { left: REPORTS_MAX, since: None } }
+    }
+
+    async fn next(&mut self) -> Missing {
         loop {
             let Some(missing) = self.waiting.recv().await else {
                 // Nobody is left to report.
                 return std::future::pending().await;
             };
             if self.is_news(&missing, Instant::now()) {
-                let (cell, issuer) = (missing.tenant.to_string(), missing.issuer.to_string());
-                return match missing.what {
-                    What::Key(id) => {
-                        ToHub::MissingKey(proto::MissingKey { cell, issuer, key_id: id.to_string() })
-                    }
-                    What::List(uri) => {
-                        ToHub::MissingList(proto::MissingList { cell, issuer, uri: uri.to_string() })
-                    }
-                };
+                return missing;
             }
         }
     }
@@ -134,13 +158,13 @@ impl ReportQueue {
     }
 }
 
-/// Reports that may wait for the stream.
+/// Reports of a kind that may wait for the stream.
 const WAITING_MAX: usize = 64;
 /// Keys told of that are remembered.
 const TOLD_MAX: usize = 64;
 /// How long a key is not told of again.
 const TOLD_FOR: Duration = Duration::from_secs(10);
-/// Most reports within [`WINDOW`].
+/// Most reports of a kind within [`WINDOW`].
 const REPORTS_MAX: u32 = 4;
 const WINDOW: Duration = Duration::from_secs(1);
 

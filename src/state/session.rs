@@ -68,6 +68,11 @@ impl SessionError {
         !matches!(self, Self::Transport(_) | Self::Status { .. } | Self::Silent(_))
     }
 
+    /// Whether a batch was refused for what is held, not for what it says.
+    const fn may_be_damage(&self) -> bool {
+        matches!(self, Self::Apply(ApplyError::Digest { .. }))
+    }
+
     /// What the hub answered, if it did.
     pub(super) const fn code(&self) -> Option<tonic::Code> {
         match self {
@@ -111,8 +116,6 @@ struct Stream {
     broken: HashSet<Name>,
     /// Whether the state was confirmed on this stream.
     confirmed: bool,
-    /// Cells that are held and that no answer has confirmed yet.
-    unconfirmed: usize,
 }
 
 /// A stream whose plans have been followed.
@@ -155,7 +158,6 @@ impl Session<'_> {
             freshness: Freshness::default(),
             broken: HashSet::new(),
             confirmed: false,
-            unconfirmed: 0,
         };
         let every = self.welcome(hub, &mut stream, welcome).await?;
         let position = self.applier.lock().await.snapshot().position();
@@ -169,6 +171,7 @@ impl Session<'_> {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut answered = Instant::now();
         loop {
+            let unkept = self.applier.lock().await.has_unkept();
             tokio::select! {
                 // In this order: no flood of changes may keep a ping back.
                 biased;
@@ -209,20 +212,26 @@ impl Session<'_> {
                 message = inbox.message() => {
                     let Some(message) = message? else { return Ok(()) };
                     self.receive(&mut stream, message).await?;
-                    if self.has_more_unconfirmed(&mut stream).await {
+                    if self.applier.lock().await.take_came() {
                         // Nothing is decided by it before an answer: that one is not waited for in turn.
                         pings.reset_immediately();
                     }
                     // Taking it may have lasted: what came meanwhile waits to be read.
                     answered = Instant::now();
                 }
+                // One file in a turn: many cells may be confirmed at once.
+                () = std::future::ready(()), if unkept => self.applier.lock().await.keep_one(),
             }
         }
     }
 
     async fn part(&self, stream: &Stream) -> Result<(), SessionError> {
+        let mut applier = self.applier.lock().await;
+        while applier.has_unkept() {
+            applier.keep_one();
+        }
         // Whoever says goodbye is waited for by no receipt: nothing may decide on its lease any more.
-        if self.applier.lock().await.give_up_lease() {
+        if applier.give_up_lease() {
             let goodbye = proto::Goodbye { reason: "stopping".into() };
             send(&stream.outbox, ToHub::Goodbye(goodbye)).await?;
         }
@@ -355,13 +364,6 @@ impl Session<'_> {
         stream.freshness.answered(beat.echo_nonce, heads, told);
         let confirmed = self.renew(stream).await;
         if rescoped || confirmed { self.acknowledge(stream, Vec::new()).await } else { Ok(()) }
-    }
-
-    /// Whether cells came that no answer has confirmed.
-    async fn has_more_unconfirmed(&self, stream: &mut Stream) -> bool {
-        let state = self.applier.lock().await.snapshot();
-        let unconfirmed = state.cells().iter().filter(|held| !held.confirmed).count();
-        std::mem::replace(&mut stream.unconfirmed, unconfirmed) < unconfirmed
     }
 
     /// Renews the lease by what has been answered; whether cells were confirmed by that.

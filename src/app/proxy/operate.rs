@@ -28,6 +28,8 @@ impl Condition {
         let holds_none = !snapshot.cells().iter().any(|held| held.confirmed);
         if holds_none && freshness.age.is_none() {
             detail.push("state.absent: no state has arrived yet".to_owned());
+        } else if !snapshot.cells().is_empty() && holds_none {
+            detail.push("state.absent: no hub has confirmed the state of any tenant yet".to_owned());
         } else if holds_none {
             let remedy = "no tenant is in its scope: `portreeve fleet scope` gives it one";
             detail.push(format!("state.absent: {remedy}"));

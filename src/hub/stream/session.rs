@@ -117,7 +117,8 @@ async fn exchange(
     outbound: &Outbound,
 ) -> Result<(), Status> {
     let Plan { welcome, cells, cursor, halt } = plan::make(shared, shown.have, &shown.admission).await?;
-    let sent = Arc::new(Mutex::new(cells.clone()));
+    let begun = cells.iter().map(|(cell, position)| (cell.clone(), SentCell::new(position.clone())));
+    let sent = Arc::new(Mutex::new(begun.collect()));
     let mut writer = Writer {
         shared,
         membership,
@@ -179,7 +180,21 @@ struct Arrived {
 }
 
 /// What was sent of each cell, so that nothing else can be acknowledged.
-type Sent = Arc<Mutex<HashMap<Name, CellPosition>>>;
+type Sent = Arc<Mutex<HashMap<Name, SentCell>>>;
+
+/// How far a cell was sent.
+#[derive(Clone, Debug)]
+struct SentCell {
+    /// Where it stood when it was first sent on this stream.
+    first: u64,
+    last: CellPosition,
+}
+
+impl SentCell {
+    fn new(position: CellPosition) -> Self {
+        Self { first: position.revision, last: position }
+    }
+}
 
 struct Writer<'a> {
     shared: &'a Shared,
@@ -263,9 +278,19 @@ impl Writer<'_> {
     fn stand_at(&mut self, held: &CellState) {
         let (revision, history_hash) = (held.revision, held.history_hash);
         let position = CellPosition { tenant: held.cell.clone(), revision, history_hash };
-        // Noted first: an acknowledgement may come back before this task runs again.
-        self.sent.lock().insert(held.cell.clone(), position.clone());
-        self.cells.insert(held.cell.clone(), position);
+        self.note(position);
+    }
+
+    /// Notes how far a cell is sent, before it is: an acknowledgement may come back before this task
+    /// runs again.
+    fn note(&mut self, position: CellPosition) {
+        let mut sent = self.sent.lock();
+        match sent.get_mut(&position.tenant) {
+            Some(cell) => cell.last = position.clone(),
+            None => drop(sent.insert(position.tenant.clone(), SentCell::new(position.clone()))),
+        }
+        drop(sent);
+        self.cells.insert(position.tenant.clone(), position);
     }
 
     async fn pass_on(&mut self, entry: &Entry) -> Result<(), Status> {
@@ -294,9 +319,7 @@ impl Writer<'_> {
             return self.send(Down::Urgent(urgent)).await;
         }
         let follows = entry.from_revision == position.revision;
-        // Noted first: an acknowledgement may come back before this task runs again.
-        self.sent.lock().insert(entry.tenant.clone(), next.clone());
-        self.cells.insert(entry.tenant.clone(), next);
+        self.note(next);
         if self.skipped.remove(&entry.tenant) {
             return self
                 .send(Down::Plan(plan::repair(&entry.tenant, "a batch before this was refused")))

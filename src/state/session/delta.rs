@@ -29,7 +29,9 @@ impl Session<'_> {
             return Ok(());
         }
         let mut taken = self.take(&cell, &delta, signed).await;
-        if taken.is_err() && self.mend_if_damaged(stream, &cell).await? {
+        if taken.as_ref().is_err_and(|(_, error)| error.may_be_damage())
+            && self.mend_if_damaged(stream, &cell).await?
+        {
             taken = match self.take(&cell, &delta, signed).await {
                 Ok(Outcome::Past) => Ok(Outcome::InForce),
                 taken => taken,

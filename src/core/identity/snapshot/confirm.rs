@@ -19,12 +19,14 @@ impl Snapshot {
         Self { cells, ..self }
     }
 
-    /// The state with every cell confirmed; `None`: it is so already.
-    pub fn confirmed(&self) -> Option<Self> {
-        if self.cells.iter().all(|held| held.confirmed) {
+    /// The state with every cell confirmed, and those that were not; `None`: it is so already.
+    pub fn confirmed(&self) -> Option<(Self, Vec<Name>)> {
+        let new = self.cells.iter().filter(|held| !held.confirmed).map(|held| held.cell.clone());
+        let new: Vec<Name> = new.collect();
+        if new.is_empty() {
             return None;
         }
         let cells = self.cells.iter().map(|held| CellState { confirmed: true, ..held.clone() }).collect();
-        Some(Self { cells, root: self.root + 1, ..self.clone() })
+        Some((Self { cells, root: self.root + 1, ..self.clone() }, new))
     }
 }

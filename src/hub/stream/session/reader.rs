@@ -141,7 +141,10 @@ impl Reader<'_> {
     fn keep_receipts(&mut self, positions: &[CellInForce], ack: &proto::Ack, signed: &proto::SignedAck) {
         let is_alone = self.shared.roster.is_alone(self.membership);
         for CellInForce { cell, revision, kill_revision } in positions {
-            let before = self.covered.insert(cell.clone(), *kill_revision).unwrap_or(*kill_revision);
+            // Of one that was not held before: from where it was first sent.
+            let first = || self.sent.lock().get(cell).map_or(*kill_revision, |sent| sent.first);
+            let before = self.covered.get(cell).copied().unwrap_or_else(first);
+            self.covered.insert(cell.clone(), *kill_revision);
             for completed in self.shared.feed.kills_between(cell, before, *kill_revision) {
                 self.count(completed);
                 let kept = is_alone
@@ -186,7 +189,7 @@ impl Reader<'_> {
         if held.epoch != self.shared.feed.store().identity().epoch {
             return refuse("another epoch");
         }
-        let Some(sent) = self.sent.lock().get(&held.cell).cloned() else {
+        let Some(sent) = self.sent.lock().get(&held.cell).map(|sent| sent.last.clone()) else {
             return refuse("it was never sent");
         };
         if held.revision < sent.revision {
