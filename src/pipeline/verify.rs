@@ -46,7 +46,7 @@ impl Pipeline {
         let (tenant, rules) = (&case.service.tenant, &case.exchange.rules);
         let issuers = |iss: &str| {
             let held = case.snapshot.issuer_of(tenant, iss)?;
-            Some((held.name.clone(), case.keys.of(tenant, held.value.as_deref()?)))
+            Some((held.name.clone(), case.keys.of(tenant, held.value.as_deref()?)?))
         };
         let known = |kind| move |place: &[u8; 32]| case.snapshot.credential_of(tenant, kind, place);
         let by_itself = |verified| Verification {

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::WorkloadClient;
 use crate::core::credential::NO_KEYS;
 use crate::core::id::Name;
-use crate::core::identity::{Issuer, LocalKeys, Snapshot, TokenProfile};
+use crate::core::identity::{Issuer, LocalKeys, LocalTrust, Snapshot, TokenProfile};
 
 /// The sets that were last said, by trust domain.
 type Sets = HashMap<Arc<str>, Arc<[u8]>>;
 
-/// Keys of the trust domains that are wanted; nothing was said at first.
+/// Keys of the trust domains that are wanted; none of them has any before something was said.
 #[derive(Debug)]
 pub struct JwtBundles {
     domains: Vec<Arc<str>>,
-    said: ArcSwapOption<Sets>,
+    said: ArcSwap<Sets>,
     edition: AtomicU64,
 }
 
@@ -30,18 +30,27 @@ type Place = (Name, Arc<Issuer>, Arc<[u8]>);
 impl JwtBundles {
     /// For these domains, each `spiffe://` and its name.
     pub fn new(domains: Vec<Arc<str>>) -> Self {
-        Self { domains, said: ArcSwapOption::empty(), edition: AtomicU64::new(0) }
+        Self { domains, said: ArcSwap::default(), edition: AtomicU64::new(0) }
+    }
+
+    /// Takes the domains' records away from `trust`: from now on only what is said of them counts.
+    pub fn govern(&self, trust: &LocalTrust) {
+        trust.publish(self.none());
+    }
+
+    fn none(&self) -> LocalKeys {
+        LocalKeys::governing(self.domains.iter().cloned())
     }
 
     pub(super) fn replace(&self, sets: Sets) {
-        self.said.store(Some(Arc::new(sets)));
+        self.said.store(Arc::new(sets));
         self.edition.fetch_add(1, Ordering::Release);
     }
 
     /// Where a record of `snapshot` is of a domain that is wanted, and which set takes the place of its
-    /// keys. A domain that was not said has none; before anything was said, the record's own count.
+    /// keys. A domain that was not said has none.
     fn places(&self, snapshot: &Snapshot) -> Vec<Place> {
-        let Some(sets) = self.said.load_full() else { return Vec::new() };
+        let sets = self.said.load();
         let mut places = Vec::new();
         for cell in snapshot.cells() {
             for domain in &self.domains {
@@ -80,13 +89,13 @@ pub(super) async fn keep(bundles: &JwtBundles, client: &WorkloadClient, stop: &C
         if places == put {
             continue;
         }
-        let mut keys = LocalKeys::default();
+        let mut keys = bundles.none();
         for (tenant, issuer, set) in &places {
             keys.put(tenant, issuer, Arc::clone(set));
         }
         put = places;
         client.trust.publish(keys);
-        client.tell();
+        (client.moved)();
     }
 }
 

@@ -122,12 +122,6 @@ impl WorkloadClient {
         };
         tokio::join!(identity, authorities, keys, put);
     }
-
-    /// Tells whoever rests on what has changed.
-    fn tell(&self) {
-        self.trust.moved();
-        (self.moved)();
-    }
 }
 
 fn dialled(endpoint: &str) -> Result<Endpoint, String> {

@@ -1,6 +1,7 @@
 //! Following one stream: open, take, and open again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -126,17 +127,21 @@ impl Following {
         backoff: &mut Backoff,
         said: &mut Option<BootInstant>,
     ) -> Ended {
-        let channel = match self.endpoint.connect().await {
-            Ok(channel) => channel,
-            Err(error) => return Ended::Broken(causes(&error)),
+        let opening = async {
+            let channel = self.endpoint.connect().await.map_err(|error| Ended::Broken(causes(&error)))?;
+            let mut client = Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let mut stream = source.open(&mut client).await.map_err(|status| ended(&status))?.into_inner();
+            let first = stream.message().await;
+            Ok::<_, Ended>((stream, first))
         };
-        let mut client = Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let mut stream = match source.open(&mut client).await {
-            Ok(stream) => stream.into_inner(),
-            Err(status) => return ended(&status),
+        // An agent that takes the call and is mute must not keep what was said before in force for ever.
+        let (mut stream, mut next) = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(ended)) => return ended,
+            Err(_) => return Ended::Broken("it did not answer in time".to_owned()),
         };
         loop {
-            let message = match stream.message().await {
+            let message = match next {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ended::Broken("the stream has ended".to_owned()),
                 Err(status) => return ended(&status),
@@ -153,8 +158,9 @@ impl Following {
             }
             if taken.changed {
                 tracing::info!(feed = self.feed.as_str(), "the Workload API has said something new");
-                self.client.tell();
+                self.tell();
             }
+            next = stream.message().await;
         }
     }
 
@@ -162,7 +168,16 @@ impl Following {
         self.client.status.withdrawn(self.feed);
         if source.withdraw() {
             tracing::error!(feed = self.feed.as_str(), why, "what the Workload API had said counts no more");
-            self.client.tell();
+            self.tell();
+        }
+    }
+
+    /// Tells whoever rests on what was said. Nothing rests on our own certificate; keys tell once they are
+    /// put in the place of a record's.
+    fn tell(&self) {
+        if self.feed == Feed::Authorities {
+            self.client.trust.moved();
+            (self.client.moved)();
         }
     }
 
@@ -201,4 +216,6 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// How long an agent may take to open a stream and say the first of it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 const SHOWN_CHARS: usize = 200;

@@ -520,7 +520,8 @@ fn a_tenant_is_decided_by_once_a_hub_has_confirmed_it() {
     for exchange in [&exchange, &waived] {
         assert_eq!(world.decide(exchange), Some(Reason::StateAbsent));
     }
-    let confirmed = world.state.load().confirmed().unwrap();
+    let (confirmed, new) = world.state.load().confirmed().unwrap();
+    assert_eq!(new, [name(TENANT)]);
     world.state.publish(confirmed);
     assert_eq!(world.decide(&exchange), None);
     assert!(world.state.load().confirmed().is_none());

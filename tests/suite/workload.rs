@@ -22,7 +22,6 @@ const LEDGER: &str = "spiffe://acme.example/ns/pay/ledger";
 const PROXY: &str = "spiffe://acme.example/portreeve";
 const HOST: &str = "orders.test";
 
-/// Waits until something is so.
 /// An agent, and a client that follows it in a time of its own.
 struct Followed {
     agent: Agent,
@@ -86,6 +85,9 @@ impl Followed {
     /// Begins to follow.
     fn follow(&mut self, ask: Ask<'_>, read: Read) {
         let keys = JwtBundles::new(ask.domains.iter().map(|domain| Arc::from(*domain)).collect());
+        if !ask.domains.is_empty() {
+            keys.govern(&read.trust);
+        }
         let wanted = Wanted {
             identity: ask.identity.then(|| Arc::clone(&self.identity)),
             authorities: ask.authorities.then(|| Arc::clone(&self.bundles)),

@@ -28,7 +28,10 @@ impl Workload {
             authorities: verifies_by_bundle(config).then(Arc::default),
             keys: (!domains.is_empty()).then(|| Arc::new(JwtBundles::new(domains))),
         };
-        Self { wanted, ..Self::default() }
+        let trust = Arc::default();
+        // Before anything is decided.
+        wanted.keys.iter().for_each(|keys| keys.govern(&trust));
+        Self { wanted, trust, ..Self::default() }
     }
 
     /// This process's own certificate.

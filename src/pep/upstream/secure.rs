@@ -57,16 +57,9 @@ pub struct UpstreamTls {
     /// What it is shown instead of a certificate from files.
     identity: Option<Arc<LiveIdentity>>,
     clock: WallClock,
-    seen: Mutex<Seen>,
+    seen: Mutex<Files>,
     held: ArcSwap<Held>,
     refused: AtomicBool,
-}
-
-/// What was last taken over.
-#[derive(Debug, Default)]
-struct Seen {
-    files: Files,
-    identity: u64,
 }
 
 /// What the files held.
@@ -97,9 +90,9 @@ impl UpstreamTls {
         let server_name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| UpstreamFileError::new(upstream, format!("`{server_name}` is no server name")))?;
         let clock = WallClock::new(clock);
-        let mut seen = Seen { identity: edition(identity.as_ref()), ..Seen::default() };
-        let contents = seen.files.changed(&files.paths()).map_err(refuse)?.unwrap_or_default();
-        let (config, validity) = files.read(contents, identity.as_deref(), http2, &clock).map_err(refuse)?;
+        let mut seen = Files::default();
+        let contents = seen.changed(&files.paths()).map_err(refuse)?.unwrap_or_default();
+        let (config, validity) = files.read(contents, http2, &clock).map_err(refuse)?;
         let held = ArcSwap::from_pointee(Held { config, validity, edition: 0 });
         Ok(Self {
             upstream: Arc::clone(upstream),
@@ -117,20 +110,14 @@ impl UpstreamTls {
     /// Takes over what has changed: for connections opened from now on. Blocks.
     pub(super) fn look(&self) {
         let mut seen = self.seen.lock();
-        let identity = edition(self.identity.as_ref());
-        if seen.identity != identity {
-            *seen = Seen { identity, ..Seen::default() };
-        }
-        let read = seen.files.changed(&self.files.paths()).and_then(|contents| {
-            let read =
-                |contents| self.files.read(contents, self.identity.as_deref(), self.http2, &self.clock);
-            contents.map(read).transpose()
+        let read = seen.changed(&self.files.paths()).and_then(|contents| {
+            contents.map(|contents| self.files.read(contents, self.http2, &self.clock)).transpose()
         });
         let upstream = &*self.upstream;
         match read {
             Ok(None) => {}
             Ok(Some((config, validity))) => {
-                let edition = self.edition() + 1;
+                let edition = self.held.load().edition + 1;
                 self.held.store(Arc::new(Held { config, validity, edition }));
                 self.refused.store(false, Ordering::Relaxed);
                 tracing::info!(upstream, "certificates for an upstream were taken over");
@@ -144,7 +131,10 @@ impl UpstreamTls {
 
     /// From when until when the certificate is good that the upstream is shown; `None`: it is shown none.
     pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
-        self.held.load().validity
+        match &self.identity {
+            Some(identity) => identity.current().and_then(|shown| validity(shown.cert.first()?)),
+            None => self.held.load().validity,
+        }
     }
 
     /// Whether it is shown a certificate, now or once there is one.
@@ -157,20 +147,22 @@ impl UpstreamTls {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Which edition of the files counts now.
+    /// Which edition of the files, and of the certificate that changes while it is used, counts now.
     pub(super) fn edition(&self) -> u64 {
-        self.held.load().edition
+        self.held.load().edition + self.identity.as_ref().map_or(0, |identity| identity.edition())
     }
 
-    /// Speaks TLS on `stream`; with the edition of the files it was verified by.
+    /// Speaks TLS on `stream`; with the edition it was verified by.
     pub(super) async fn connect(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, u64)> {
-        if self.identity.as_ref().is_some_and(|identity| identity.current().is_none()) {
-            return Err(std::io::Error::other("the Workload API has given no certificate to show it"));
+        // Read first: what comes meanwhile is of another edition.
+        let edition = self.edition();
+        let mut config = Arc::clone(&self.held.load().config);
+        if let Some(identity) = &self.identity {
+            let none = || std::io::Error::other("the Workload API has given no certificate to show it");
+            let pair = CertifiedKey::clone(&*identity.current().ok_or_else(none)?);
+            // This one or nothing: were it looked up in the handshake, it could be gone by then.
+            Arc::make_mut(&mut config).client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
         }
-        let (config, edition) = {
-            let held = self.held.load();
-            (Arc::clone(&held.config), held.edition)
-        };
         let stream = TlsConnector::from(config).connect(self.server_name.clone(), stream).await?;
         let spoken = stream.get_ref().1.alpn_protocol();
         // An upstream that knows no ALPN speaks HTTP/1.1.
@@ -179,10 +171,6 @@ impl UpstreamTls {
         }
         Ok((stream, edition))
     }
-}
-
-fn edition(identity: Option<&Arc<LiveIdentity>>) -> u64 {
-    identity.map_or(0, |identity| identity.edition())
 }
 
 const H2: &[u8] = b"h2";
@@ -200,7 +188,6 @@ impl UpstreamFiles {
     fn read(
         &self,
         contents: Vec<Zeroizing<Vec<u8>>>,
-        identity: Option<&LiveIdentity>,
         http2: bool,
         clock: &WallClock,
     ) -> Result<Read, FileError> {
@@ -217,15 +204,9 @@ impl UpstreamFiles {
             .map_err(unfit)?
             .with_root_certificates(roots(&ca).map_err(unfit)?);
         let mut good = None;
-        let live = identity.and_then(LiveIdentity::current);
-        let mut config = match (&self.own, live) {
-            (_, Some(pair)) => {
-                good = pair.cert.first().and_then(validity);
-                let pair = CertifiedKey::clone(&pair);
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
-            }
-            (None, None) => builder.with_no_client_auth(),
-            (Some((certificate, key)), None) => {
+        let mut config = match &self.own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
                 let chain = certificates(certificate, &next())?;
                 good = chain.first().and_then(validity);
                 let pem = Key::new(std::mem::take(&mut *next()));
