@@ -10,10 +10,13 @@ pub(super) fn resident() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The least limit of the control groups that this process is in; `None`: there is none.
-pub(super) fn group_limit() -> Option<u64> {
+/// Seven eighths of the least limit of the control groups that this process is in; `None`: there is none.
+///
+/// The rest is for what a group is charged beside resident memory: at its limit the kernel ends a process,
+/// and nobody would be refused before.
+pub(super) fn group_budget() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    limit_below(Path::new("/sys/fs/cgroup"), &groups)
+    limit_below(Path::new("/sys/fs/cgroup"), &groups).map(|limit| limit - limit / 8)
 }
 
 /// Of groups of version 2, whose hierarchy is the line `0::PATH`.

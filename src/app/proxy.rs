@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::clock::{SystemClock, kernel_boot_id};
 use super::explain::Explained;
 use super::gauges::Gauges;
@@ -40,7 +42,7 @@ mod workload;
 use health::Healths;
 pub use reload::ReloadError;
 pub(super) use reload::Shown;
-use reload::{Live, Reloads};
+use reload::{Live, Reloads, Told};
 use workload::Workload;
 
 /// A running enforcement point.
@@ -153,7 +155,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         issuer_keys,
     };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
-    let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_limit)));
+    let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_budget)));
     let core = Core {
         assertion_key,
         upstreams,
@@ -217,7 +219,8 @@ fn run(
     }
     let open = Arc::clone(&core.exchanges);
     let exchanges = Part::start("exchanges", move |stop| async move { open.keep(stop).await })?;
-    let files = tls::watch(&core, &tls, Arc::clone(&certificates))?;
+    let with_files = Arc::new(ArcSwap::from_pointee(tls::with_files(&core.upstreams)));
+    let files = tls::watch(&core, &tls, Arc::clone(&with_files), Arc::clone(&certificates))?;
     let introspection = match asks {
         Some(asks) => Some(Part::start("introspection", move |stop| asks.run(stop))?),
         None => None,
@@ -226,7 +229,8 @@ fn run(
     let health = health::start(&core.upstreams)?;
     let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
-    let live = Live { config: config.clone(), core, doors, tls, certificates, level, reloads };
+    let (config, told) = (config.clone(), Told::of(config));
+    let live = Live { config, core, doors, tls, files: with_files, told, certificates, level, reloads };
     Ok(Running {
         listeners,
         client,
@@ -280,8 +284,10 @@ impl Running {
         let condition = &self.live.core.condition;
         condition.stopping.store(true, Ordering::Relaxed);
         self.listeners.iter().for_each(Listening::begin_stop);
+        // The log is closed in order even where a part had ended before.
+        let mut ended = Ok(());
         if let Some(health) = self.health {
-            health.stop().await?;
+            ended = health.stop().await;
         }
         for listener in self.listeners {
             let drained = listener.stop().await;
@@ -289,16 +295,14 @@ impl Running {
                 tracing::warn!(cut = drained.cut, "connections outlasted the drain timeout");
             }
         }
-        self.client.stop().await?;
-        self.exchanges.stop().await?;
-        self.files.stop().await?;
-        for part in [self.introspection, self.workload].into_iter().flatten() {
-            part.stop().await?;
+        let others = [self.introspection, self.workload].into_iter().flatten();
+        for part in [self.client, self.exchanges, self.files].into_iter().chain(others) {
+            ended = ended.and(part.stop().await);
         }
         if !condition.log.close() {
             tracing::error!("the end of the decision log is not on stable storage");
         }
         self.shippers.into_iter().for_each(Shipper::stop);
-        self.operations.stop().await
+        ended.and(self.operations.stop().await)
     }
 }

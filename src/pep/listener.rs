@@ -234,9 +234,14 @@ async fn accept<F: Front>(
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => {
-                // Whoever is connected already must not be reset with the socket.
-                while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
-                    take(stream, peer);
+                // Whoever is connected already must not be reset with the socket. Each turn counts against
+                // the runtime's patience with a task, which would make a long queue look empty.
+                for _ in 0..BACKLOG {
+                    match tokio::task::unconstrained(socket.accept()).now_or_never() {
+                        Some(Ok((stream, peer))) => take(stream, peer),
+                        Some(Err(error)) if is_the_connections(&error) => {}
+                        Some(Err(_)) | None => break,
+                    }
                 }
                 return;
             }

@@ -297,6 +297,7 @@ const LEAVE: Duration = Duration::from_millis(500);
 /// Looks at the first bytes, which stay unread, for the preface of HTTP/2 (RFC 9113 §3.4).
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE.len()];
+    let mut pause = SNIFF_PAUSE;
     loop {
         let seen = stream.peek(&mut first).await?;
         let (given, _) = first.split_at(seen);
@@ -304,7 +305,8 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
             return Ok(given == PREFACE);
         }
         // The bytes seen stay readable, so readiness says nothing about more of them.
-        tokio::time::sleep(SNIFF_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SNIFF_PAUSE_MAX);
     }
 }
 
@@ -313,5 +315,6 @@ const SEND_BYTES_MAX: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Pause between looks at a preface that arrives in pieces.
+/// First and longest pause between looks at a preface that arrives in pieces.
 const SNIFF_PAUSE: Duration = Duration::from_millis(5);
+const SNIFF_PAUSE_MAX: Duration = Duration::from_millis(250);

@@ -161,7 +161,7 @@ impl Pace {
 
     fn moved(&mut self, bytes: u64) {
         let waited = self.since.take().map(|since| since.elapsed()).unwrap_or_default();
-        let won = bytes.saturating_mul(1000).checked_div(self.rate_min).map(Duration::from_millis);
+        let won = bytes.saturating_mul(1_000_000_000).checked_div(self.rate_min).map(Duration::from_nanos);
         let left = self.left.saturating_sub(waited);
         self.left = won.map_or(self.timeout, |won| (left + won).min(self.timeout));
     }
@@ -203,8 +203,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_held_over_time() {
-        for (bytes_per_s, holds) in [(240, true), (239, false)] {
-            let mut pace = pace(240);
+        // (`min_body_rate`, a piece, pieces a second); pieces of a MiB a second win less than a millisecond each.
+        for (rate, piece, pieces, holds) in [
+            (240, 240, 1, true),
+            (240, 239, 1, false),
+            (1 << 20, 512, 2048, true),
+            (1 << 20, 512, 2040, false),
+        ] {
+            let mut pace = pace(rate);
             let ended = {
                 let mut ended = false;
                 for _ in 0..10_000 {
@@ -212,11 +218,11 @@ mod tests {
                     if ended {
                         break;
                     }
-                    pace.moved(bytes_per_s);
+                    (0..pieces).for_each(|_| pace.moved(piece));
                 }
                 ended
             };
-            assert_eq!(ended, !holds, "{bytes_per_s}");
+            assert_eq!(ended, !holds, "{rate}: {pieces} of {piece}");
         }
     }
 

@@ -146,8 +146,10 @@ impl Watch {
     }
 
     fn hold(&self) {
-        self.held.fetch_add(1, Ordering::Relaxed);
-        self.moved.set(self.begun);
+        // What is held beside something that is not taken does not put the end of that off.
+        if self.held.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.moved.set(self.begun);
+        }
     }
 
     fn let_go(&self) {

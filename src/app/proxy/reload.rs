@@ -4,6 +4,7 @@
 //! read, judged and forwarded by is replaced for those that come after.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
-use crate::config::{Limits, Listener, ListenerKind};
+use crate::config::{Authorities, Limits, Listener, ListenerKind};
 use crate::core::policy::Staleness;
 use crate::pep::{ExtAuthzDoor, Load, ProxyDoor};
 
@@ -105,6 +106,18 @@ impl Reloads {
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
 
+/// What the hub was told of the routes at the start, and counts on.
+pub(super) struct Told {
+    deny_after_max: Duration,
+    waived: Vec<String>,
+}
+
+impl Told {
+    pub(super) fn of(config: &ProxyConfig) -> Self {
+        Self { deny_after_max: settings::deny_after_max(config), waived: settings::waived(config) }
+    }
+}
+
 /// What a reload works on.
 pub(super) struct Live {
     pub(super) config: ProxyConfig,
@@ -112,6 +125,8 @@ pub(super) struct Live {
     /// In the order of the listeners.
     pub(super) doors: Vec<(Door, Arc<Load>)>,
     pub(super) tls: Tls,
+    pub(super) files: tls::WithFiles,
+    pub(super) told: Told,
     pub(super) certificates: Arc<Certificates>,
     pub(super) level: Option<LogLevel>,
     pub(super) reloads: Reloads,
@@ -131,9 +146,7 @@ impl Running {
     pub async fn reload(&mut self, config: ProxyConfig) -> Result<(), ReloadError> {
         let taken = self.live.take(config);
         self.live.reloads.count(taken.is_ok());
-        let (files, health) = taken?;
-        let before = std::mem::replace(&mut self.files, files);
-        before.stop().await?;
+        let health = taken?;
         if let Some(before) = std::mem::replace(&mut self.health, health) {
             before.stop().await?;
         }
@@ -150,8 +163,8 @@ impl Running {
 
 impl Live {
     /// Everything that can fail comes before anything changes.
-    fn take(&mut self, config: ProxyConfig) -> Result<(Part, Option<Part>), ReloadError> {
-        let fixed = fixed(&self.config, &config, self.core.assertion_key.as_ref());
+    fn take(&mut self, config: ProxyConfig) -> Result<Option<Part>, ReloadError> {
+        let fixed = fixed(&self.config, &config, self.core.assertion_key.as_ref(), &self.told);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
@@ -187,6 +200,7 @@ impl Live {
                 tls.adopt(opened);
             }
         }
+        self.files.store(Arc::new(tls::with_files(&upstreams)));
         self.core.upstreams = upstreams;
         self.certificates.show(tls::places(&self.core, &self.tls));
         self.core.shown.follow(&config);
@@ -196,8 +210,7 @@ impl Live {
             level.set(config.log.level.as_str()).unwrap_or_default();
         }
         self.config = config;
-        let health = health::start(&self.core.upstreams)?;
-        Ok((tls::watch(&self.core, &self.tls, Arc::clone(&self.certificates))?, health))
+        Ok(health::start(&self.core.upstreams)?)
     }
 }
 
@@ -207,12 +220,18 @@ enum Change<'a> {
 }
 
 /// What `new` changes that a reload cannot, a line each.
-fn fixed(old: &ProxyConfig, new: &ProxyConfig, key: Option<&Arc<AssertionKey>>) -> Vec<String> {
+fn fixed(
+    old: &ProxyConfig,
+    new: &ProxyConfig,
+    key: Option<&Arc<AssertionKey>>,
+    told_hub: &Told,
+) -> Vec<String> {
     let mut changed: Vec<String> = [
         ("enforcement_point", old.enforcement_point != new.enforcement_point),
         ("hub", old.hub != new.hub),
         ("evidence", old.evidence != new.evidence),
         ("introspection", old.introspection != new.introspection),
+        ("credentials.dpop_nonce_key", old.credentials.dpop_nonce_key != new.credentials.dpop_nonce_key),
         ("workload_api", workload::taken(old) != workload::taken(new)),
         ("admin", old.admin != new.admin),
         ("metrics", old.metrics != new.metrics),
@@ -232,10 +251,8 @@ fn fixed(old: &ProxyConfig, new: &ProxyConfig, key: Option<&Arc<AssertionKey>>) 
     for (index, (old, new)) in old.listeners.iter().zip(&new.listeners).enumerate() {
         changed.extend(fixed_of(old, new).into_iter().map(|key| told(&format!("listeners[{index}].{key}"))));
     }
-    let told_hub = settings::deny_after_max(old);
-    let waived = settings::waived(old);
-    if settings::deny_after_max(new) > told_hub
-        || settings::waived(new).iter().any(|route| !waived.contains(route))
+    if settings::deny_after_max(new) > told_hub.deny_after_max
+        || settings::waived(new).iter().any(|route| !told_hub.waived.contains(route))
     {
         changed.push(
             "`staleness.deny_after` of a route is longer than any that the hub was told of at the start: \
@@ -256,11 +273,25 @@ fn fixed_of(old: &Listener, new: &Listener) -> Vec<&'static str> {
         ListenerKind::Proxy(proxy) => Some(proxy.tls.is_some()),
         ListenerKind::ExtAuthz(_) => None,
     };
+    // Whoever is connected, or shakes hands just now, was verified by what counted before.
+    let issuer = |listener: &Listener| match &listener.kind {
+        ListenerKind::Proxy(proxy) if proxy.tls.is_some() => proxy.certificates.issuer.clone(),
+        _ => None,
+    };
+    let is_live = |listener: &Listener| match &listener.kind {
+        ListenerKind::Proxy(proxy) => {
+            let clients = proxy.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+            clients.map(|clients| matches!(clients.ca, Authorities::WorkloadApi(_)))
+        }
+        ListenerKind::ExtAuthz(_) => None,
+    };
     let keys = [
         ("name", old.name != new.name),
         ("address", old.address != new.address),
         ("kind", old.door() != new.door()),
         ("tls", tls(old) != tls(new)),
+        ("client_issuer", issuer(old) != issuer(new)),
+        ("tls.client_ca_from", is_live(old).zip(is_live(new)).is_some_and(|(old, new)| old != new)),
         ("unresolved_refusals_per_s", old.unresolved_refusals_per_s != new.unresolved_refusals_per_s),
         ("limits", connection_limits(old.limits) != connection_limits(new.limits)),
     ];
@@ -270,6 +301,6 @@ fn fixed_of(old: &Listener, new: &Listener) -> Vec<&'static str> {
 /// With the limits that a reload can change set aside.
 fn connection_limits(limits: Limits) -> Limits {
     let (max_requests, max_uri_bytes, max_body_bytes, min_body_rate) = (0, 0, None, 0);
-    let body_timeout = std::time::Duration::ZERO;
+    let body_timeout = Duration::ZERO;
     Limits { max_requests, max_uri_bytes, max_body_bytes, min_body_rate, body_timeout, ..limits }
 }

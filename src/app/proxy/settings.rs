@@ -307,10 +307,17 @@ fn all_rules(config: &ProxyConfig) -> impl Iterator<Item = (String, &Arc<RouteRu
             .routes
             .iter()
             .filter(|route| !route.rules.anonymous)
-            .map(|route| (format!("{}{}", listener.name, route.path.text()), &route.rules))
+            .map(|route| (named(listener, route), &route.rules))
             .collect::<Vec<_>>(),
         ListenerKind::ExtAuthz(door) => vec![(listener.name.to_string(), &door.rules)],
     })
+}
+
+/// What tells a route apart from the others: its listener, and whatever it matches by.
+fn named(listener: &Listener, route: &crate::config::Route) -> String {
+    let by = [route.methods.join(","), route.host.as_deref().unwrap_or_default().to_owned()];
+    let by: String = by.iter().filter(|by| !by.is_empty()).map(|by| format!(" {by}")).collect();
+    format!("{}{by}{}", listener.name, route.path.text())
 }
 
 /// What keys the table: the same after a restart, so that the last-known-good is in its order.

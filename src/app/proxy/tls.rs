@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::settings::LOOK_EVERY;
 use super::{Core, Part, ProxyConfig, Workload};
 use crate::app::AppError;
@@ -99,11 +101,22 @@ pub(super) fn certificates(core: &Core, tls: &Tls) -> Result<Arc<Certificates>, 
     Ok(Arc::new(registered.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?))
 }
 
+/// Upstreams whose files are looked at; a reload puts others in their place.
+pub(super) type WithFiles = Arc<ArcSwap<Vec<UpstreamSettings>>>;
+
+/// Those of `upstreams` that have files.
+pub(super) fn with_files(upstreams: &BTreeMap<Arc<str>, UpstreamSettings>) -> Vec<UpstreamSettings> {
+    upstreams.values().filter(|upstream| upstream.has_files()).cloned().collect()
+}
+
 /// Looks at the files of listeners and upstreams for as long as it runs.
-pub(super) fn watch(core: &Core, tls: &Tls, certificates: Arc<Certificates>) -> Result<Part, AppError> {
+pub(super) fn watch(
+    core: &Core,
+    tls: &Tls,
+    upstreams: WithFiles,
+    certificates: Arc<Certificates>,
+) -> Result<Part, AppError> {
     let listeners: Vec<_> = tls.values().cloned().collect();
-    let upstreams: Vec<_> =
-        core.upstreams.values().filter(|upstream| upstream.has_files()).cloned().collect();
     let clock = Arc::clone(&core.condition.clock);
     Part::start("files", move |stop| async move {
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -112,7 +125,7 @@ pub(super) fn watch(core: &Core, tls: &Tls, certificates: Arc<Certificates>) -> 
                 () = stop.cancelled() => break,
                 _ = looks.tick() => {
                     listeners.iter().for_each(|tls| tls.look());
-                    upstreams.iter().for_each(UpstreamSettings::look);
+                    upstreams.load_full().iter().for_each(UpstreamSettings::look);
                     certificates.warn(clock.now().wall);
                 }
             }

@@ -196,9 +196,13 @@ fn listener(
     raw: &raw::Listener,
     defaults: &Defaults<'_>,
 ) -> Option<Listener> {
-    let (name, address, budget, limits) = match raw {
-        raw::Listener::Proxy(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
-        raw::Listener::ExtAuthz(raw) => (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits),
+    let (name, address, budget, limits, resets) = match raw {
+        raw::Listener::Proxy(raw) => {
+            (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits, RESETS)
+        }
+        raw::Listener::ExtAuthz(raw) => {
+            (&raw.name, &raw.address, raw.unresolved_refusals_per_s, &raw.limits, RESETS_OF_ALL)
+        }
     };
     let own = match raw {
         raw::Listener::Proxy(raw) => &raw.carriers,
@@ -211,7 +215,7 @@ fn listener(
     let name = check.name(&key.field("name"), name);
     let address = check.address(&key.field("address"), address);
     let budget = check.number(&key.field("unresolved_refusals_per_s"), budget, 1..=1_000_000);
-    let limits = self::limits(check, &key.field("limits"), limits);
+    let limits = self::limits(check, &key.field("limits"), limits, resets);
     let kind = match raw {
         raw::Listener::Proxy(raw) => proxy(check, key, raw, defaults).map(ListenerKind::Proxy),
         raw::Listener::ExtAuthz(raw) => ext_authz(check, key, raw, defaults).map(ListenerKind::ExtAuthz),
@@ -404,7 +408,11 @@ fn service_key(check: &mut Check<'_>, key: &Key, text: &str) -> Option<Arc<str>>
     service_key
 }
 
-fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits) -> Option<Limits> {
+/// Resets of one caller's connection, and of one that all callers of an Envoy share.
+const RESETS: u64 = 200;
+const RESETS_OF_ALL: u64 = 20_000;
+
+fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits, resets: u64) -> Option<Limits> {
     let wait = Duration::from_millis(100)..=Duration::from_secs(600);
     let connections = check.number(&key.field("max_connections"), raw.max_connections, 1..=1_000_000);
     let header_timeout = check.duration(&key.field("header_timeout"), &raw.header_timeout, &wait);
@@ -426,7 +434,7 @@ fn limits(check: &mut Check<'_>, key: &Key, raw: &raw::Limits) -> Option<Limits>
     };
     let body_timeout = check.duration(&key.field("body_timeout"), &raw.body_timeout, &long);
     let body_rate = check.size(&key.field("min_body_rate"), &raw.min_body_rate, &(0..=1 << 20));
-    let resets = check.number(&key.field("max_resets"), raw.max_resets, 1..=100_000);
+    let resets = check.number(&key.field("max_resets"), raw.max_resets.unwrap_or(resets), 1..=100_000);
     let control = check.number(&key.field("max_control_frames"), raw.max_control_frames, 100..=1_000_000);
     Some(Limits {
         max_connections: connections?,

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::limits::{metric, running, until};
+use super::limits::{metric, running};
 use super::{Role, Site};
 use crate::support::http::call;
 use crate::support::port::free;
+use crate::support::until;
 use crate::support::upstream::{Reply, Upstream, ok};
 
 fn reload(proxy: &mut Role) {
