@@ -37,6 +37,7 @@ fn facts() -> ExchangeFacts {
         method: "GET".into(),
         peer: Some([192, 0, 2, 7].into()),
         trace_id: [0xab; 16],
+        span_id: [0; 8],
     }
 }
 

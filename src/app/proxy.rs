@@ -1,6 +1,7 @@
 //! The enforcement point: everything opened and bound, then started; stopped in the reverse order.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::spool::SpoolLog;
 use crate::state::{self, Applier, Dial, KeyReports, LastKnownGood, ReportQueue, StateStatus};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
 use crate::workload::WorkloadStatus;
 
 mod health;
@@ -37,12 +39,14 @@ mod reload;
 mod settings;
 mod tail;
 mod tls;
+mod traces;
 mod workload;
 
 use health::Healths;
 pub use reload::ReloadError;
 pub(super) use reload::Shown;
 use reload::{Live, Reloads, Told};
+use traces::Export;
 use workload::Workload;
 
 /// A running enforcement point.
@@ -54,6 +58,7 @@ pub struct Running {
     introspection: Option<Part>,
     files: Part,
     health: Option<Part>,
+    traces: Option<Part>,
     workload: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
@@ -91,6 +96,7 @@ struct Core {
     cache: Arc<VerifiedTokens>,
     introspector: Option<Arc<Introspector>>,
     metrics: Metrics,
+    tracer: Option<Arc<Tracer>>,
     memory: Arc<Memory>,
     dial: Arc<dyn Dial>,
     jitter: u64,
@@ -110,19 +116,8 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     super::data_folder(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
 
     let incarnation = random::bytes()?;
-    let keyer = settings::keyer(data)?;
-    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
-    if let Some(anchor) = loaded.anchor {
-        // Before any reading is compared with the lease.
-        clock.resume(anchor);
-    }
+    let (lkg, state) = kept(data, &clock)?;
     let clock: Arc<dyn Clock> = clock;
-    for refused in &loaded.refused {
-        tracing::error!(error = %refused, "last-known-good state refused");
-    }
-    let state = Arc::new(SnapshotCell::new(loaded.snapshot));
-    state.set_lease(loaded.lease);
-
     let assertion_key = settings::assertion_key(config)?;
     let workload = Workload::new(config);
     let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref(), &workload)?;
@@ -137,11 +132,11 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         Some(introspector) => pipeline.introspecting(Arc::clone(introspector) as Arc<dyn Introspect>),
         None => pipeline,
     });
+    let (tracer, export) = traces::open(config, &metrics)?.unzip();
     let shown = Arc::new(Shown::of(config));
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;
-    let healths = Healths::register(metrics.registry(), config, &upstreams);
-    let healths = Arc::new(healths.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?);
+    let healths = Healths::register(&metrics, config, &upstreams)?;
     let issuer_keys = Arc::new(IssuerKeys::new(Arc::clone(&state), Arc::clone(&clock)));
     let condition = Condition {
         state,
@@ -164,6 +159,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         cache,
         introspector,
         metrics,
+        tracer,
         memory,
         dial,
         jitter,
@@ -172,7 +168,23 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         condition,
         incarnation,
     };
-    run(config, core, (lkg, waiting, asks), level)
+    run(config, core, (lkg, waiting, asks, export), level)
+}
+
+/// The last-known-good below `data`, and the state it holds; `clock` goes on from there.
+fn kept(data: &Path, clock: &SystemClock) -> Result<(LastKnownGood, Arc<SnapshotCell>), AppError> {
+    let keyer = settings::keyer(data)?;
+    let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
+    if let Some(anchor) = loaded.anchor {
+        // Before any reading is compared with the lease.
+        clock.resume(anchor);
+    }
+    for refused in &loaded.refused {
+        tracing::error!(error = %refused, "last-known-good state refused");
+    }
+    let state = Arc::new(SnapshotCell::new(loaded.snapshot));
+    state.set_lease(loaded.lease);
+    Ok((lkg, state))
 }
 
 /// The decision path over a state and a log, with what it remembers and what it makes nonces from.
@@ -194,7 +206,7 @@ fn decisions(
 fn run(
     config: &ProxyConfig,
     core: Core,
-    (lkg, reports, asks): (LastKnownGood, ReportQueue, Option<Asks>),
+    (lkg, reports, asks, export): (LastKnownGood, ReportQueue, Option<Asks>, Option<Export>),
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
     let tls = tls::open(config, &core.condition.clock, &core.workload)?;
@@ -227,6 +239,7 @@ fn run(
     };
     let workload = workload::start(config, &core)?;
     let health = health::start(&core.upstreams)?;
+    let traces = traces::start(export)?;
     let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
     let (config, told) = (config.clone(), Told::of(config));
@@ -238,6 +251,7 @@ fn run(
         introspection,
         files,
         health,
+        traces,
         workload,
         operations,
         shippers,
@@ -295,7 +309,7 @@ impl Running {
                 tracing::warn!(cut = drained.cut, "connections outlasted the drain timeout");
             }
         }
-        let others = [self.introspection, self.workload].into_iter().flatten();
+        let others = [self.introspection, self.workload, self.traces].into_iter().flatten();
         for part in [self.client, self.exchanges, self.files].into_iter().chain(others) {
             ended = ended.and(part.stop().await);
         }

@@ -38,6 +38,7 @@ pub use self::run::listener::{
 pub use self::run::proxy::{Credentials, EnforcementPoint, ProxyConfig};
 pub use self::run::route::{Route, service_ref};
 pub use self::run::shared::{Log, LogFormat, LogLevel};
+pub use self::run::traces::Traces;
 pub use self::run::upstream::{
     Assertion, Forward, OwnCertificate, Upstream, UpstreamAddress, UpstreamCredential, UpstreamTls,
 };

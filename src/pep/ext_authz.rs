@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tonic::codegen::Service as _;
 use tonic_health::ServingStatus;
@@ -33,8 +33,10 @@ use crate::pep::http::refuse;
 use crate::pep::load::Load;
 use crate::pep::presentation::Carriers;
 use crate::pep::serve::{Front, Peer};
+use crate::pep::trace::Trace;
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics};
+use crate::telemetry::traces::Tracer;
 use crate::wire::ext_authz::authorization_server::{Authorization, AuthorizationServer};
 use crate::wire::ext_authz::{CheckRequest, CheckResponse};
 
@@ -59,6 +61,8 @@ pub struct ExtAuthzSettings {
     pub forward: ForwardSettings,
     /// What is taken on at once.
     pub load: Arc<Load>,
+    /// What checks are traced by; `None`: they are not.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Envoy's external authorization behind one listener.
@@ -196,21 +200,27 @@ impl Judge {
     ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
         let begun = Instant::now();
         let (listener, methods) = (&self.0.settings.listener, &self.0.methods);
+        let tracer = self.0.settings.tracer.as_deref();
         let mut known = None;
         let judged = AssertUnwindSafe(async {
             let question = attributes::read(request.into_inner());
-            let facts = question.facts(listener, methods);
-            known = Some(facts.clone());
-            match self.0.settings.load.enter() {
-                Some(_place) => self.judge(facts, &question, begun).await,
-                None => self.refuse(facts, Reason::Overloaded, begun).await,
+            let mut trace = question.trace(tracer);
+            let facts = &*known.insert(question.facts(listener, methods, &trace));
+            let answer = match self.0.settings.load.enter() {
+                Some(_place) => self.judge(facts.clone(), &question, begun, &mut trace).await,
+                None => self.refuse(facts.clone(), Reason::Overloaded, begun, &mut trace).await,
+            };
+            if let Some(tracer) = tracer {
+                let ended = || self.0.pipeline.now().wall;
+                trace.end(tracer, facts, (Version::HTTP_2, None), ended, begun.elapsed());
             }
+            answer
         });
         let answer = match judged.catch_unwind().await {
             Ok(answer) => answer,
             Err(_) => {
                 let unread =
-                    || extract::facts(listener, Door::ExtAuthz, methods.of(""), None, &HeaderMap::new());
+                    || extract::facts(listener, Door::ExtAuthz, methods.of(""), None, &Trace::default());
                 self.fault(known.unwrap_or_else(unread), begun).await
             }
         };
@@ -224,6 +234,7 @@ impl Judge {
         facts: ExchangeFacts,
         question: &attributes::Asked,
         begun: Instant,
+        trace: &mut Trace,
     ) -> Option<Answer> {
         let Shared { settings, pipeline, metrics, .. } = &*self.0;
         let elapsed = || begun.elapsed().as_secs_f64();
@@ -234,6 +245,7 @@ impl Judge {
             Ok(pending) => pending,
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
+                trace.decided(denied.id(), denied.verdict(), Some(denied.reason()));
                 return Some(Answer::deny(denied, settings, None));
             }
         };
@@ -254,11 +266,13 @@ impl Judge {
         Some(match outcome {
             Ok(released) => {
                 metrics.allowed(released.verdict().warnings(), elapsed());
+                trace.decided(released.id(), released.verdict(), None);
                 let nonce = pipeline.offered_nonce(released.verdict().basis());
                 Answer::allow(released, settings, question.barred_headers(), target).offering(nonce)
             }
             Err(denied) => {
                 metrics.denied(denied.reason(), elapsed());
+                trace.decided(denied.id(), denied.verdict(), Some(denied.reason()));
                 let nonce = pipeline.offered_nonce(denied.verdict().basis());
                 Answer::deny(denied, settings, nonce)
             }
@@ -267,11 +281,18 @@ impl Judge {
 
     async fn fault(&self, facts: ExchangeFacts, begun: Instant) -> Option<Answer> {
         tracing::error!(listener = %self.0.settings.listener, "a check met a fault and was refused");
-        self.refuse(facts, Reason::Internal, begun).await
+        self.refuse(facts, Reason::Internal, begun, &mut Trace::default()).await
     }
 
-    async fn refuse(&self, facts: ExchangeFacts, reason: Reason, begun: Instant) -> Option<Answer> {
+    async fn refuse(
+        &self,
+        facts: ExchangeFacts,
+        reason: Reason,
+        begun: Instant,
+        trace: &mut Trace,
+    ) -> Option<Answer> {
         let denied = refuse(&self.0.pipeline, facts, reason).await?;
+        trace.decided(denied.id(), denied.verdict(), Some(denied.reason()));
         self.0.metrics.denied(denied.reason(), begun.elapsed().as_secs_f64());
         Some(Answer::deny(denied, &self.0.settings, None))
     }

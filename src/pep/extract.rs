@@ -18,6 +18,7 @@ use crate::pep::headers;
 use crate::pep::limits::RequestLimits;
 use crate::pep::presentation::{Carriers, Comma};
 use crate::pep::routes::Routes;
+use crate::pep::trace::Trace;
 
 /// A request that can be judged, and what is needed to forward it as judged.
 #[derive(Debug)]
@@ -36,9 +37,10 @@ pub(crate) fn facts(
     door: Door,
     method: Arc<str>,
     peer: Option<IpAddr>,
-    headers: &HeaderMap,
+    trace: &Trace,
 ) -> ExchangeFacts {
-    ExchangeFacts { listener: Arc::clone(listener), door, method, peer, trace_id: trace_id(headers) }
+    let (trace_id, span_id) = trace.ids();
+    ExchangeFacts { listener: Arc::clone(listener), door, method, peer, trace_id, span_id }
 }
 
 /// How requests of a listener are read.
@@ -216,32 +218,6 @@ fn judged_target(
         None => path.to_string(),
     };
     PathAndQuery::try_from(text).map_err(|_| Reason::RequestAmbiguous)
-}
-
-/// The trace id of a `traceparent`; zero when there is none, two, or a malformed one.
-///
-/// # Standard
-/// W3C Trace Context §3.2.
-pub(crate) fn trace_id(headers: &HeaderMap) -> [u8; 16] {
-    let mut lines = headers.get_all("traceparent").iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => parse_traceparent(line.as_bytes()).unwrap_or_default(),
-        _ => [0; 16],
-    }
-}
-
-fn parse_traceparent(line: &[u8]) -> Option<[u8; 16]> {
-    let mut parts = line.split(|b| *b == b'-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let lower = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
-    let first = version == b"00" && parts.next().is_none();
-    let later = version != b"00" && version != b"ff";
-    if !lengths || !(first || later) || ![version, trace, parent, flags].iter().all(|part| lower(part)) {
-        return None;
-    }
-    let number = u128::from_str_radix(std::str::from_utf8(trace).ok()?, 16).ok()?;
-    Some(number.to_be_bytes())
 }
 
 /// Methods as shared text, so that the usual ones cost no allocation.

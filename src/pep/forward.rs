@@ -19,6 +19,7 @@ use crate::pep::exchanges::{Open, Stage};
 use crate::pep::extract::forwarded_uri;
 use crate::pep::headers;
 use crate::pep::presentation::Carriers;
+use crate::pep::trace::Onward;
 use crate::pep::upload::{Upload, UploadRules};
 use crate::pep::upstream::{Returning, Unanswered, UpstreamSettings, Upstreams};
 use crate::pep::websocket::{Asked, Offer};
@@ -55,6 +56,8 @@ pub(crate) struct Outgoing {
     pub(crate) offer: Option<Offer>,
     /// Bounds of the body.
     pub(crate) rules: Arc<UploadRules>,
+    /// What it is told of the trace.
+    pub(crate) trace: Onward,
 }
 
 /// What forwarding needs beside the request.
@@ -166,10 +169,11 @@ fn prepare(
     let http2 = upstream.http2;
     // A call may be silent for as long as it likes.
     let paced = !(http2 && stage(&outgoing.parts) == Stage::Calling);
-    let Outgoing { mut parts, body, target, host, offer, rules } = outgoing;
+    let Outgoing { mut parts, body, target, host, offer, rules, trace } = outgoing;
     let headers = &mut parts.headers;
     let trailers_wanted = headers.get_all(header::TE).iter().any(wants_trailers);
     headers::strip_hop_by_hop(headers);
+    trace.apply(headers);
     for name in [header::TE, header::TRAILER, header::EXPECT] {
         headers.remove(name);
     }

@@ -32,11 +32,13 @@ use crate::pep::presentation::Carriers;
 use crate::pep::respond::{Refusal, offer_nonce};
 use crate::pep::routes::Routes;
 use crate::pep::serve::{Front, Peer};
+use crate::pep::trace::Trace;
 use crate::pep::upload::UploadRules;
 use crate::pep::upstream::{UpstreamSettings, Upstreams};
 use crate::pep::websocket::Offer;
 use crate::pipeline::Pipeline;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, UpstreamFailure};
+use crate::telemetry::traces::Tracer;
 
 /// A proxy door as configured.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub struct ProxySettings {
     pub limits: RequestLimits,
     /// What is taken on at once.
     pub load: Arc<Load>,
+    /// What requests are traced by; `None`: they are not.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// A route names an upstream that is not configured.
@@ -97,6 +101,7 @@ struct Shared {
     forward: ForwardSettings,
     uploads: Arc<UploadRules>,
     load: Arc<Load>,
+    tracer: Option<Arc<Tracer>>,
     pipeline: Arc<Pipeline>,
     metrics: Arc<ListenerMetrics>,
     methods: MethodNames,
@@ -160,6 +165,7 @@ impl Settled {
             forward: settings.forward,
             uploads: Arc::new(UploadRules { limits: settings.limits, exchanges: Arc::clone(exchanges) }),
             load: settings.load,
+            tracer: settings.tracer,
             pipeline: Arc::clone(exchanges.pipeline()),
             methods: MethodNames::default(),
         });
@@ -243,45 +249,58 @@ impl ProxyWorker {
         let begun = Instant::now();
         let offer = Offer::take(&mut request);
         let bodiless = request.method() == Method::HEAD;
-        let close = request.version() < Version::HTTP_2;
+        let version = request.version();
         let method = self.shared.methods.of(request.method().as_str());
-        let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), request.headers());
+        let mut trace = Trace::begin(self.shared.tracer.as_deref(), request.headers());
+        let facts = extract::facts(&self.shared.listener, Door::Proxy, method, Some(peer), &trace);
         let again = facts.clone();
         let handled = async {
             let Some(place) = self.shared.load.enter() else {
                 return Outcome::Refused(refuse(&self.shared.pipeline, facts, Reason::Overloaded).await);
             };
-            self.handle(facts, certificate, (request, offer), Turn::next(place), begun).await
+            self.handle(facts, certificate, (request, offer), Turn::next(place), begun, &mut trace).await
         };
         let handled = AssertUnwindSafe(handled).catch_unwind().await;
         let outcome = match handled {
             Ok(outcome) => outcome,
-            Err(_) => Outcome::Refused(self.fault(again).await),
+            Err(_) => Outcome::Refused(self.fault(again.clone()).await),
         };
-        match outcome {
-            Outcome::Answered(response) => response,
+        let response = self.respond(outcome, (version, bodiless), begun, &mut trace);
+        if let Some(tracer) = &self.shared.tracer {
+            let ended = || self.shared.pipeline.now().wall;
+            trace.end(tracer, &again, (version, Some(response.status())), ended, begun.elapsed());
+        }
+        response
+    }
+
+    fn respond(
+        &self,
+        outcome: Outcome,
+        (version, bodiless): (Version, bool),
+        begun: Instant,
+        trace: &mut Trace,
+    ) -> Response<Body> {
+        let (refused, reason) = match outcome {
+            Outcome::Answered(response) => return response,
             Outcome::Refused(Some(denied)) => {
                 let reason = denied.reason();
                 self.shared.metrics.denied(reason, begun.elapsed().as_secs_f64());
+                trace.decided(denied.id(), denied.verdict(), Some(reason));
                 let nonce = self.shared.pipeline.offered_nonce(denied.verdict().basis());
-                let refusal = Refusal::of(denied, self.shared.takes_proofs).offering(nonce);
-                let mut response = refusal.into_response(bodiless);
-                if close && ends_connection(reason) {
-                    response.headers_mut().insert(header::CONNECTION, CLOSE);
-                }
-                response
+                (Refusal::of(denied, self.shared.takes_proofs).offering(nonce), reason)
             }
-            Outcome::Refused(None) => bare(StatusCode::INTERNAL_SERVER_ERROR),
+            Outcome::Refused(None) => return bare(StatusCode::INTERNAL_SERVER_ERROR),
             Outcome::Severed(id, reason) => {
-                let mut response =
-                    Refusal::severed(id, reason, self.shared.takes_proofs).into_response(bodiless);
-                if close && ends_connection(reason) {
-                    response.headers_mut().insert(header::CONNECTION, CLOSE);
-                }
-                response
+                trace.severed(reason);
+                (Refusal::severed(id, reason, self.shared.takes_proofs), reason)
             }
-            Outcome::Failed(refusal) => refusal.into_response(bodiless),
+            Outcome::Failed(refusal) => return refusal.into_response(bodiless),
+        };
+        let mut response = refused.into_response(bodiless);
+        if version < Version::HTTP_2 && ends_connection(reason) {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
+        response
     }
 
     /// Admit, reserve, decide, commit, look once more, forward.
@@ -292,6 +311,7 @@ impl ProxyWorker {
         (request, offer): (Request<Incoming>, Option<Offer>),
         turn: Turn,
         begun: Instant,
+        trace: &mut Trace,
     ) -> Outcome {
         let shared = &*self.shared;
         let (mut parts, body) = request.into_parts();
@@ -319,6 +339,7 @@ impl ProxyWorker {
         match (committed.await, admitted) {
             (Decision::Deny(denied), _) => Outcome::Refused(Some(denied)),
             (Decision::Allow(allowed), Some(admitted)) => {
+                trace.decided(allowed.id(), allowed.verdict(), None);
                 let warnings = allowed.verdict().warnings().to_vec();
                 let nonce = shared.pipeline.offered_nonce(allowed.verdict().basis());
                 let decided = begun.elapsed().as_secs_f64();
@@ -331,7 +352,8 @@ impl ProxyWorker {
                     carriers,
                 };
                 let rules = Arc::clone(&shared.uploads);
-                let outgoing = Outgoing { parts, body, target, host, offer, rules };
+                let trace = trace.onward();
+                let outgoing = Outgoing { parts, body, target, host, offer, rules, trace };
                 let mut forwarded = forwarder.forward(allowed, &open, outgoing).await;
                 if let Ok(response) = &mut forwarded {
                     offer_nonce(response.headers_mut(), nonce);

@@ -33,6 +33,7 @@ mod serve;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod trace;
 mod tunnel;
 mod upload;
 mod upstream;

@@ -32,6 +32,7 @@ pub(crate) fn facts() -> ExchangeFacts {
         method: Arc::from("GET"),
         peer: None,
         trace_id: [0; 16],
+        span_id: [0; 8],
     }
 }
 

@@ -1,4 +1,4 @@
-//! What operators see: metrics and logs.
+//! What operators see: metrics, logs and traces.
 //!
 //! Decision records are neither: they have their own log and their own path.
 
@@ -6,3 +6,4 @@ pub mod hub;
 pub mod introspection;
 pub mod logging;
 pub mod metrics;
+pub mod traces;

@@ -321,6 +321,7 @@ impl DecisionFields<'_> {
         self.basis.shadow.iter().take(LIST_ITEMS_MAX).for_each(|it| put_shadow(out, it));
         number(out, 35, self.basis.lease_hub_us);
         text(out, 36, self.credential.as_ref().map_or("", |credential| credential.token_id));
+        trace(out, 37, &self.facts.span_id);
     }
 
     fn put_request(&self, out: &mut Vec<u8>) {

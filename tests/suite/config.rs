@@ -1,5 +1,7 @@
 //! Configuration: samples accepted, each refusal with its exact message, the schema in step with the reader.
 
+mod traces;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod limits;
 mod secure;
 mod sever;
 mod tls;
+mod traces;
 mod upstreams;
 mod websocket;
 

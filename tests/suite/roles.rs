@@ -26,6 +26,7 @@ mod issuers;
 mod lifecycle;
 mod limits;
 mod status_lists;
+mod traces;
 mod upstream_files;
 mod workload;
 
@@ -37,10 +38,16 @@ struct Role {
 
 impl Role {
     fn start(role: &str, config: &Path) -> Self {
+        Self::start_with(role, config, &[])
+    }
+
+    /// The same with these variables.
+    fn start_with(role: &str, config: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_portreeve"))
             .arg(role)
             .arg("--config")
             .arg(config)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

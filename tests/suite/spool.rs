@@ -156,6 +156,7 @@ fn facts(method: &str) -> ExchangeFacts {
         method: Arc::from(method),
         peer: None,
         trace_id: [0; 16],
+        span_id: [0; 8],
     }
 }
 

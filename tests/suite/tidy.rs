@@ -79,7 +79,11 @@ const NOT_IN_CORE: &[(&str, &str)] = &[
 const BORDERS: &[(&[&str], &[&str])] = &[
     (&["cedar_policy"], &["core/policy/cedar.rs", "core/policy/cedar/"]),
     (&["prost", "prost_types", "tonic_prost"], PROTOBUF_MAY),
-    (&["tonic", "tonic_health"], &["wire", "state", "hub", "pep", "app", "workload"]),
+    (
+        &["tonic", "tonic_health"],
+        &["wire", "state", "hub", "pep", "app", "workload", "telemetry/traces/export"],
+    ),
+    (&["opentelemetry", "opentelemetry_otlp", "opentelemetry_sdk"], &["telemetry/traces/"]),
     (
         &["axum", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
         &["pep", "hub", "admin", "cli", "outbound"],

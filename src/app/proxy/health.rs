@@ -11,6 +11,7 @@ use super::{Part, ProxyConfig};
 use crate::app::AppError;
 use crate::config::Upstream;
 use crate::pep::{HealthChecks, HealthRule, HealthState, UpstreamHealth, UpstreamSettings};
+use crate::telemetry::metrics::Metrics;
 
 /// Upstreams by name.
 type Upstreams = BTreeMap<Arc<str>, UpstreamSettings>;
@@ -70,26 +71,16 @@ pub(super) struct Healths {
 impl Healths {
     /// Registers the families.
     pub(super) fn register(
-        registry: &Registry,
+        metrics: &Metrics,
         config: &ProxyConfig,
         upstreams: &Upstreams,
-    ) -> Result<Self, prometheus::Error> {
-        let healthy = IntGaugeVec::new(
-            Opts::new(
-                "portreeve_upstream_healthy",
-                "0 while an upstream's checks refuse it; only for those that are checked.",
-            ),
-            &["upstream"],
-        )?;
-        let checks = IntGaugeVec::new(
-            Opts::new("portreeve_upstream_health_checks_total", "Checks of upstreams, by outcome."),
-            &["upstream", "outcome"],
-        )?;
-        registry.register(Box::new(healthy.clone()))?;
-        registry.register(Box::new(checks.clone()))?;
+    ) -> Result<Arc<Self>, AppError> {
+        let families = families(metrics.registry());
+        let (healthy, checks) =
+            families.map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
         let healths = Self { healthy, checks, checked: Mutex::default() };
         healths.follow(config, upstreams);
-        Ok(healths)
+        Ok(Arc::new(healths))
     }
 
     /// Goes on with these upstreams, and no others.
@@ -138,4 +129,21 @@ impl Healths {
         };
         Value::Object(self.checked.lock().iter().map(of).collect::<Map<_, _>>())
     }
+}
+
+fn families(registry: &Registry) -> Result<(IntGaugeVec, IntGaugeVec), prometheus::Error> {
+    let healthy = IntGaugeVec::new(
+        Opts::new(
+            "portreeve_upstream_healthy",
+            "0 while an upstream's checks refuse it; only for those that are checked.",
+        ),
+        &["upstream"],
+    )?;
+    let checks = IntGaugeVec::new(
+        Opts::new("portreeve_upstream_health_checks_total", "Checks of upstreams, by outcome."),
+        &["upstream", "outcome"],
+    )?;
+    registry.register(Box::new(healthy.clone()))?;
+    registry.register(Box::new(checks.clone()))?;
+    Ok((healthy, checks))
 }

@@ -173,16 +173,18 @@ impl Live {
         let opened = tls::open(&config, clock, workload)?;
         let mut upstreams = settings::upstreams(&config, clock, self.core.assertion_key.as_ref(), workload)?;
         health::keep((&self.config, &self.core.upstreams), (&config, &mut upstreams));
+        let tracer = self.core.tracer.as_ref();
         let mut changes = Vec::new();
         for ((door, load), listener) in self.doors.iter().zip(&config.listeners) {
             changes.push(match (door, &listener.kind) {
                 (Door::Proxy(door), ListenerKind::Proxy(kind)) => Change::Proxy(
                     door,
-                    settings::proxy(&config, (listener, kind), &upstreams, Arc::clone(load))?,
+                    settings::proxy(&config, (listener, kind), &upstreams, Arc::clone(load), tracer)?,
                 ),
-                (Door::ExtAuthz(door), ListenerKind::ExtAuthz(kind)) => {
-                    Change::ExtAuthz(door, settings::ext_authz(&config, (listener, kind), Arc::clone(load))?)
-                }
+                (Door::ExtAuthz(door), ListenerKind::ExtAuthz(kind)) => Change::ExtAuthz(
+                    door,
+                    settings::ext_authz(&config, (listener, kind), Arc::clone(load), tracer)?,
+                ),
                 _ => return Err(ReloadError::Fixed(vec![told("listeners")])),
             });
         }

@@ -30,6 +30,7 @@ use crate::spool::{SpoolLog, SpoolOptions};
 use crate::state::{ClientSettings, Dial, EnrolledDial, EnrolmentSettings, FilesDial, HubFiles, PlainDial};
 use crate::telemetry::introspection::IntrospectionMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
 
 pub(super) fn listener(
     config: &ProxyConfig,
@@ -250,12 +251,12 @@ pub(super) fn serve(
     let fault = AppError::io(format!("listener `{}`", listener.name));
     Ok(match &listener.kind {
         ListenerKind::Proxy(kind) => {
-            let settings = proxy(config, (listener, kind), &core.upstreams, load)?;
+            let settings = proxy(config, (listener, kind), &core.upstreams, load, core.tracer.as_ref())?;
             let door = ProxyDoor::new(settings, Arc::clone(&core.exchanges), &core.metrics)?;
             (bound.start(&door).map_err(fault)?, Door::Proxy(door))
         }
         ListenerKind::ExtAuthz(kind) => {
-            let settings = ext_authz(config, (listener, kind), load)?;
+            let settings = ext_authz(config, (listener, kind), load, core.tracer.as_ref())?;
             let door = ExtAuthzDoor::new(settings, Arc::clone(&core.pipeline), &core.metrics);
             serves.push(door.serves());
             (bound.start(&door).map_err(fault)?, Door::ExtAuthz(door))
@@ -269,6 +270,7 @@ pub(super) fn proxy(
     (listener, kind): (&Listener, &crate::config::ProxyListener),
     upstreams: &BTreeMap<Arc<str>, UpstreamSettings>,
     load: Arc<Load>,
+    tracer: Option<&Arc<Tracer>>,
 ) -> Result<ProxySettings, AppError> {
     Ok(ProxySettings {
         listener: Arc::clone(&listener.name),
@@ -279,6 +281,7 @@ pub(super) fn proxy(
         forward: forward(config),
         limits: request_limits(&listener.limits),
         load,
+        tracer: tracer.cloned(),
     })
 }
 
@@ -287,6 +290,7 @@ pub(super) fn ext_authz(
     config: &ProxyConfig,
     (listener, kind): (&Listener, &crate::config::ExtAuthzListener),
     load: Arc<Load>,
+    tracer: Option<&Arc<Tracer>>,
 ) -> Result<ExtAuthzSettings, AppError> {
     Ok(ExtAuthzSettings {
         listener: Arc::clone(&listener.name),
@@ -298,6 +302,7 @@ pub(super) fn ext_authz(
         client_issuer: kind.client_issuer.clone(),
         forward: forward(config),
         load,
+        tracer: tracer.cloned(),
     })
 }
 

@@ -16,5 +16,6 @@ pub(super) mod listener;
 pub(super) mod proxy;
 pub(super) mod route;
 pub(super) mod shared;
+pub(super) mod traces;
 pub(super) mod upstream;
 pub(super) mod workload;

@@ -17,6 +17,7 @@ use crate::config::run::introspection::{self, Introspection};
 use crate::config::run::listener::{self, Listener};
 use crate::config::run::route::Defaults;
 use crate::config::run::shared::{self, Log};
+use crate::config::run::traces::{self, Traces};
 use crate::config::run::upstream::{self, Forward, Upstream};
 use crate::config::run::workload::{self, WorkloadApi};
 use crate::core::id::Name;
@@ -54,6 +55,8 @@ pub struct ProxyConfig {
     pub drain_timeout: Duration,
     /// Most bytes that the process may have in memory; 16 MiB to 16 TiB; `None`: as its control group says.
     pub memory_budget: Option<u64>,
+    /// Spans of requests, by the variables that OpenTelemetry has for them; `None`: there are none.
+    pub traces: Option<Traces>,
 }
 
 /// Which enforcement point this is and where it keeps its files.
@@ -135,6 +138,7 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
         workers: workers?,
         drain_timeout: drain_timeout?,
         memory_budget: memory_budget?,
+        traces: traces::traces(check),
     })
 }
 

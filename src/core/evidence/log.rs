@@ -66,6 +66,8 @@ pub struct ExchangeFacts {
     pub peer: Option<IpAddr>,
     /// W3C trace id; all zero: none.
     pub trace_id: [u8; 16],
+    /// Our span in that trace; all zero: none.
+    pub span_id: [u8; 8],
 }
 
 /// A promise of room for one record. Given back by appending with it, or by [`EvidenceLog::abandoned`].

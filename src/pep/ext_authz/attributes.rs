@@ -14,6 +14,8 @@ use crate::pep::ext_authz::ExtAuthzSettings;
 use crate::pep::extract::{self, MethodNames};
 use crate::pep::headers::{self, Standing};
 use crate::pep::presentation::Comma;
+use crate::pep::trace::Trace;
+use crate::telemetry::traces::Tracer;
 use crate::wire::ext_authz::attribute_context::HttpRequest;
 use crate::wire::ext_authz::base::address::Address;
 use crate::wire::ext_authz::{AttributeContext, CheckRequest};
@@ -39,10 +41,14 @@ pub(super) fn read(call: CheckRequest) -> Asked {
 
 impl Asked {
     /// What is known of the request, whatever becomes of it.
-    pub(super) fn facts(&self, listener: &Arc<str>, methods: &MethodNames) -> ExchangeFacts {
+    pub(super) fn facts(&self, listener: &Arc<str>, methods: &MethodNames, trace: &Trace) -> ExchangeFacts {
+        extract::facts(listener, Door::ExtAuthz, methods.of(&self.http.method), self.peer(), trace)
+    }
+
+    /// Its place in a trace, by its own headers.
+    pub(super) fn trace(&self, tracer: Option<&Tracer>) -> Trace {
         let none = HeaderMap::new();
-        let headers = self.headers.as_ref().unwrap_or(&none);
-        extract::facts(listener, Door::ExtAuthz, methods.of(&self.http.method), self.peer(), headers)
+        Trace::begin(tracer, self.headers.as_ref().unwrap_or(&none))
     }
 
     /// The question.

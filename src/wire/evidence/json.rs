@@ -130,6 +130,7 @@ fn decision(line: &mut Object, body: &proto::Decision) {
     line.texts("lifted", &body.lifted);
     line.text("evidence_mode", &body.evidence_mode);
     line.text("trace_id", &body.trace_id);
+    line.text("span_id", &body.span_id);
     line.text("peer", &body.peer);
     line.flag("verification_cached", body.verification_cached);
     line.number("decide_ns", body.decide_ns);

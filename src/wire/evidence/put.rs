@@ -44,14 +44,14 @@ pub(super) fn item(out: &mut Vec<u8>, field: u32, value: &str) {
     delimited(out, field, cut(value).as_bytes());
 }
 
-/// A trace id as lower hex; nothing when all zero.
-pub(super) fn trace(out: &mut Vec<u8>, field: u32, id: &[u8; 16]) {
-    if *id != [0; 16] {
+/// The id of a trace or span, at most 16 bytes, as lower hex; nothing when all zero.
+pub(super) fn trace(out: &mut Vec<u8>, field: u32, id: &[u8]) {
+    if id.iter().any(|byte| *byte != 0) {
         let mut hex = [0; 32];
         for (pair, byte) in hex.chunks_exact_mut(2).zip(id) {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
-        delimited(out, field, &hex);
+        delimited(out, field, hex.get(..2 * id.len()).unwrap_or(&hex));
     }
 }
 

@@ -27,6 +27,7 @@ fn facts() -> ExchangeFacts {
         method: "GET".into(),
         peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
         trace_id: [0xab; 16],
+        span_id: [0xcd; 8],
     }
 }
 
@@ -127,6 +128,7 @@ fn expected() -> proto::Decision {
         }],
         lease_hub_us: 1_795_000_000_100_000,
         token_id: "jti-1".into(),
+        span_id: "cd".repeat(8),
     }
 }
 
@@ -145,7 +147,8 @@ fn a_decision_is_what_the_generated_types_would_write() {
 #[test]
 fn an_empty_decision_too() {
     let mut facts = facts();
-    (facts.method, facts.peer, facts.trace_id) = ("".into(), None, [0; 16]);
+    (facts.method, facts.peer) = ("".into(), None);
+    (facts.trace_id, facts.span_id) = ([0; 16], [0; 8]);
     let mut bytes = Vec::new();
     let verdict = Verdict::refuse(Reason::CredentialMissing, Basis::default());
     decision(&mut bytes, now(), EvidenceMode::BestEffort, &facts, &verdict);

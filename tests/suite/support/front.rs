@@ -133,6 +133,7 @@ impl Gate {
             forward: ForwardSettings::default(),
             limits: RequestLimits::default(),
             load: Arc::default(),
+            tracer: None,
         };
         let mut bind = listener(1);
         change(&mut settings, &mut bind);
@@ -209,6 +210,7 @@ pub(crate) fn ext_authz_with(
         client_issuer: None,
         forward: ForwardSettings::default(),
         load: Arc::default(),
+        tracer: None,
     };
     change(&mut settings);
     let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);

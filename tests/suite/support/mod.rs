@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod clock;
+pub(crate) mod collector;
 pub(crate) mod dev;
 pub(crate) mod evidence;
 pub(crate) mod frames;

@@ -296,6 +296,7 @@ pub(crate) fn facts(exchange: &Exchange) -> ExchangeFacts {
         method: Arc::clone(&exchange.method),
         peer: exchange.peer,
         trace_id: exchange.trace_id,
+        span_id: [0; 8],
     }
 }
 
