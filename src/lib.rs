@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod hub;
+pub mod jwks;
 pub mod mtls;
 pub mod outbound;
 pub mod pep;

@@ -8,6 +8,7 @@ use super::issuer_keys::{IssuerKeys, KeyGauges};
 use super::proxy::Shown;
 use crate::core::identity::{Freshness, SnapshotCell, SnapshotStats};
 use crate::core::time::Clock;
+use crate::jwks::DirectKeys;
 use crate::pep::{Exchanges, Memory};
 use crate::spool::SpoolLog;
 use crate::state::StateStatus;
@@ -24,6 +25,7 @@ pub(super) struct Gauges {
     memory: Arc<Memory>,
     workload: Arc<WorkloadStatus>,
     issuer_keys: Arc<IssuerKeys>,
+    direct: Option<Arc<DirectKeys>>,
     age: Gauge,
     keys: KeyGauges,
     whole: Vec<(IntGauge, Reading)>,
@@ -41,10 +43,11 @@ struct Sources<'a> {
     open_exchanges: u64,
     memory: &'a Memory,
     workload: &'a WorkloadStatus,
+    direct: Option<&'a DirectKeys>,
 }
 
 /// Name, help, and where the value is read. A `_total` here is a counter kept elsewhere.
-const READINGS: [(&str, &str, Reading); 31] = [
+const READINGS: [(&str, &str, Reading); 34] = [
     ("portreeve_state_revision", "Highest revision in force.", |s| s.revision),
     ("portreeve_state_warn", "1 while the state is older than the shortest warn_after of any route.", |s| {
         u64::from(s.freshness.warn)
@@ -94,6 +97,15 @@ const READINGS: [(&str, &str, Reading); 31] = [
         "Messages of the Workload API that were not used, in whole or in part, since start.",
         |s| s.workload.refused(),
     ),
+    ("portreeve_key_sources_failing", "Issuers of key_sources whose last fetch failed.", |s| {
+        s.direct.map_or(0, DirectKeys::failing)
+    }),
+    ("portreeve_key_source_fetches_total", "Fetches of keys of key_sources since start.", |s| {
+        s.direct.map_or(0, DirectKeys::fetches)
+    }),
+    ("portreeve_key_source_fetch_failures_total", "Of these, those that failed.", |s| {
+        s.direct.map_or(0, DirectKeys::fetch_failures)
+    }),
     ("portreeve_evidence_decisions_total", "Decisions made.", |s| s.spool.counts.decisions),
     ("portreeve_evidence_records_total", "Decisions recorded one by one.", |s| s.spool.counts.records),
     ("portreeve_evidence_rolled_up_total", "Decisions counted in roll-ups.", |s| s.spool.counts.rolled_up),
@@ -128,6 +140,7 @@ impl Gauges {
         memory: Arc<Memory>,
         workload: Arc<WorkloadStatus>,
         issuer_keys: Arc<IssuerKeys>,
+        direct: Option<Arc<DirectKeys>>,
     ) -> Result<Self, prometheus::Error> {
         let age = Gauge::with_opts(Opts::new(
             "portreeve_state_age_seconds",
@@ -151,6 +164,7 @@ impl Gauges {
             memory,
             workload,
             issuer_keys,
+            direct,
             age,
             keys,
             whole,
@@ -173,6 +187,7 @@ impl Gauges {
             open_exchanges: self.exchanges.open() as u64,
             memory: &self.memory,
             workload: &self.workload,
+            direct: self.direct.as_deref(),
         };
         drop(snapshot);
         for (gauge, reading) in &self.whole {

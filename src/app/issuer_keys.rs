@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use prometheus::{Gauge, IntGauge, Registry};
 
 use crate::core::id::Name;
-use crate::core::identity::SnapshotCell;
+use crate::core::identity::{LocalTrust, SnapshotCell};
 use crate::core::time::{Clock, Timestamp};
 
 /// An issuer: its tenant and its name.
@@ -16,6 +16,7 @@ type Key = (Name, Name);
 /// The keys of every issuer, and until when they count.
 pub(super) struct IssuerKeys {
     state: Arc<SnapshotCell>,
+    trust: Arc<LocalTrust>,
     clock: Arc<dyn Clock>,
     /// Whose keys were told of: past their bound.
     told: Mutex<BTreeSet<Key>>,
@@ -31,17 +32,19 @@ pub(super) struct Standing {
 }
 
 impl IssuerKeys {
-    pub(super) fn new(state: Arc<SnapshotCell>, clock: Arc<dyn Clock>) -> Self {
-        Self { state, clock, told: Mutex::default() }
+    pub(super) fn new(state: Arc<SnapshotCell>, trust: Arc<LocalTrust>, clock: Arc<dyn Clock>) -> Self {
+        Self { state, trust, clock, told: Mutex::default() }
     }
 
     /// How they stand now.
     pub(super) fn standing(&self) -> Standing {
         let now = self.clock.now().wall;
+        let keys = self.trust.keys();
         let snapshot = self.state.load();
         let mut standing = Standing::default();
         for (held, issuer) in snapshot.issuers() {
-            let Some(until) = issuer.keys_until else { continue };
+            let local = keys.of(&held.tenant, issuer);
+            let Some(until) = local.and_then(|issuer| issuer.keys_until) else { continue };
             standing.first_end = Some(standing.first_end.map_or(until, |first| first.min(until)));
             if until <= now {
                 standing.overdue.insert((held.tenant.clone(), held.name.clone()));
@@ -118,7 +121,9 @@ mod tests {
     use super::*;
     use crate::core::credential::{Algorithm, NO_KEYS};
     use crate::core::id::Epoch;
-    use crate::core::identity::{Batch, Change, Issuer, Keyer, Record, RecordKind, Snapshot, TokenProfile};
+    use crate::core::identity::{
+        Batch, Change, Issuer, Keyer, Record, RecordKind, Snapshot, SourceKeys, TokenProfile,
+    };
     use crate::core::time::Now;
 
     #[test]
@@ -134,14 +139,27 @@ mod tests {
     #[test]
     fn keys_are_overdue_from_their_bound_on() {
         let clock = Arc::new(HandClock(AtomicI64::new(0)));
-        let keys = IssuerKeys::new(Arc::new(SnapshotCell::new(held(Some(10)))), clock.clone());
+        let trust = Arc::<LocalTrust>::default();
+        let keys = IssuerKeys::new(Arc::new(SnapshotCell::new(held(Some(10)))), trust.clone(), clock.clone());
         for (now, overdue) in [(0, false), (9, false), (10, true), (11, true)] {
             clock.0.store(now, Ordering::Relaxed);
             let standing = keys.standing();
             assert_eq!(!standing.overdue.is_empty(), overdue, "{now}");
             assert_eq!(standing.first_end, Some(Timestamp::from_seconds(10)));
         }
-        let unbounded = IssuerKeys::new(Arc::new(SnapshotCell::new(held(None))), clock);
+        // Keys from elsewhere have a bound of their own.
+        let state = held(Some(10));
+        let issuer = state.issuers().next().unwrap().1.clone();
+        let mut fetched = SourceKeys::of_issuers([(Name::parse("demo").unwrap(), Arc::clone(&issuer.iss))]);
+        let later =
+            issuer.with_jwks(Arc::from(&b"{}"[..])).with_keys_until(Some(Timestamp::from_seconds(12)));
+        fetched.put(&Name::parse("demo").unwrap(), &issuer, later);
+        trust.publish_fetched(fetched);
+        for (now, overdue) in [(11, false), (12, true)] {
+            clock.0.store(now, Ordering::Relaxed);
+            assert_eq!(!keys.standing().overdue.is_empty(), overdue, "{now}");
+        }
+        let unbounded = IssuerKeys::new(Arc::new(SnapshotCell::new(held(None))), Arc::default(), clock);
         assert_eq!(unbounded.standing(), Standing::default());
     }
 

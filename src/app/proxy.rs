@@ -20,6 +20,7 @@ use crate::core::credential::{FingerprintKey, Introspect};
 use crate::core::evidence::EvidenceLog;
 use crate::core::identity::SnapshotCell;
 use crate::core::time::Clock;
+use crate::jwks::{DirectKeys, DirectReports};
 use crate::pep::{
     ANSWERS_MAX, Asks, AssertionKey, BindError, Bound, ENTRIES_MAX, Exchanges, Introspector, Load, Memory,
     PROOFS_MAX, PolicyAnswers, Proofs, Running as Listening, Serves, UpstreamSettings, VerifiedTokens,
@@ -34,6 +35,7 @@ use crate::telemetry::traces::Tracer;
 use crate::workload::WorkloadStatus;
 
 mod health;
+mod keys;
 mod operate;
 mod reload;
 mod settings;
@@ -60,6 +62,7 @@ pub struct Running {
     health: Option<Part>,
     traces: Option<Part>,
     workload: Option<Part>,
+    key_sources: Option<Part>,
     operations: Part,
     shippers: Vec<Shipper>,
     live: Live,
@@ -79,6 +82,8 @@ pub(super) struct Condition {
     pub(super) workload: Arc<WorkloadStatus>,
     healths: Arc<Healths>,
     pub(super) issuer_keys: Arc<IssuerKeys>,
+    /// Who fetches keys here, if anybody does.
+    pub(super) direct: Option<Arc<DirectKeys>>,
 }
 
 impl std::fmt::Debug for Condition {
@@ -106,18 +111,25 @@ struct Core {
     incarnation: [u8; 16],
 }
 
+/// What parts that are not started yet begin with.
+struct Waiting {
+    lkg: LastKnownGood,
+    reports: ReportQueue,
+    asks: Option<Asks>,
+    wanted: Option<DirectReports>,
+    export: Option<Export>,
+}
+
 /// Opens, binds and starts everything that `config` names. Log lines may be re-levelled by `level`.
 ///
 /// # Errors
 /// [`AppError`] names the part that cannot start; nothing is left running.
 pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, AppError> {
-    let clock = Arc::new(SystemClock::new());
     let data = &config.enforcement_point.data_dir;
     super::data_folder(data).map_err(AppError::io(format!("data folder {}", data.display())))?;
-
     let incarnation = random::bytes()?;
-    let (lkg, state) = kept(data, &clock)?;
-    let clock: Arc<dyn Clock> = clock;
+    let (lkg, state, clock) = last_state(data)?;
+
     let assertion_key = settings::assertion_key(config)?;
     let workload = Workload::new(config);
     let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref(), &workload)?;
@@ -125,7 +137,9 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
     let (reports, waiting) = KeyReports::new();
+    let (reports, wanted) = keys::open(config, &clock, &workload.trust, reports);
     let pipeline = decisions(config, (&state, &clock, &log), &cache)?;
+    let direct = reports.direct.clone();
     let pipeline = pipeline.telling(reports).trusting(Arc::clone(&workload.trust));
     let (introspector, asks) = settings::introspector(config, &clock, &metrics)?.unzip();
     let pipeline = Arc::new(match &introspector {
@@ -137,7 +151,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;
     let healths = Healths::register(&metrics, config, &upstreams)?;
-    let issuer_keys = Arc::new(IssuerKeys::new(Arc::clone(&state), Arc::clone(&clock)));
+    let issuer_keys = keys::shown(&state, &workload.trust, &clock);
     let condition = Condition {
         state,
         status: Arc::default(),
@@ -148,6 +162,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         workload: Arc::clone(&workload.status),
         healths,
         issuer_keys,
+        direct,
     };
     let exchanges = Arc::new(Exchanges::new(Arc::clone(&pipeline), &metrics));
     let memory = Arc::new(Memory::new(config.memory_budget.or_else(memory::group_budget)));
@@ -168,11 +183,15 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         condition,
         incarnation,
     };
-    run(config, core, (lkg, waiting, asks, export), level)
+    run(config, core, Waiting { lkg, reports: waiting, asks, wanted, export }, level)
 }
 
-/// The last-known-good below `data`, and the state it holds; `clock` goes on from there.
-fn kept(data: &Path, clock: &SystemClock) -> Result<(LastKnownGood, Arc<SnapshotCell>), AppError> {
+/// Where state is kept, the state of before, and a clock that goes on from it.
+type LastState = (LastKnownGood, Arc<SnapshotCell>, Arc<dyn Clock>);
+
+/// The state of before, in place of none, where the next is kept, and a clock that goes on from it.
+fn last_state(data: &Path) -> Result<LastState, AppError> {
+    let clock = Arc::new(SystemClock::new());
     let keyer = settings::keyer(data)?;
     let (lkg, loaded) = LastKnownGood::open(&data.join("state"), &kernel_boot_id(), keyer)?;
     if let Some(anchor) = loaded.anchor {
@@ -184,7 +203,7 @@ fn kept(data: &Path, clock: &SystemClock) -> Result<(LastKnownGood, Arc<Snapshot
     }
     let state = Arc::new(SnapshotCell::new(loaded.snapshot));
     state.set_lease(loaded.lease);
-    Ok((lkg, state))
+    Ok((lkg, state, clock))
 }
 
 /// The decision path over a state and a log, with what it remembers and what it makes nonces from.
@@ -206,9 +225,10 @@ fn decisions(
 fn run(
     config: &ProxyConfig,
     core: Core,
-    (lkg, reports, asks, export): (LastKnownGood, ReportQueue, Option<Asks>, Option<Export>),
+    waiting: Waiting,
     level: Option<LogLevel>,
 ) -> Result<Running, AppError> {
+    let Waiting { lkg, reports, asks, wanted, export } = waiting;
     let tls = tls::open(config, &core.condition.clock, &core.workload)?;
     let certificates = tls::certificates(&core, &tls)?;
     // Bind everything before the first thread starts.
@@ -239,6 +259,7 @@ fn run(
     };
     let workload = workload::start(config, &core)?;
     let health = health::start(&core.upstreams)?;
+    let key_sources = keys::start(&core, wanted)?;
     let traces = traces::start(export)?;
     let client = start_client(config, &core, (lkg, reports))?;
     let operations = operate::start(operations, core.condition.clone(), serves, Arc::clone(&core.memory))?;
@@ -253,6 +274,7 @@ fn run(
         health,
         traces,
         workload,
+        key_sources,
         operations,
         shippers,
         live,
@@ -309,7 +331,8 @@ impl Running {
                 tracing::warn!(cut = drained.cut, "connections outlasted the drain timeout");
             }
         }
-        let others = [self.introspection, self.workload, self.traces].into_iter().flatten();
+        let others = [self.introspection, self.workload, self.key_sources, self.traces];
+        let others = others.into_iter().flatten();
         for part in [self.client, self.exchanges, self.files].into_iter().chain(others) {
             ended = ended.and(part.stop().await);
         }

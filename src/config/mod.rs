@@ -31,6 +31,7 @@ pub use self::run::health::Health;
 pub use self::run::hub::{Api, Database, HubConfig, Issuers, State, StateFiles, StateSecurity, Store};
 pub use self::run::hub_client::{HubAccess, HubClient};
 pub use self::run::introspection::{Introspection, IntrospectionClient};
+pub use self::run::key_sources::{DirectIssuer, KeySources};
 pub use self::run::listener::{
     Authorities, Certificate, ClientCertificates, ExtAuthzListener, Limits, Listener, ListenerKind,
     ProxyListener, Tls,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::WorkloadClient;
 use crate::core::credential::NO_KEYS;
 use crate::core::id::Name;
-use crate::core::identity::{Issuer, LocalKeys, LocalTrust, Snapshot, TokenProfile};
+use crate::core::identity::{Issuer, LocalTrust, Snapshot, SourceKeys, TokenProfile};
 
 /// The sets that were last said, by trust domain.
 type Sets = HashMap<Arc<str>, Arc<[u8]>>;
@@ -38,8 +38,8 @@ impl JwtBundles {
         trust.publish(self.none());
     }
 
-    fn none(&self) -> LocalKeys {
-        LocalKeys::governing(self.domains.iter().cloned())
+    fn none(&self) -> SourceKeys {
+        SourceKeys::governing(self.domains.iter().cloned())
     }
 
     pub(super) fn replace(&self, sets: Sets) {
@@ -91,7 +91,7 @@ pub(super) async fn keep(bundles: &JwtBundles, client: &WorkloadClient, stop: &C
         }
         let mut keys = bundles.none();
         for (tenant, issuer, set) in &places {
-            keys.put(tenant, issuer, Arc::clone(set));
+            keys.put(tenant, issuer, issuer.with_jwks(Arc::clone(set)));
         }
         put = places;
         client.trust.publish(keys);

@@ -11,6 +11,7 @@ use portreeve::config::{
     ListenerKind, Loaded, OwnCertificate, ProxyConfig, Role, Sink, StateSecurity, Store, UpstreamAddress,
     UpstreamCredential, WorkloadApi, detect_role, load_hub, load_proxy, parse_hub, parse_proxy, schema,
 };
+use portreeve::core::identity::KeySource;
 use serde_json::Value;
 
 fn golden(name: &str) -> PathBuf {
@@ -136,6 +137,16 @@ fn the_full_sample_of_a_proxy() {
         jwt_bundles: vec!["spiffe://acme.example".into()],
     };
     assert_eq!(config.workload_api, Some(api));
+    let sources = config.key_sources.as_ref().expect("sources of keys");
+    let issuers: Vec<_> =
+        sources.issuers.iter().map(|it| (it.tenant.as_str(), &*it.iss, &it.source)).collect();
+    let url = KeySource::Url("https://ci.example/jwks".into());
+    let expected =
+        [("acme", "https://idp.example", &KeySource::Discovery), ("finance", "https://ci.example", &url)];
+    assert_eq!(issuers, expected);
+    let pace = (sources.refresh, sources.refetch_interval, sources.keep);
+    let seconds = Duration::from_secs;
+    assert_eq!(pace, (seconds(300), seconds(20), seconds(12 * 3600)));
     let UpstreamAddress::Secure(_, tls) = &config.upstreams["mesh"].address else { panic!("TLS") };
     assert_eq!(tls.own, Some(OwnCertificate::WorkloadApi));
     let services: Vec<_> = inbound

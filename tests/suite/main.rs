@@ -20,6 +20,8 @@ mod hub;
 mod hub_sim;
 /// Opaque tokens: an issuer that is asked on real sockets, its faults, and what is remembered.
 mod introspection;
+/// Keys that an enforcement point fetches itself, over real sockets.
+mod key_sources;
 /// Asking servers that others run, on real sockets: what is refused.
 mod outbound;
 /// The decision path over a hand-made state: data rows through one check.

@@ -23,6 +23,7 @@ use crate::support::upstream::{Reply, Upstream};
 mod health;
 mod introspection;
 mod issuers;
+mod key_sources;
 mod lifecycle;
 mod limits;
 mod status_lists;

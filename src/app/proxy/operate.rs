@@ -7,12 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::tail::tail;
-use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, memory};
+use super::{Condition, Core, Gauges, LogLevel, Memory, Part, ProxyConfig, Serves, keys, memory};
 use crate::admin::{Control, Health, Readiness, Server};
 use crate::app::AppError;
 use crate::app::certificates::Certificates;
 use crate::app::explain::explain;
 use crate::app::issuer_keys::troubles;
+use crate::jwks::DirectView;
 use crate::spool::SpoolLog;
 
 /// How often gRPC health is brought up to date, and memory looked at.
@@ -52,6 +53,7 @@ impl Condition {
         detail.extend(self.workload.troubles());
         let (unhealthy, gated) = self.healths.unhealthy();
         detail.extend(unhealthy.iter().map(|name| format!("upstream `{name}` is unhealthy")));
+        detail.extend(keys::troubles(&self.views()));
         detail.extend(troubles(&self.issuer_keys.standing().overdue));
         let stopping = self.stopping.load(Ordering::Relaxed);
         if stopping {
@@ -92,9 +94,14 @@ impl Condition {
                 "last_error": self.status.last_error(),
             },
             "upstreams": self.healths.dump(),
-            "overdue_keys": self.overdue_keys(),
+            "key_sources": keys::dump(&self.views()), "overdue_keys": self.overdue_keys(),
             "evidence": evidence(&self.log),
         })
+    }
+
+    /// How the sources of keys stand.
+    fn views(&self) -> Vec<DirectView> {
+        self.direct.as_ref().map(|direct| direct.views()).unwrap_or_default()
     }
 
     /// Issuers whose tokens are refused because their keys were not fetched for too long.
@@ -138,6 +145,7 @@ pub(super) fn bind(
         Arc::clone(&core.memory),
         Arc::clone(&condition.workload),
         Arc::clone(&condition.issuer_keys),
+        condition.direct.clone(),
     )
     .map_err(|error| AppError::io("metrics")(std::io::Error::other(error)))?;
     let (readiness, healths) = (condition.clone(), Arc::clone(&condition.healths));

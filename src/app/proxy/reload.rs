@@ -235,6 +235,7 @@ fn fixed(
         ("introspection", old.introspection != new.introspection),
         ("credentials.dpop_nonce_key", old.credentials.dpop_nonce_key != new.credentials.dpop_nonce_key),
         ("workload_api", workload::taken(old) != workload::taken(new)),
+        ("key_sources", old.key_sources != new.key_sources),
         ("admin", old.admin != new.admin),
         ("metrics", old.metrics != new.metrics),
         ("log.format", old.log.format != new.log.format),

@@ -7,6 +7,7 @@
 pub(super) mod health;
 pub(super) mod hub;
 pub(super) mod introspection;
+pub(super) mod key_sources;
 pub(super) mod listener;
 pub(super) mod proxy;
 pub(super) mod shared;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::raw::health::Health;
 use crate::config::raw::introspection::Introspection;
+use crate::config::raw::key_sources::KeySources;
 use crate::config::raw::listener::{Listener, LiveSource};
 use crate::config::raw::shared::{DurationText, Log, Metrics, SizeText};
 
@@ -34,6 +35,8 @@ pub(in crate::config) struct ProxyFile {
     pub(in crate::config) introspection: Option<Introspection>,
     /// The SPIFFE Workload API of this machine. Only what names it takes anything from it.
     pub(in crate::config) workload_api: Option<WorkloadApi>,
+    /// Issuers whose keys this enforcement point fetches itself. Default: the hub fetches all.
+    pub(in crate::config) key_sources: Option<KeySources>,
     /// What an upstream is told.
     #[serde(default)]
     pub(in crate::config) forward: Forward,

@@ -127,7 +127,7 @@ fn client(check: &mut Check<'_>, key: &Key, raw: &raw::IntrospectionClient) -> O
 }
 
 /// An `https` URL with a host, without user and fragment.
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("https://") else { return false };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let server = |port: &str| Endpoint::parse_either(&format!("https://{authority}{port}")).is_some();

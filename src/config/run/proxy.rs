@@ -14,6 +14,7 @@ use crate::config::run::check::Check;
 use crate::config::run::evidence::{self, Evidence};
 use crate::config::run::hub_client::{self, HubClient};
 use crate::config::run::introspection::{self, Introspection};
+use crate::config::run::key_sources::{self, Around, KeySources};
 use crate::config::run::listener::{self, Listener};
 use crate::config::run::route::Defaults;
 use crate::config::run::shared::{self, Log};
@@ -39,6 +40,8 @@ pub struct ProxyConfig {
     pub introspection: Option<Introspection>,
     /// Where the SPIFFE Workload API is, and what is taken from it beside certificates.
     pub workload_api: Option<WorkloadApi>,
+    /// Issuers whose keys are fetched here; `None`: the hub fetches all.
+    pub key_sources: Option<KeySources>,
     /// What an upstream is told.
     pub forward: Forward,
     /// Records of decisions.
@@ -102,6 +105,9 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
     };
     let listeners = listener::listeners(check, &raw.listeners, &defaults);
     let introspection = raw.introspection.as_ref().map(|raw| introspection::introspection(check, raw));
+    let domains = raw.workload_api.as_ref().map(|api| &*api.jwt_bundles).unwrap_or_default();
+    let around = Around { tenant: enforcement_point.as_ref().map(|point| &point.tenant), domains };
+    let key_sources = raw.key_sources.as_ref().map(|raw| key_sources::key_sources(check, raw, &around));
     let forward = upstream::forward(check, &raw.forward);
     let evidence = evidence::evidence(check, &raw.evidence);
     let reason = "whoever reaches it sees the identity state";
@@ -130,6 +136,10 @@ pub(in crate::config) fn proxy_config(check: &mut Check<'_>, raw: &raw::ProxyFil
             None => None,
         },
         workload_api,
+        key_sources: match key_sources {
+            Some(sources) => Some(sources?),
+            None => None,
+        },
         forward,
         evidence: evidence?,
         admin: admin?,

@@ -17,7 +17,7 @@ mod tree;
 
 pub use cell::{Freshness, Lease, SnapshotCell};
 pub use digest::{BUCKETS, StateDigest, bucket_of};
-pub use local::{LocalKeys, LocalTrust};
+pub use local::{LocalKeys, LocalTrust, SourceKeys};
 pub use packed::{BindingView, CredentialView, EntitlementView, IdentityView, List, OwnerView, Row};
 pub use record::{
     Batch, Binding, Change, Credential, CredentialKind, CredentialStatus, Entitlement, Exception, Hygiene,

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::discovery::{self, DiscoveryError};
-use super::fetched::{Fetched, Pace};
+use super::fetched::Fetched;
 use super::{Issuers, Key};
-use crate::core::credential::{CanonicalSet, NO_KEYS, RefusedKey, canonical};
-use crate::core::identity::{Issuer, KeySource, Record, RecordKind};
+use crate::core::credential::{NO_KEYS, RefusedKey};
+use crate::core::identity::{Issuer, Record, RecordKind};
 use crate::core::time::Timestamp;
 use crate::hub::authority::{Authority, FetchedKeys, Pass, Refusal};
 use crate::hub::blocking;
 use crate::hub::feed::Feed;
 use crate::hub::store::StoreError;
-use crate::outbound::{OutboundError, Target, TargetError};
+use crate::jwks::{FetchError, Found, Pace, fetch};
 
 /// Where the state of fetching lies in the store.
 pub(super) const SPACE: &str = "issuer-keys";
@@ -55,25 +54,6 @@ struct Turn {
     version: u64,
 }
 
-/// What was fetched.
-struct Found {
-    url: String,
-    set: CanonicalSet,
-    max_age: Option<Duration>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("{0}")]
-    Outbound(#[from] OutboundError),
-    #[error("{0}")]
-    Discovery(#[from] DiscoveryError),
-    #[error("the address {0}")]
-    Address(#[from] TargetError),
-    #[error("{0}")]
-    Set(&'static str),
-}
-
 impl Issuers {
     /// Fetches one issuer's keys if it is its turn.
     pub(super) async fn attempt(&self, key: &Key, why: Why) -> Result<Attempted, StoreError> {
@@ -93,27 +73,12 @@ impl Issuers {
             Begun::Not(attempted) => return Ok(attempted),
         };
         self.counts.fetches.fetch_add(1, Ordering::Relaxed);
-        let found = self.fetch(&turn.issuer).await;
+        let issuer = &turn.issuer;
+        let found = fetch(&self.client, &issuer.iss, &issuer.key_source, issuer.profile.key_use()).await;
         if found.is_err() {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.finish(key, turn, found).await
-    }
-
-    async fn fetch(&self, issuer: &Issuer) -> Result<Found, FetchError> {
-        let target = match &issuer.key_source {
-            KeySource::Url(url) => Target::parse(url)?,
-            KeySource::Discovery => {
-                let document = self.client.get_json(&discovery::address(&issuer.iss)?).await?;
-                discovery::keys_address(&document.body, &issuer.iss)?
-            }
-            KeySource::Given => {
-                return Err(FetchError::Set("the keys of this issuer are given, not fetched"));
-            }
-        };
-        let answer = self.client.get_json(&target).await?;
-        let set = canonical(&answer.body, issuer.profile.key_use()).map_err(FetchError::Set)?;
-        Ok(Found { url: target.to_string(), set, max_age: answer.max_age })
     }
 
     async fn finish(

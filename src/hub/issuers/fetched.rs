@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::identity::{Issuer, KeySource};
 use crate::core::time::Timestamp;
+use crate::jwks::Pace;
 
 /// How fetching an issuer's keys went.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -40,17 +41,6 @@ pub(crate) struct Fetched {
     pub(super) dropped: bool,
 }
 
-/// How often is fetched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Pace {
-    /// When nobody says how long a set is good.
-    pub(super) refresh: Duration,
-    /// Shortest time between fetches because a key is missing.
-    pub(super) refetch: Duration,
-    /// How long keys are kept without being fetched.
-    pub(super) keep: Duration,
-}
-
 impl Fetched {
     /// Of an issuer that has not been fetched.
     pub(super) fn new(issuer: &Issuer) -> Self {
@@ -79,9 +69,6 @@ impl Fetched {
 
     /// Notes that it worked.
     pub(super) fn succeeded(&mut self, pace: &Pace, max_age: Option<Duration>, now: Timestamp, spread: u8) {
-        // Bounds of its own for what servers say, but never seldomer than the operator wants.
-        let shortest = REFRESH_MIN.min(pace.refresh);
-        let wait = max_age.map_or(pace.refresh, |said| said.clamp(shortest, REFRESH_MAX.max(pace.refresh)));
         *self = Self {
             of: std::mem::take(&mut self.of),
             url: self.url.take(),
@@ -89,7 +76,7 @@ impl Fetched {
             refetched: self.refetched,
             left_out: std::mem::take(&mut self.left_out),
             fetched: Some(now),
-            next: now.after(jitter(wait, spread)),
+            next: now.after(pace.after_success(max_age, spread)),
             ..Self::default()
         };
     }
@@ -97,8 +84,7 @@ impl Fetched {
     /// Notes that it failed. Whether the keys are to be given up.
     pub(super) fn failed(&mut self, pace: &Pace, error: String, now: Timestamp, spread: u8) -> bool {
         self.failures = self.failures.saturating_add(1);
-        let doubled = RETRY_MIN.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
-        let wait = jitter(doubled.min(RETRY_MAX).min(pace.refresh), spread);
+        let wait = pace.after_failure(self.failures, spread);
         self.error = Some(error.chars().take(ERROR_CHARS_MAX).collect());
         self.claimed_until = Timestamp::from_micros(0);
         let kept_until = self.kept_until(pace);
@@ -107,11 +93,6 @@ impl Fetched {
         self.next = kept_until.filter(|_| !over).map_or(now.after(wait), |until| now.after(wait).min(until));
         over
     }
-}
-
-/// A wait between nine tenths and all of `wait`.
-pub(super) fn jitter(wait: Duration, spread: u8) -> Duration {
-    wait - wait / 10 * u32::from(spread) / 255
 }
 
 /// What an issuer's keys are fetched from, as a digest.
@@ -162,10 +143,6 @@ pub(super) mod micros_now {
     }
 }
 
-const REFRESH_MIN: Duration = Duration::from_secs(60);
-const REFRESH_MAX: Duration = Duration::from_secs(3600);
-pub(super) const RETRY_MIN: Duration = Duration::from_secs(5);
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
 pub(super) const ERROR_CHARS_MAX: usize = 300;
 
 #[cfg(test)]

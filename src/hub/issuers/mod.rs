@@ -10,7 +10,6 @@
 //! Deliberately absent: verifying anything, and any fetch that a token's contents point to.
 
 mod attempt;
-pub(crate) mod discovery;
 mod fetched;
 pub(crate) mod lists;
 mod missing;
@@ -30,10 +29,10 @@ use super::feed::Feed;
 use super::store::StoreError;
 use crate::core::id::Name;
 use crate::core::time::Clock;
+use crate::jwks::Pace;
 use crate::outbound::{Client, OutboundSettings};
 use crate::telemetry::hub::IssuerReading;
 use attempt::Why;
-use fetched::Pace;
 use lists::Lists;
 use watch::Watch;
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::attempt::{SPACE, Why, item_key};
 use super::fetched::Fetched;
-use super::missing::Looked;
 use super::{Issuers, Key};
 use crate::core::id::Name;
 use crate::core::identity::{Issuer, Record, RecordKind};
 use crate::core::time::Timestamp;
 use crate::hub::store::StoreError;
+use crate::jwks::Looked;
 use crate::telemetry::hub::IssuerReading;
 
 /// What is watched.
@@ -20,7 +20,7 @@ pub(super) struct Watch {
     /// Where each cell stood then.
     cells: HashMap<Name, u64>,
     watched: BTreeMap<Key, Watched>,
-    pub(super) looked: Looked,
+    pub(super) looked: Looked<Key>,
 }
 
 /// One issuer.

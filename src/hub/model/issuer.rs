@@ -13,7 +13,7 @@ use super::time::{parse_span, show_span};
 use super::{Fault, Faults, Read, text};
 use crate::core::credential::{Algorithm, NO_KEYS, SpiffeId};
 use crate::core::identity::{Issuer, KeySource, Record, TokenProfile};
-use crate::hub::issuers::discovery;
+use crate::jwks::discovery_address;
 use crate::outbound::Target;
 
 /// A trust anchor for tokens.
@@ -233,7 +233,7 @@ impl KeysSpec {
                     None
                 }
             },
-            (None, None, Some(true)) => match discovery::address(iss) {
+            (None, None, Some(true)) => match discovery_address(iss) {
                 Ok(_) => Some((KeySource::Discovery, NO_KEYS.to_vec())),
                 Err(error) => {
                     faults.push("keys.discovery", format_args!("nothing is found at `iss`, which {error}"));

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portreeve::core::credential::{FingerprintKey, Introspect, Presented, ProofNonces, TokenCache, Verified};
+use portreeve::core::credential::{
+    FingerprintKey, Introspect, MissingKeys, Presented, ProofNonces, TokenCache, Verified,
+};
 use portreeve::core::evidence::{Decision, Door, EvidenceLog, EvidenceMode, ExchangeFacts};
 use portreeve::core::id::{Epoch, Name};
 use portreeve::core::identity::{
@@ -181,6 +183,11 @@ impl World {
     pub(crate) fn introspecting(self, introspect: Arc<dyn Introspect>) -> Self {
         let pipeline = self.pipeline.introspecting(Arc::clone(&introspect));
         Self { pipeline, introspect: Some(introspect), ..self }
+    }
+
+    /// The same, telling of keys that are missing.
+    pub(crate) fn telling(self, missing: Arc<dyn MissingKeys>) -> Self {
+        Self { pipeline: self.pipeline.telling(missing), ..self }
     }
 
     /// Makes the state as fresh as now.

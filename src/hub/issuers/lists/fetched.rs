@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::time::Timestamp;
-use crate::hub::issuers::fetched::{ERROR_CHARS_MAX, RETRY_MAX, RETRY_MIN, jitter, micros, micros_now};
+use crate::hub::issuers::fetched::{ERROR_CHARS_MAX, micros, micros_now};
+use crate::jwks::{RETRY_MAX, RETRY_MIN, jitter};
 
 /// How fetching a list went.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

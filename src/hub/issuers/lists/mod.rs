@@ -19,7 +19,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use super::missing::Looked;
 use super::{IssuerSettings, Key};
 use crate::core::credential::status_list_name;
 use crate::core::id::Name;
@@ -27,6 +26,7 @@ use crate::core::time::Clock;
 use crate::hub::authority::{Authority, Refusal};
 use crate::hub::blocking;
 use crate::hub::feed::Feed;
+use crate::jwks::Looked;
 use crate::outbound::Client;
 use crate::telemetry::hub::ListReading;
 pub(crate) use attempt::Attempted;
@@ -61,7 +61,7 @@ pub(crate) struct Lists {
     refetch: Duration,
     look_every: Duration,
     watch: Mutex<Watch>,
-    looked: Mutex<Looked>,
+    looked: Mutex<Looked<super::Key>>,
     wake: Notify,
     room: Semaphore,
     counts: Counts,

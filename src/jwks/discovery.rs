@@ -13,11 +13,14 @@ struct Document {
 
 /// Why there is no address of keys.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum DiscoveryError {
+pub enum DiscoveryError {
+    /// It is no such document.
     #[error("the discovery document cannot be read: {0}")]
     Unreadable(String),
+    /// Its `issuer` is not the one that was asked for.
     #[error("the discovery document is of `{0}`, not of this issuer")]
     AnotherIssuer(String),
+    /// Its `jwks_uri` cannot be asked.
     #[error("`jwks_uri` of the discovery document {0}")]
     KeysAddress(TargetError),
 }
@@ -29,7 +32,7 @@ pub(super) enum DiscoveryError {
 ///
 /// # Standard
 /// OpenID Connect Discovery 1.0 §4.1: a slash at the end is removed first.
-pub(crate) fn address(iss: &str) -> Result<Target, TargetError> {
+pub fn discovery_address(iss: &str) -> Result<Target, TargetError> {
     Target::parse(iss)?.refuse_query()?;
     Target::parse(&format!("{}/.well-known/openid-configuration", iss.strip_suffix('/').unwrap_or(iss)))
 }
@@ -60,12 +63,12 @@ mod tests {
             ("https://idp.example/a/b", "https://idp.example/a/b/.well-known/openid-configuration"),
             ("https://idp.example/a/", "https://idp.example/a/.well-known/openid-configuration"),
         ] {
-            assert_eq!(address(iss).unwrap().to_string(), expected, "{iss}");
+            assert_eq!(discovery_address(iss).unwrap().to_string(), expected, "{iss}");
         }
         for iss in
             ["http://idp.example", "idp", "spiffe://td", "https://idp.example/?a=b", "https://u@idp.example"]
         {
-            assert!(address(iss).is_err(), "{iss}");
+            assert!(discovery_address(iss).is_err(), "{iss}");
         }
     }
 
