@@ -286,6 +286,25 @@ impl Authority {
     }
 }
 
+/// What an authority may sign that another vouches for: host names below `acme.example` and nothing else.
+fn constrained(above: &Authority) -> (Authority, CertificateDer<'static>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.distinguished_name.push(rcgen::DnType::CommonName, "constrained");
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("acme.example".into())],
+        excluded_subtrees: vec![rcgen::GeneralSubtree::DnsName("prod.acme.example".into())],
+    });
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2099, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &above.issuer).unwrap();
+    let pem = certificate.pem();
+    let der = certificate.der().clone();
+    (Authority { issuer: rcgen::Issuer::new(params, key), pem }, der)
+}
+
 fn tls(folder: &Path, authority: &Authority) -> (TlsSettings, rustls::RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["orders.test".to_owned()]).unwrap();
     let write = |name: &str, text: &str| {
@@ -309,6 +328,17 @@ fn over_tls(
     own: Option<&(CertificateDer<'static>, KeyPair)>,
     lines: &str,
 ) -> u16 {
+    over_tls_with(address, roots, own, &[], lines)
+}
+
+/// The same, with further certificates shown behind the first.
+fn over_tls_with(
+    address: SocketAddr,
+    roots: &rustls::RootCertStore,
+    own: Option<&(CertificateDer<'static>, KeyPair)>,
+    behind: &[CertificateDer<'static>],
+    lines: &str,
+) -> u16 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -318,7 +348,8 @@ fn over_tls(
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-            builder.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+            let chain = [std::slice::from_ref(certificate), behind].concat();
+            builder.with_client_auth_cert(chain, key).unwrap()
         }
     };
     let session = rustls::ClientConnection::new(Arc::new(config), "orders.test".try_into().unwrap()).unwrap();
@@ -383,6 +414,34 @@ fn over_real_connections() {
     assert_eq!(ask(Some(&renewed), &line), 401, "RFC 8705");
     let forged = format!("Client-Cert: :{}:\r\n", STANDARD.encode(&good.0));
     assert_eq!(ask(None, &forged), 401, "T36");
+}
+
+#[test]
+fn what_an_authority_may_not_sign_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (settings, roots) = tls(folder.path(), &authority);
+    let upstream = Upstream::hello();
+    let gate = Gate::with(upstream.address(), |proxy, listener| {
+        proxy.certificates = CallerCertificates { issuer: Some(DOMAIN.into()), forwarded: None };
+        let tls = ListenerTls::open(&listener.name, settings, Arc::new(ManualClock::new()));
+        listener.tls = Some(Arc::new(tls.unwrap()));
+    });
+    prepare_for_long(&gate.world);
+    let (below, shown) = constrained(&authority);
+    let ask = |hosts: &[&str], behind: &[CertificateDer<'static>]| {
+        let own = below.sign(&[LEDGER], hosts);
+        over_tls_with(gate.running.address(), &roots, Some(&own), behind, "")
+    };
+    let shown = [shown];
+    assert_eq!(ask(&["ledger.acme.example"], &shown), 200, "T35 within its names");
+    upstream.next();
+    assert_eq!(ask(&["ledger.acme.example"], &[]), 0, "T35 without the one between");
+    for host in ["ledger.evil.example", "notacme.example", "ledger.prod.acme.example"] {
+        assert_eq!(ask(&[host], &shown), 0, "T35 {host}");
+        assert_eq!(ask(&["ledger.acme.example", host], &shown), 0, "T35 {host} beside a good one");
+    }
+    assert!(upstream.is_untouched());
 }
 
 #[test]

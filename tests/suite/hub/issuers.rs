@@ -220,6 +220,8 @@ async fn a_bad_key_is_refused_and_the_others_are_used() {
         );
     }
     assert_eq!(refused.len(), 7);
+    let metrics = bench.lab.metrics();
+    assert!(metrics.contains("\nportreeve_hub_issuer_keys_refused 7\n"), "somebody is told: {metrics}");
     bench.lab.stop().await;
 }
 

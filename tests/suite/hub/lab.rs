@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use portreeve::core::time::{BootInstant, Clock, Now, Timestamp};
 use portreeve::hub::{
-    AccessSettings, GuardLimits, Hub, HubError, HubSettings, IssuerSettings, RetentionSettings, Scope,
-    StoreSettings, StreamSecurity, StreamSettings,
+    AccessSettings, GuardLimits, Hub, HubError, HubFigures, HubSettings, IssuerSettings, RetentionSettings,
+    Scope, StoreSettings, StreamSecurity, StreamSettings,
 };
 use serde_json::{Value, json};
 
@@ -75,6 +75,7 @@ pub(crate) struct Lab {
     pub(crate) stream: SocketAddr,
     pub(crate) token: String,
     pub(crate) clock: Arc<HandClock>,
+    figures: HubFigures,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<Result<(), HubError>>,
 }
@@ -92,6 +93,7 @@ impl Lab {
 
     /// Serves a hub that is open, whose tokens lie in `directory`.
     pub(crate) async fn of(hub: Hub, directory: &Path, clock: Arc<HandClock>) -> Self {
+        let figures = hub.figures().clone();
         let bound = hub.bind().await.unwrap();
         let (api, stream) = (bound.api_address().unwrap(), bound.stream_address().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -99,7 +101,13 @@ impl Lab {
             stopped.await.ok();
         }));
         let token = std::fs::read_to_string(directory.join("admin.token")).unwrap().trim().to_owned();
-        Self { api, stream, token, clock, stop: Some(stop), served }
+        Self { api, stream, token, clock, figures, stop: Some(stop), served }
+    }
+
+    /// Its metrics, as text.
+    pub(crate) fn metrics(&self) -> String {
+        let families = self.figures.refresh().registry().gather();
+        prometheus::TextEncoder::new().encode_to_string(&families).unwrap()
     }
 
     pub(crate) async fn stop(mut self) {
