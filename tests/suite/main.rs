@@ -14,6 +14,8 @@ mod docs;
 mod end_to_end;
 /// Envoy's external authorization on real sockets; few.
 mod ext_authz;
+/// What the fuzz targets do, over rows of seeds.
+mod fuzzed;
 /// The hub: store conformance, model rows, HTTP API, state stream over real channels.
 mod hub;
 /// Hub and enforcement points in virtual time, under faults drawn from seeds.

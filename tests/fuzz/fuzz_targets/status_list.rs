@@ -1,17 +1,6 @@
-//! Values of a status list as they come: never a panic, bounded, and one value for each place.
 #![no_main]
 
-use std::sync::Arc;
+#[path = "../targets/status_list.rs"]
+mod target;
 
-use libfuzzer_sys::fuzz_target;
-use portreeve::core::id::Name;
-use portreeve::core::identity::{StatusBits, StatusList, VALUES_BYTES_MAX};
-
-fuzz_target!(|bytes: &[u8]| {
-    let Some((first, packed)) = bytes.split_first() else { return };
-    let mut list = StatusList::withdrawn(Name::parse("main").unwrap(), Arc::from("https://issuer.test/list"));
-    list.bits = StatusBits::of(1 << (first % 4)).unwrap();
-    let Ok(list) = list.with_values(packed.into()) else { return };
-    assert!(!list.is_withdrawn() && list.values().len() <= VALUES_BYTES_MAX);
-    assert!(list.value(list.entries() - 1).is_some() && list.value(list.entries()).is_none());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target::run(bytes));
