@@ -6,13 +6,14 @@
 
 mod answer;
 mod attributes;
+mod message;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
@@ -24,6 +25,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use self::answer::Answer;
+use self::message::Message;
 use crate::core::evidence::{Decision, Door, EvidenceMode, ExchangeFacts};
 use crate::core::id::Name;
 use crate::core::policy::{Reason, RouteRules};
@@ -63,6 +65,8 @@ pub struct ExtAuthzSettings {
     pub load: Arc<Load>,
     /// What checks are traced by; `None`: they are not.
     pub tracer: Option<Arc<Tracer>>,
+    /// Longest time for the message of a check, from its first pause on.
+    pub message_timeout: Duration,
 }
 
 /// Envoy's external authorization behind one listener.
@@ -140,6 +144,7 @@ impl Front for ExtAuthzDoor {
         let checker = Checker(Arc::clone(&self.shared));
         let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone()));
         CheckService {
+            shared: Arc::clone(&self.shared),
             checks: AuthorizationServer::new(checker).max_decoding_message_size(MESSAGE_BYTES_MAX),
             health: health.max_decoding_message_size(MESSAGE_BYTES_MAX),
         }
@@ -157,6 +162,7 @@ impl Front for ExtAuthzDoor {
 /// Answers the calls of one connection.
 #[derive(Clone, Debug)]
 pub struct CheckService {
+    shared: Arc<ArcSwap<Shared>>,
     checks: AuthorizationServer<Checker>,
     health: HealthServer<HealthService>,
 }
@@ -167,6 +173,8 @@ impl hyper::service::Service<Request<Incoming>> for CheckService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let timeout = self.shared.load().settings.message_timeout;
+        let request = request.map(|body| Message::new(body, timeout));
         if request.uri().path().starts_with(HEALTH_PREFIX) {
             self.health.clone().call(request)
         } else {

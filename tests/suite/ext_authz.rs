@@ -2,10 +2,11 @@
 //! and what must hold of every answer.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use portreeve::core::evidence::Door;
 use portreeve::core::policy::Reason;
-use portreeve::pep::ForwardSettings;
+use portreeve::pep::{ForwardSettings, Load};
 use portreeve::wire::ext_authz::attribute_context::{HttpRequest, Peer, Request};
 use portreeve::wire::ext_authz::authorization_client::AuthorizationClient;
 use portreeve::wire::ext_authz::base::{Address, HeaderMap, HeaderValue, SocketAddress, address};
@@ -448,6 +449,50 @@ fn health_says_what_it_is_told() {
         }
         let unknown = HealthCheckRequest { service: "other".to_owned() };
         assert_eq!(client.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+    });
+}
+
+#[test]
+fn one_check_too_many_is_shed_on_record() {
+    let world = World::new();
+    let load = Arc::new(Load::new(1, Arc::default()));
+    let (running, _door) = ext_authz_with(&world, |settings| settings.load = Arc::clone(&load));
+    let bearer = format!("Bearer {}", world.token(&world.claims("ledger")));
+    let auth = [("authorization", bearer.as_str())];
+    for (most, code) in [(1, 0), (0, 7), (1, 0)] {
+        load.set_requests_max(most);
+        let (found, lines) = told(running.address(), &auth);
+        assert_eq!(found, code, "{most}");
+        assert_eq!(world.log.last_verdict().reason(), (most == 0).then_some(Reason::Overloaded));
+        let reason = lines.iter().find(|(name, _)| name == "x-portreeve-reason");
+        assert_eq!(reason.map(|(_, value)| value.as_str()), (most == 0).then_some("overloaded"));
+    }
+    assert_eq!(world.log.entries().len(), 3);
+}
+
+#[test]
+fn a_check_is_bounded_in_size_and_time() {
+    let world = World::new();
+    let short = std::time::Duration::from_millis(100);
+    let (running, _door) = ext_authz_with(&world, |settings| settings.message_timeout = short);
+    let bearer = format!("Bearer {}", world.token(&world.claims("ledger")));
+    let sized = |length| call(&[("authorization", &bearer), ("x", &"y".repeat(length))]);
+    runtime().block_on(async {
+        let mut client = client(running.address()).await;
+        let refused = client.check(sized(1 << 20)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::OutOfRange);
+        // One whose message does not end.
+        let stream = tokio::net::TcpStream::connect(running.address()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let request = http::Request::post("http://a/envoy.service.auth.v3.Authorization/Check");
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        let (answer, mut upload) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        upload.send_data(bytes::Bytes::from_static(&[0, 0, 0, 1, 0, 10]), false).unwrap();
+        assert_eq!(answer.await.unwrap().headers()["grpc-status"], "4");
+        assert!(world.log.entries().is_empty(), "there was nothing to judge");
+        assert_eq!(client.check(sized(1 << 19)).await.unwrap().into_inner().status.unwrap().code, 0);
     });
 }
 

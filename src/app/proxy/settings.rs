@@ -303,6 +303,7 @@ pub(super) fn ext_authz(
         forward: forward(config),
         load,
         tracer: tracer.cloned(),
+        message_timeout: listener.limits.body_timeout,
     })
 }
 

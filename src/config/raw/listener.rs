@@ -294,7 +294,7 @@ pub(in crate::config) struct Limits {
     pub(in crate::config) max_uri_bytes: SizeText,
     /// Most bytes of a request's body; 0 to 16TiB. Default: any. Of `proxy` listeners.
     pub(in crate::config) max_body_bytes: Option<SizeText>,
-    /// Longest silence within a request's body, but that of a gRPC call; 1s to 1h. Of `proxy` listeners.
+    /// Longest silence within a request's body, but that of a gRPC call, or within the message of a check; 1s to 1h.
     pub(in crate::config) body_timeout: DurationText,
     /// Least bytes a second of a request's body that is waited for, but that of a gRPC call; 0 to 1MiB; 0: any. Of
     /// `proxy` listeners.

@@ -211,6 +211,7 @@ pub(crate) fn ext_authz_with(
         forward: ForwardSettings::default(),
         load: Arc::default(),
         tracer: None,
+        message_timeout: PATIENCE,
     };
     change(&mut settings);
     let door = ExtAuthzDoor::new(settings, pipeline(world, &metrics), &metrics);
