@@ -96,6 +96,8 @@ pub(crate) struct Relay {
     connection: Option<Returning>,
     /// Whether a status can still be said in trailers (gRPC).
     calling: bool,
+    /// Whether the caller knows the end by that of the connection (HTTP/1.0): one that is not the answer's must be a reset.
+    unframed: bool,
     over: bool,
 }
 
@@ -109,10 +111,11 @@ impl Relay {
         connection: Option<Returning>,
         open: &Arc<Open>,
         stage: Stage,
+        unframed: bool,
     ) -> Result<Self, Reason> {
         open.begin_answer(incoming, stage)?;
         let calling = stage == Stage::Calling;
-        let mut relay = Self { open: Arc::clone(open), connection, calling, over: false };
+        let mut relay = Self { open: Arc::clone(open), connection, calling, unframed, over: false };
         relay.give_back_at_end();
         Ok(relay)
     }
@@ -131,6 +134,9 @@ impl Relay {
             Some(Err(error)) => {
                 self.over = true;
                 self.connection = None;
+                if self.unframed {
+                    self.open.cut();
+                }
                 match (self.open.ended(), error) {
                     (Some(reason), _) if self.calling => {
                         Some(Ok(Frame::trailers(respond::grpc_status(reason))))
@@ -141,7 +147,7 @@ impl Relay {
             }
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::strip_own(trailers);
+                    headers::screen_trailers(trailers);
                 }
                 self.give_back_at_end();
                 Some(Ok(frame))

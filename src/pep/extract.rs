@@ -14,6 +14,7 @@ use crate::core::credential::ClientCertificate;
 use crate::core::evidence::{Door, ExchangeFacts};
 use crate::core::policy::{CanonicalPath, Exchange, PathError, Reason};
 use crate::pep::certificate::CallerCertificates;
+use crate::pep::framing::Doubtful;
 use crate::pep::headers;
 use crate::pep::limits::RequestLimits;
 use crate::pep::presentation::{Carriers, Comma};
@@ -71,7 +72,7 @@ pub(crate) fn admit(
         return Err(Reason::RequestAmbiguous);
     }
     sizes(parts, rules.limits)?;
-    framing(&parts.headers)?;
+    framing(parts)?;
     let declared =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.zip(rules.limits.body_bytes_max).is_some_and(|(length, most): (u64, u64)| length > most) {
@@ -121,8 +122,12 @@ fn head_bytes(parts: &Parts) -> usize {
 /// How long the body is must be said in one way.
 ///
 /// # Standard
-/// RFC 9112 §6.1 and §6.3, stricter: `chunked` is the only transfer coding.
-fn framing(headers: &HeaderMap) -> Result<(), Reason> {
+/// RFC 9112 §6.1 and §6.3, stricter: `chunked` is the only transfer coding, and nothing is repaired.
+fn framing(parts: &Parts) -> Result<(), Reason> {
+    if parts.extensions.get::<Doubtful>().is_some() {
+        return Err(Reason::RequestAmbiguous);
+    }
+    let headers = &parts.headers;
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let sound = match (codings.next(), lengths.next()) {
@@ -172,8 +177,9 @@ pub(crate) fn host_name(host: &[u8]) -> Result<Cow<'_, str>, Reason> {
     let (name, port) = end.and_then(|end| host.split_at_checked(end)).ok_or(Reason::RequestAmbiguous)?;
     let literal = name.starts_with('[');
     let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let known = if literal {
-        name.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
+        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
     } else {
         !name.is_empty() && name.bytes().all(named)
     };

@@ -80,6 +80,8 @@ pub(crate) enum Stopped {
     Denied(Denied),
     /// It was ended while it waited for the answer.
     Severed(DecisionId, Reason),
+    /// The caller's body broke off.
+    Unasked(DecisionId),
     /// The upstream failed.
     Failed(DecisionId, UpstreamFailure),
 }
@@ -106,6 +108,7 @@ impl Forwarder<'_> {
             Stopped::Failed(id, kind)
         };
         let stage = stage(&outgoing.parts);
+        let unframed = outgoing.parts.version < Version::HTTP_11;
         let settings = upstream.settings();
         if settings.is_unhealthy() {
             return Err(fail(UpstreamFailure::Unhealthy));
@@ -119,7 +122,7 @@ impl Forwarder<'_> {
         let silence = settings.response_timeout;
         let answered = |response, connection| {
             let connection = upstream.returning(connection);
-            let answer = Answer { response, connection, open, stage };
+            let answer = Answer { response, connection, open, stage, unframed };
             match wish {
                 Some(wish) => answer.switch(wish),
                 None => answer.relay(),
@@ -131,6 +134,7 @@ impl Forwarder<'_> {
                 Ok(response) => return answered(response, connection),
                 Err(Unanswered::Failed(kind)) => return Err(fail(kind)),
                 Err(Unanswered::Severed(reason)) => return Err(Stopped::Severed(id, reason)),
+                Err(Unanswered::Unasked) => return Err(Stopped::Unasked(id)),
                 Err(Unanswered::Unsent(given_back)) => (released, request) = *given_back,
             }
         }
@@ -140,6 +144,7 @@ impl Forwarder<'_> {
             Ok(response) => answered(response, connection),
             Err(Unanswered::Failed(kind)) => Err(fail(kind)),
             Err(Unanswered::Severed(reason)) => Err(Stopped::Severed(id, reason)),
+            Err(Unanswered::Unasked) => Err(Stopped::Unasked(id)),
             Err(Unanswered::Unsent(_)) => Err(fail(UpstreamFailure::Reset)),
         }
     }
@@ -260,6 +265,8 @@ struct Answer<'a> {
     connection: Option<Returning>,
     open: &'a Arc<Open>,
     stage: Stage,
+    /// The caller speaks HTTP/1.0.
+    unframed: bool,
 }
 
 impl Answer<'_> {
@@ -274,7 +281,7 @@ impl Answer<'_> {
         }
         let id = self.open.decision();
         own(&mut parts, id);
-        let relay = Relay::begin(incoming, self.connection, self.open, self.stage);
+        let relay = Relay::begin(incoming, self.connection, self.open, self.stage, self.unframed);
         let relay = relay.map_err(|reason| Stopped::Severed(id, reason))?;
         Ok(Response::from_parts(parts, Body::relay(relay)))
     }
@@ -311,14 +318,15 @@ fn own(parts: &mut http::response::Parts, id: DecisionId) {
     parts.extensions = http::Extensions::new();
 }
 
-/// Whether an answer says in at most one way how long it is.
+/// Whether an answer says in at most one way how long it is: the library takes `5, 5` for 5.
 fn is_framed_once(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let sound = match (codings.next(), lengths.next()) {
         (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (None, Some(length)) => length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty(),
         (Some(_), Some(_)) => false,
-        (None, _) => true,
+        (None, None) => true,
     };
     sound && codings.next().is_none() && lengths.next().is_none()
 }

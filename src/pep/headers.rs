@@ -36,8 +36,9 @@ static ALIASED: [(&str, HeaderName); 5] = [
     ("transferencoding", header::TRANSFER_ENCODING),
 ];
 
-/// Folded names, and beginnings of names, that only a trusted proxy in front may set.
-const CLAIMED: [&str; 4] = ["forwarded", "xrealip", "clientcert", "clientcertchain"];
+/// Folded names, and beginnings of names, that only a trusted proxy in front may set; `proxy` is to a program
+/// behind CGI where its own requests go.
+const CLAIMED: [&str; 5] = ["forwarded", "xrealip", "clientcert", "clientcertchain", "proxy"];
 const CLAIMED_PREFIXES: [&str; 3] = ["xforwarded", "xsslclient", "sslclient"];
 
 /// Folded names, and a beginning of names, by which some upstreams take a request for another.
@@ -55,6 +56,24 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// Names that count in a head only.
+static NOT_TRAILING: [HeaderName; 14] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::CACHE_CONTROL,
+    header::AUTHORIZATION,
+    header::WWW_AUTHENTICATE,
+    header::SET_COOKIE,
+    header::COOKIE,
+    header::HOST,
+    header::LOCATION,
+    header::VARY,
+    header::TE,
+    header::TRAILER,
 ];
 
 /// What is to be done about a header a caller sent.
@@ -153,6 +172,16 @@ pub(crate) fn strip_own(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from trailers what must not stand there: what speaks for us, and what says how an answer is framed,
+/// read or kept (RFC 9110 §6.5.1). The status and metadata of a call pass.
+pub(crate) fn screen_trailers(trailers: &mut HeaderMap) {
+    strip_own(trailers);
+    strip_hop_by_hop(trailers);
+    for name in &NOT_TRAILING {
+        trailers.remove(name);
+    }
+}
+
 /// Removes every header that folds to `named`, however spelled.
 pub(crate) fn strip_named(headers: &mut HeaderMap, named: &HeaderName) {
     let is_named = |name: &&HeaderName| fold_eq(name.as_str(), named.as_str());
@@ -218,6 +247,9 @@ mod tests {
             ("ssl_client_subject_dn", Standing::Claimed),
             ("x-ssl-client-cert", Standing::Claimed),
             ("ssl-server", Standing::Ordinary),
+            ("proxy", Standing::Claimed),
+            ("proxy-", Standing::Claimed),
+            ("proxy-status", Standing::Ordinary),
             ("x-original-url", Standing::Overriding),
             ("x_rewrite_url", Standing::Overriding),
             ("x-http-method-override", Standing::Overriding),
@@ -269,6 +301,17 @@ mod tests {
                 assert!(screen_request(&mut headers, None).is_ok(), "{name}: {value}");
             }
         }
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_a_head() {
+        let mut trailers = HeaderMap::new();
+        let lines = ["grpc-status", "x-trace", "content-length", "transfer-encoding", "set-cookie", "host"];
+        for name in lines.into_iter().chain(["x_portreeve_identity"]) {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        screen_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["grpc-status", "x-trace"]);
     }
 
     #[test]

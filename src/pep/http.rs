@@ -409,6 +409,7 @@ impl From<Result<Response<Body>, Stopped>> for Outcome {
             Ok(response) => Self::Answered(response),
             Err(Stopped::Denied(denied)) => Self::Refused(Some(denied)),
             Err(Stopped::Severed(id, reason)) => Self::Severed(id, reason),
+            Err(Stopped::Unasked(id)) => Self::Failed(Refusal::failed(StatusCode::BAD_REQUEST, id)),
             Err(Stopped::Failed(id, kind)) => Self::Failed(Refusal::failed(failure_status(kind), id)),
         }
     }

@@ -16,6 +16,7 @@ mod exchanges;
 mod ext_authz;
 mod extract;
 mod forward;
+mod framing;
 mod headers;
 mod http;
 mod introspection;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::credential::ClientCertificate;
 use crate::mtls::DomainTrust;
 use crate::pep::certificate;
+use crate::pep::framing::{Doubts, FramedIo, FramedService};
 use crate::pep::limits::{HEADERS_MAX, Limits};
 use crate::pep::line::{self, Line, Resettable, Streams, Wire};
 use crate::pep::meter::{FrameLimits, Meter};
@@ -159,13 +160,17 @@ impl<F: Front> Serving<F> {
         let io = WatchedIo::new(io, Arc::clone(&watch), meter);
         if http2 {
             // Each of its streams has a line of its own.
-            return self.serve(&self.http2, io, peer, watch, stop).await;
+            let service = FramedService::new(F::service(&self.worker, peer), None);
+            return self.serve(&self.http2, io, service, watch, stop).await;
         }
         if !F::HTTP1 {
             return Err("this listener speaks HTTP/2 only".into());
         }
         let line = Arc::<Line>::default();
-        let served = self.serve(&self.http1, Wire::new(io, Arc::clone(&line)), peer, watch, stop);
+        let doubts = Arc::<Doubts>::default();
+        let io = FramedIo::new(Wire::new(io, Arc::clone(&line)), Arc::clone(&doubts));
+        let service = FramedService::new(F::service(&self.worker, peer), Some(doubts));
+        let served = self.serve(&self.http1, io, service, watch, stop);
         line.drive(self.end_timeout, stop, served).await.unwrap_or(Ok(()))
     }
 
@@ -173,14 +178,14 @@ impl<F: Front> Serving<F> {
         &self,
         builder: &Builder<Streams>,
         io: I,
-        peer: Peer,
+        service: FramedService<F::Service>,
         watch: Arc<Watch>,
         stop: &CancellationToken,
     ) -> Result<(), Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = WatchedService::new(F::service(&self.worker, peer), Arc::clone(&watch));
+        let service = WatchedService::new(service, Arc::clone(&watch));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         let (watched, http2) = (Arc::clone(&watch), std::ptr::eq(builder, &*self.http2));
         let served = async move {

@@ -1,5 +1,7 @@
 //! A caller's body on its way to an upstream: how large it may be, how slowly it may come.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,14 +40,23 @@ struct Uploading {
     pace: Option<Pace>,
 }
 
-/// Counts the frames of an upload, so that a long one is not taken for a silent upstream.
+/// How far an upload has come, so that a long one is not taken for a silent upstream, nor a caller that has
+/// gone for an upstream that failed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Arc<AtomicU64>);
+
+/// The caller's body broke off.
+const BROKEN: u64 = 1 << 63;
 
 impl Progress {
     /// Frames so far.
     pub(crate) fn frames(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & !BROKEN
+    }
+
+    /// Whether the caller's body broke off.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & BROKEN != 0
     }
 }
 
@@ -89,6 +100,13 @@ impl Uploading {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(Some(Err(BodyError::Peer(error)))) => {
+                if is_malformed(&error) {
+                    return self.end(Reason::RequestAmbiguous);
+                }
+                self.progress.0.fetch_or(BROKEN, Ordering::Relaxed);
+                Poll::Ready(Some(Err(BodyError::Peer(error))))
+            }
             other => other,
         }
     }
@@ -97,6 +115,13 @@ impl Uploading {
         self.rules.exchanges.end(&self.open, reason);
         Poll::Ready(Some(Err(BodyError::Severed)))
     }
+}
+
+/// Whether a body came that is none, rather than its end before its time.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    cause
+        .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
 }
 
 impl http_body::Body for Upload {

@@ -317,6 +317,8 @@ pub(crate) enum Unanswered {
     Unsent(Box<(Released, Request<Upload>)>),
     /// Something may have been sent.
     Failed(UpstreamFailure),
+    /// The caller's body broke off.
+    Unasked,
     /// The exchange was ended while it waited.
     Severed(Reason),
 }
@@ -353,6 +355,9 @@ impl Connection {
                 Ok(Err(mut error)) => {
                     return Err(match error.take_message() {
                         Some(request) => Unanswered::Unsent(Box::new((released, request))),
+                        None if progress.as_ref().is_some_and(|progress| progress.is_broken()) => {
+                            Unanswered::Unasked
+                        }
                         None => {
                             tracing::debug!(error = %error.error(), "upstream gave no answer");
                             Unanswered::Failed(UpstreamFailure::Reset)

@@ -1,5 +1,7 @@
 //! The one integration-test binary: a line a module says what belongs there.
 
+/// What strangers send, byte for byte, beside what is allowed; where each threat of the list is shown.
+mod attack;
 /// What cannot work: message, exit code, and that nothing is lost by it.
 mod bad_input;
 /// The command line: arguments, tables, documents, the client's errors.

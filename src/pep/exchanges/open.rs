@@ -204,6 +204,11 @@ impl Open {
         self.upstream.lock().take().is_some()
     }
 
+    /// Cuts what carries it to its caller.
+    pub(crate) fn cut(&self) {
+        self.turn.cut();
+    }
+
     /// Why it was ended, if it was.
     pub(crate) fn ended(&self) -> Option<Reason> {
         let ended = usize::from(self.ended.load(Ordering::SeqCst));

@@ -96,6 +96,8 @@ fn hosts() {
         ("/a", false, &[("host", "orders.test/x")], Err(Reason::RequestAmbiguous)),
         ("/a", false, &[("host", "")], Err(Reason::RequestAmbiguous)),
         ("/a", false, &[("host", "[::1")], Err(Reason::RequestAmbiguous)),
+        ("/a", false, &[("host", "[[::1]")], Err(Reason::RequestAmbiguous)),
+        ("/a", false, &[("host", "[::1]]")], Err(Reason::RequestAmbiguous)),
         ("http://orders.test/a", false, &[], Err(Reason::RequestAmbiguous)),
         ("http://admin.test/a", false, &[HOST], Err(Reason::RequestAmbiguous)),
         ("http://orders.test:80/a", false, &[HOST], Err(Reason::RequestAmbiguous)),

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
@@ -91,6 +93,61 @@ fn grpc_passes_trailers_to_an_http2_upstream_and_back() {
             assert_eq!(seen, "orders.test te=trailers identity=ledger authorization=- host=-");
         }
     });
+}
+
+/// Callers that go away have their streams reset on a connection that others share, which goes on: as many as
+/// would end it by the library's own bound, and the first again.
+#[test]
+fn cancellations_of_one_end_no_connection_of_others() {
+    let runtime = runtime();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut held = Vec::new();
+                while let Some(Ok((request, mut answer))) = connection.accept().await {
+                    if request.uri().path() == "/open/held" {
+                        held.push(answer);
+                        continue;
+                    }
+                    let whole = Response::new(());
+                    answer.send_response(whole, true).unwrap();
+                }
+            });
+        }
+    });
+    let gate = Gate::with(upstream, |settings, listener| {
+        settings.upstreams.get_mut("app").unwrap().http2 = true;
+        listener.limits.resets_max = 5000;
+    });
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gate.running.address()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let get = |path: &str| http::Request::get(format!("http://a/open/{path}")).body(()).unwrap();
+        // The connection that all of them share is there from the first.
+        let mut sender = sender.ready().await.unwrap();
+        assert_eq!(sender.send_request(get("good"), true).unwrap().0.await.unwrap().status(), 200);
+        for _ in 0..40 {
+            let mut held = Vec::new();
+            for _ in 0..50 {
+                sender = sender.ready().await.unwrap();
+                held.push(sender.send_request(get("held"), true).unwrap().0);
+            }
+            // They have arrived: each is judged in turn.
+            sender = sender.ready().await.unwrap();
+            assert_eq!(sender.send_request(get("good"), true).unwrap().0.await.unwrap().status(), 200);
+            drop(held);
+        }
+        sender = sender.ready().await.unwrap();
+        assert_eq!(sender.send_request(get("good"), true).unwrap().0.await.unwrap().status(), 200);
+    });
+    assert_eq!(accepted.load(Ordering::SeqCst), 1, "one connection, all the time");
 }
 
 /// An upstream that speaks HTTP/2 in clear, for as long as the runtime is held.

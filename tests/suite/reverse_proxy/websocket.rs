@@ -69,6 +69,12 @@ fn an_allowed_one_is_relayed_both_ways() {
     }
     assert_eq!(caller.bytes(7), b"\x81\x05hello");
     assert_eq!(caller.bytes(HI.len()), HI);
+    // What looks like a chunked request with a chunk that is none.
+    let lookalike = b"\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
+    let head = [0x82, u8::try_from(lookalike.len()).unwrap()];
+    let sent = [&head[..], lookalike].concat();
+    caller.write(&sent);
+    assert_eq!(caller.bytes(sent.len()), sent);
     let large: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let head = [0x82, 127, 0, 0, 0, 0, 0, 0x2d, 0xc6, 0xc0];
     let sent = [&head[..], &large].concat();

@@ -12,7 +12,7 @@ use super::{Role, Site};
 use crate::support::caller::Caller;
 use crate::support::http::call;
 use crate::support::until;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Reply, Upstream, ok};
 
 /// Callers that ask without pause, each on connections that it keeps, until told to end or nobody listens.
 struct Load {
@@ -85,6 +85,29 @@ fn told_to_end_under_load_it_fails_no_request_and_keeps_every_record() {
     let lines = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
     let allowed = lines.lines().filter(|line| line.contains("\"effect\":\"allow\"")).count() as u64;
     assert!(allowed >= answers, "{answers} answers, {allowed} records");
+}
+
+/// A balancer sends nothing more while requests under way are finished; without any, it is over at once.
+#[test]
+fn what_drains_is_not_ready() {
+    let upstream = Upstream::new(|_| Reply::WhenTold(ok("", "hello")));
+    let site = Site::new(upstream.address());
+    let (_hub, mut proxy) = running(&site);
+    let mut caller = Caller::to(site.proxy);
+    let auth = site.bearer("ledger");
+    caller.write(format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {auth}\r\n\r\n").as_bytes());
+    upstream.next();
+    assert_eq!(site.ready(), 200);
+    signal(&proxy, Signal::TERM);
+    proxy.says("stopping");
+    let shown = call(site.health, "GET", "/readyz", &[]);
+    assert_eq!(shown.status, 503);
+    let text = String::from_utf8(shown.body.to_vec()).unwrap();
+    assert!(text.contains("stopping: requests under way are finished"), "{text}");
+    assert_eq!(call(site.health, "GET", "/livez", &[]).status, 200);
+    upstream.go();
+    assert_eq!(caller.read(false).status, 200);
+    assert!(proxy.child.wait().unwrap().success());
 }
 
 #[test]

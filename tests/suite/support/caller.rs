@@ -56,6 +56,11 @@ impl Caller {
         drop(self.0.get_mut().write_all(bytes));
     }
 
+    /// Says that nothing more is written; answers can still be read.
+    pub(crate) fn end_writing(&mut self) {
+        self.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Sends a request and reads its answer.
     pub(crate) fn ask(&mut self, request: &str) -> Answer {
         self.write(request.as_bytes());

@@ -13,6 +13,8 @@ use super::PATIENCE;
 pub(crate) enum Reply {
     /// Writes these bytes.
     Bytes(Vec<u8>),
+    /// Writes these bytes whatever was asked, and whether they are taken or not.
+    Raw(Vec<u8>),
     /// Writes these bytes and closes the connection.
     ThenClose(Vec<u8>),
     /// Writes nothing until the caller goes away.
@@ -170,6 +172,9 @@ fn serve(stream: TcpStream, connection: usize, inside: &Inside) {
                 writer.write_all(&bytes[..end]).unwrap();
             }
             Reply::Bytes(bytes) => writer.write_all(&bytes).unwrap(),
+            Reply::Raw(bytes) => {
+                writer.write_all(&bytes).ok();
+            }
             Reply::ThenClose(bytes) => {
                 writer.write_all(&bytes).unwrap();
                 drop((writer, reader));

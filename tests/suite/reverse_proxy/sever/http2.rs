@@ -71,7 +71,15 @@ async fn open(
 }
 
 fn gate(upstream: SocketAddr) -> Gate {
-    let gate = Gate::with(upstream, |settings, _| settings.upstreams.get_mut("app").unwrap().http2 = true);
+    gate_with(upstream, PATIENCE)
+}
+
+/// One that waits so long within a body.
+fn gate_with(upstream: SocketAddr, body_timeout: Duration) -> Gate {
+    let gate = Gate::with(upstream, |settings, _| {
+        settings.upstreams.get_mut("app").unwrap().http2 = true;
+        settings.limits.body_timeout = body_timeout;
+    });
     gate.world.put_identity("audit", 1, identity("audit"));
     gate
 }
@@ -111,6 +119,26 @@ fn one_stream_ends_and_the_others_of_its_connection_go_on() {
             assert_eq!(gate.exchanges.open(), 2, "{kind}");
         });
     }
+}
+
+/// The call's silence began first: when the other has ended for its silence, the call is allowed it.
+#[test]
+fn a_call_may_pause_and_a_plain_body_may_not() {
+    block_on_io(async {
+        let gate = gate_with(upstream(None).await, Duration::from_millis(200));
+        let mut sender = connect(gate.running.address(), 65_535).await;
+        let (call, mut more) = open(&gate, &mut sender, "ledger", "application/grpc").await;
+        let (plain, _upload) = open(&gate, &mut sender, "audit", "text/plain").await;
+        let (mut call, mut plain) = (call.into_body(), plain.into_body());
+        assert_eq!(call.data().await.unwrap().unwrap(), "hello");
+        assert_eq!(end_of(&mut plain).await, Err(h2::Reason::CANCEL));
+        let line = "portreeve_exchanges_severed_total{reason=\"request.too_slow\"} 1\n";
+        assert!(gate.metrics.render().contains(line));
+        more.send_data(Bytes::from_static(b"more"), false).unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(1), call.data()).await;
+        assert!(silent.is_err(), "{silent:?}");
+        assert_eq!(gate.exchanges.open(), 1);
+    });
 }
 
 /// It gives no window for more, so no trailers can go: the stream is reset, with what was queued.
