@@ -6,6 +6,8 @@ mod attack;
 mod bad_input;
 /// The command line: arguments, tables, documents, the client's errors.
 mod cli;
+/// Clients that others wrote, through the proxy: curl, nghttp, h2load, grpcio, websockets, Chromium.
+mod clients;
 /// Configuration files: samples, refusals with their exact messages, bounds, schema.
 mod config;
 /// A row per clause: section, input, expected reason.

@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod issuer;
 pub(crate) mod node;
+pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod spiffe;

@@ -8,12 +8,7 @@ use super::idp::TestCa;
 
 /// Where the packages are; `None`, loudly, where they are not installed. In CI their absence is a failure.
 pub(crate) fn peers() -> Option<PathBuf> {
-    let found = std::env::var_os("PORTREEVE_NODE_PEERS").map(PathBuf::from);
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "PORTREEVE_NODE_PEERS is not set: run `.ci/peers`");
-        eprintln!("SKIPPED: no issuers. Set PORTREEVE_NODE_PEERS (`.ci/peers` installs them).");
-    }
-    found
+    super::peer::peer("PORTREEVE_NODE_PEERS")
 }
 
 /// A script of `tests/peers`, to be run with these packages.
