@@ -10,6 +10,7 @@ mod names;
 mod paths;
 mod recorder;
 mod smuggling;
+mod strict;
 mod upstreams;
 
 use std::collections::BTreeMap;
