@@ -67,8 +67,7 @@ pub(crate) fn exceeds(
     if denied.is_empty() {
         return Ok(None);
     }
-    let identities = image.of_kind(RecordKind::Identity).filter(|held| held.record.is_some()).count();
-    let limit = limits.limit(identities);
+    let limit = limits.limit(image.identities());
     since(store, tenant, now.before(limits.window), |logged| match known.0.get(&logged.revision) {
         Some(weighed) => denied.extend(weighed.iter().cloned()),
         // A body that cannot be read is refused where it is taken over.

@@ -15,7 +15,9 @@ use crate::wire::state::WireError;
 #[derive(Clone, Debug)]
 pub struct TenantImage {
     revision: u64,
-    records: BTreeMap<(RecordKind, Name), Change>,
+    records: BTreeMap<RecordKind, BTreeMap<Name, Change>>,
+    /// Live identities among them.
+    identities: usize,
     subjects: HashMap<(Name, Arc<str>), Name>,
     issuers: HashMap<Arc<str>, Name>,
     fingerprints: HashMap<[u8; 32], Name>,
@@ -51,6 +53,7 @@ impl TenantImage {
         Self {
             revision: 0,
             records: BTreeMap::new(),
+            identities: 0,
             subjects: HashMap::new(),
             issuers: HashMap::new(),
             fingerprints: HashMap::new(),
@@ -83,19 +86,22 @@ impl TenantImage {
         }
         for change in changes {
             self.claim(change);
-            let key = (change.kind, change.name.clone());
-            match change.kind {
+            let of_kind = self.records.entry(change.kind).or_default();
+            let before = match change.kind {
                 // Its name is a revision, which does not come again.
-                RecordKind::Revocation if change.dropped => self.records.remove(&key),
-                _ => self.records.insert(key, change.clone()),
+                RecordKind::Revocation if change.dropped => of_kind.remove(&change.name),
+                _ => of_kind.insert(change.name.clone(), change.clone()),
             };
+            let lives = |change: &Change| change.kind == RecordKind::Identity && change.record.is_some();
+            self.identities += usize::from(lives(change));
+            self.identities -= usize::from(before.as_ref().is_some_and(lives));
         }
         self.revision = revision;
     }
 
     /// A record by name, tombstones included, also those that were let go of.
     pub fn get(&self, kind: RecordKind, name: &Name) -> Option<&Change> {
-        self.records.get(&(kind, name.clone()))
+        self.records.get(&kind)?.get(name)
     }
 
     /// A live record by name.
@@ -123,7 +129,12 @@ impl TenantImage {
 
     /// Every record of a kind, by name, tombstones included.
     pub fn of_kind(&self, kind: RecordKind) -> impl Iterator<Item = &Change> {
-        self.records.iter().filter(move |((held, _), _)| *held == kind).map(|(_, change)| change)
+        self.records.get(&kind).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many live identities there are.
+    pub const fn identities(&self) -> usize {
+        self.identities
     }
 
     /// The identity bound to a subject of an issuer.
@@ -193,8 +204,7 @@ impl TenantImage {
     }
 
     fn release(&mut self, kind: RecordKind, name: &Name) {
-        let held = self.records.get(&(kind, name.clone())).and_then(|change| change.record.clone());
-        match held {
+        match self.live(kind, name).cloned() {
             Some(Record::Identity(identity)) => {
                 for binding in &identity.bindings {
                     drop_if(&mut self.subjects, &(binding.issuer.clone(), binding.subject.clone()), name);
