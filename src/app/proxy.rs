@@ -146,7 +146,7 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
         Some(introspector) => pipeline.introspecting(Arc::clone(introspector) as Arc<dyn Introspect>),
         None => pipeline,
     });
-    let (tracer, export) = traces::open(config, &metrics)?.unzip();
+    let (tracer, export) = traces::open(config, &metrics).unzip();
     let shown = Arc::new(Shown::of(config));
     let jitter = u64::from_le_bytes(random::bytes()?);
     let dial = settings::dial(config, &clock, jitter)?;

@@ -6,12 +6,16 @@ mod api_key;
 mod jws;
 #[path = "../fuzz/targets/key_set.rs"]
 mod key_set;
+#[path = "../fuzz/targets/path.rs"]
+mod path;
 #[path = "../fuzz/targets/signed.rs"]
 mod signed;
 #[path = "../fuzz/targets/status_list.rs"]
 mod status_list;
 #[path = "../fuzz/targets/token.rs"]
 mod token;
+
+use proptest::prelude::*;
 
 use crate::support::issuer::{TestIssuer, jwks};
 
@@ -40,6 +44,7 @@ fn seeds_break_nothing() {
         api_key::run(one);
         jws::run(one);
         key_set::run(one);
+        path::run(one);
         status_list::run(one);
         signed::header(one);
         for profile in 0..7 {
@@ -52,5 +57,16 @@ fn seeds_break_nothing() {
     }
     for key in [TestIssuer::es256(), TestIssuer::rs256(), TestIssuer::eddsa()] {
         key_set::run(&jwks(&[key.jwk()]));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_plainer_reader_reads_the_same(
+        raw in "/?(%[0-9a-fA-F]{2}|%2[eEfF]|%5[cC]|%[cC]3%[aA]4|[./;?#%\\\\+a-cA-C~*:|\" ä\u{7f}\u{0}]){0,12}",
+    ) {
+        path::run(raw.as_bytes());
     }
 }

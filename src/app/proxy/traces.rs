@@ -8,16 +8,15 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{ExportSettings, Sampler, Spans, Tracer};
 
 /// A tracer, and the spans that wait for their export; `None`: nothing is traced.
-pub(super) fn open(
-    config: &ProxyConfig,
-    metrics: &Metrics,
-) -> Result<Option<(Arc<Tracer>, Export)>, AppError> {
-    let Some(traces) = &config.traces else { return Ok(None) };
-    let ca = match &traces.ca {
-        None => None,
-        Some(path) => {
-            let what = format!("`OTEL_EXPORTER_OTLP_CERTIFICATE` {}", path.display());
-            Some(std::fs::read_to_string(path).map_err(AppError::io(what))?)
+pub(super) fn open(config: &ProxyConfig, metrics: &Metrics) -> Option<(Arc<Tracer>, Export)> {
+    let traces = config.traces.as_ref()?;
+    let ca = match traces.ca.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(ca) => ca,
+        Err(error) => {
+            // A door is not kept shut by what only watches it.
+            let path = traces.ca.as_ref().map(|path| path.display().to_string());
+            tracing::warn!(%error, path, "`OTEL_EXPORTER_OTLP_CERTIFICATE` cannot be read: no spans are exported");
+            return None;
         }
     };
     let of_ours = [
@@ -41,7 +40,7 @@ pub(super) fn open(
     let sampler = Sampler { parent_based: traces.parent_based, share: traces.share };
     let ids = Box::new(|| random::bytes::<24>().ok());
     let (tracer, spans) = Tracer::new(sampler, ids, traces.queue_max, metrics.registry());
-    Ok(Some((Arc::new(tracer), Export { spans, settings })))
+    Some((Arc::new(tracer), Export { spans, settings }))
 }
 
 /// Spans, and where they go.

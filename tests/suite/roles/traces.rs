@@ -90,3 +90,18 @@ fn metrics_traces_and_evidence_lead_to_each_other() {
     assert_eq!(last.ids().2, "", "it began here");
     assert!(proxy.child.wait().unwrap().success());
 }
+
+#[test]
+fn an_authority_that_cannot_be_read_keeps_no_door_shut() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+    let missing = site.folder.path().join("missing.pem");
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:1"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", missing.to_str().unwrap()),
+    ];
+    let mut proxy = Role::start_with("proxy", &site.folder.path().join("proxy.yaml"), &variables);
+    proxy.says("`OTEL_EXPORTER_OTLP_CERTIFICATE` cannot be read");
+    proxy.says("the enforcement point is running");
+    proxy.stop();
+}
