@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use crate::support::dev::Dev;
+use crate::support::process::output_of;
 
 /// Exit codes of the design.
 const FAILURE: i32 = 1;
@@ -16,7 +17,7 @@ const USAGE: i32 = 2;
 const INVALID: i32 = 3;
 
 fn portreeve(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_portreeve")).args(arguments).output().unwrap()
+    output_of(Command::new(env!("CARGO_BIN_EXE_portreeve")).args(arguments))
 }
 
 /// The exit code, and that the error stream holds every part.

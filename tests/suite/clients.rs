@@ -7,13 +7,14 @@ mod load;
 mod sockets;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use portreeve::core::identity::{Record, Revocation, RevocationTarget};
 
 use crate::support::clock::ManualClock;
 use crate::support::front::Gate;
+use crate::support::process::output_of;
 use crate::support::world::name;
 
 /// What a client said, once it has ended.
@@ -25,7 +26,7 @@ struct Said {
 
 /// Runs a client to its end.
 fn run(command: &mut Command) -> Said {
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = output_of(command);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code() }
 }

@@ -5,11 +5,10 @@ mod guard;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -17,6 +16,7 @@ use crate::support::caller::Caller;
 use crate::support::http::{Answer, call};
 use crate::support::issuer::TestIssuer;
 use crate::support::port::free;
+use crate::support::process::{Lines, end_of, output_of};
 use crate::support::until;
 use crate::support::upstream::{Reply, Upstream};
 
@@ -34,7 +34,7 @@ mod workload;
 /// A role as a process of its own, its log readable line by line.
 struct Role {
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Lines,
 }
 
 impl Role {
@@ -52,14 +52,14 @@ impl Role {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Lines::of(child.stderr.take().unwrap());
         Self { child, log }
     }
 
     /// Reads the log up to a line that holds `text`; a log that is no terminal's has no colours.
     fn says(&mut self, text: &str) {
         let plain = |line: &String| assert!(!line.contains('\u{1b}'), "an escape in {line:?}");
-        let found = self.log.by_ref().map_while(Result::ok).inspect(plain).any(|line| line.contains(text));
+        let found = self.log.by_ref().inspect(plain).any(|line| line.contains(text));
         assert!(found, "the process ended before it said `{text}`");
     }
 
@@ -67,7 +67,7 @@ impl Role {
     fn stop(mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
+        assert!(end_of(&mut self.child).success());
     }
 
     /// Ends it without any chance to tidy up.
@@ -129,14 +129,13 @@ impl Site {
     }
 
     fn output(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_portreeve"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
+        command
             .args(arguments)
             .env("PORTREEVE_HUB", format!("http://{}", self.api))
             .env("PORTREEVE_TOKEN_FILE", self.folder.path().join("hub/admin.token"))
-            .env("PORTREEVE_TENANT", "demo")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .env("PORTREEVE_TENANT", "demo");
+        output_of(&mut command)
     }
 
     /// Copies the hub's store to or from beside it.
@@ -322,7 +321,7 @@ fn a_hub_whose_backup_was_put_back_is_restored_and_revokes_on() {
     // Refused, and the enforcement point decides on by what it has.
     let mut hub = site.start("hub");
     hub.says("portreeve hub restore");
-    assert!(!hub.child.wait().unwrap().success());
+    assert!(!end_of(&mut hub.child).success());
     let (code, report, said) = restore(&["--dry-run"]);
     assert_eq!((code, &report["commits_lost"], &report["restored"]), (0, &json!(1), &Value::Null), "{said}");
     let (code, _, said) = restore(&[]);

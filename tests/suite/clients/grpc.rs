@@ -1,9 +1,8 @@
 //! grpcio: a client and an application that speak gRPC through the proxy.
 
-use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use portreeve::core::identity::{Record, ResourceRoute};
@@ -12,12 +11,13 @@ use portreeve::core::policy::PathPattern;
 use super::{revoke, run, script};
 use crate::support::front::Gate;
 use crate::support::peer::peer;
+use crate::support::process::Lines;
 use crate::support::world::orders;
 
 /// A script that goes on, read line by line.
 pub(super) struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines,
 }
 
 impl Running {
@@ -25,18 +25,18 @@ impl Running {
     pub(super) fn start(python: &Path, name: &str, arguments: &[&str]) -> Self {
         let mut command = script(python, name);
         let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = Lines::of(child.stdout.take().unwrap());
         Self { child, lines }
     }
 
     /// Its next line.
     pub(super) fn says(&mut self) -> String {
-        self.lines.next().expect("it says more").unwrap()
+        self.lines.next().expect("it says more")
     }
 
     /// All that it says to its end.
     pub(super) fn rest(&mut self) -> Vec<String> {
-        self.lines.by_ref().map(Result::unwrap).collect()
+        self.lines.by_ref().collect()
     }
 }
 

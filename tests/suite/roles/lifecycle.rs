@@ -11,6 +11,7 @@ use super::limits::{metric, running};
 use super::{Role, Site};
 use crate::support::caller::Caller;
 use crate::support::http::call;
+use crate::support::process::end_of;
 use crate::support::until;
 use crate::support::upstream::{Reply, Upstream, ok};
 
@@ -81,7 +82,7 @@ fn told_to_end_under_load_it_fails_no_request_and_keeps_every_record() {
     signal(&proxy, Signal::TERM);
     proxy.says("stopping");
     let answers = load.end();
-    assert!(proxy.child.wait().unwrap().success());
+    assert!(end_of(&mut proxy.child).success());
     let lines = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
     let allowed = lines.lines().filter(|line| line.contains("\"effect\":\"allow\"")).count() as u64;
     assert!(allowed >= answers, "{answers} answers, {allowed} records");
@@ -107,7 +108,7 @@ fn what_drains_is_not_ready() {
     assert_eq!(call(site.health, "GET", "/livez", &[]).status, 200);
     upstream.go();
     assert_eq!(caller.read(false).status, 200);
-    assert!(proxy.child.wait().unwrap().success());
+    assert!(end_of(&mut proxy.child).success());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{Role, Site};
 use crate::support::collector::Collector;
 use crate::support::http::call;
 use crate::support::port::free;
+use crate::support::process::end_of;
 use crate::support::until;
 use crate::support::upstream::Upstream;
 
@@ -88,7 +89,7 @@ fn metrics_traces_and_evidence_lead_to_each_other() {
     kill_process(Pid::from_child(&proxy.child), Signal::TERM).unwrap();
     let last = collector.next();
     assert_eq!(last.ids().2, "", "it began here");
-    assert!(proxy.child.wait().unwrap().success());
+    assert!(end_of(&mut proxy.child).success());
 }
 
 #[test]

@@ -33,16 +33,18 @@ impl Answer {
 impl Caller {
     /// Connects.
     pub(crate) fn to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
+        Self::over(TcpStream::connect(address).unwrap())
     }
 
     /// Connects, if somebody listens.
     pub(crate) fn try_to(address: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect(address).ok()?;
+        TcpStream::connect(address).ok().map(Self::over)
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Some(Self(BufReader::new(stream)))
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
     }
 
     /// Whether anything is there to read, waited for.

@@ -1,6 +1,5 @@
 //! `portreeve dev` as a process of its own, and an Envoy in front of its upstream.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -8,6 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use super::process::{Lines, end_of, output_of};
 
 /// A running `dev`.
 pub(crate) struct Dev {
@@ -40,7 +41,7 @@ impl Dev {
         if wait_for_line(child.stdout.take().unwrap(), "portreeve is ready") {
             return Some(Self { child, folder, offset });
         }
-        child.wait().unwrap();
+        end_of(&mut child);
         None
     }
 
@@ -56,14 +57,14 @@ impl Dev {
 
     /// Runs a command of the same binary against it.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_portreeve"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
+        command
             .args(arguments)
             .env("PORTREEVE_HUB", format!("http://{}", self.address(7411)))
             .env("PORTREEVE_TOKEN_FILE", self.folder().join("admin.token"))
             .env("PORTREEVE_TENANT", "demo")
-            .env("PORTREEVE_DEV_ISSUER", self.folder().join("dev-issuer.json"))
-            .output()
-            .unwrap()
+            .env("PORTREEVE_DEV_ISSUER", self.folder().join("dev-issuer.json"));
+        output_of(&mut command)
     }
 
     /// The same; its output, which must be a success.
@@ -77,7 +78,7 @@ impl Dev {
     pub(crate) fn stop(mut self) -> (ExitStatus, Vec<Value>) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-        let status = self.child.wait().unwrap();
+        let status = end_of(&mut self.child);
         let lines = std::fs::read_to_string(self.folder().join("decisions.jsonl")).unwrap();
         (status, lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
@@ -103,13 +104,10 @@ fn offsets() -> impl Iterator<Item = u16> {
     all.filter(move |offset| ports.iter().all(|port| free(port + offset)))
 }
 
-/// Reads lines until one holds `text`; the rest is read and dropped by a thread of its own.
+/// Reads lines until one holds `text`; the rest is read and dropped.
 /// `false`: the stream ended first.
 fn wait_for_line(stream: impl std::io::Read + Send + 'static, text: &str) -> bool {
-    let mut lines = BufReader::new(stream).lines();
-    let found = lines.by_ref().map_while(Result::ok).any(|line| line.contains(text));
-    std::thread::spawn(move || lines.for_each(drop));
-    found
+    Lines::of(stream).any(|line| line.contains(text))
 }
 
 /// A real Envoy, asking the `ext_authz` listener of a [`Dev`] about its upstream.

@@ -14,6 +14,7 @@ pub(crate) mod node;
 pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod spiffe;
 pub(crate) mod tls;
 pub(crate) mod upstream;

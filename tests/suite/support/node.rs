@@ -1,10 +1,11 @@
 //! Issuers that others wrote, under Node.
 
-use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::idp::TestCa;
+use super::process::Lines;
 
 /// Where the packages are; `None`, loudly, where they are not installed. In CI their absence is a failure.
 pub(crate) fn peers() -> Option<PathBuf> {
@@ -22,7 +23,7 @@ pub(crate) fn script(peers: &Path, name: &str) -> Command {
 pub(crate) struct Provider {
     child: Child,
     commands: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    answers: Lines,
     iss: String,
 }
 
@@ -36,8 +37,8 @@ impl Provider {
             .spawn()
             .unwrap();
         let commands = child.stdin.take().unwrap();
-        let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = answers.next().expect("the provider starts").unwrap();
+        let mut answers = Lines::of(child.stdout.take().unwrap());
+        let first = answers.next().expect("the provider starts");
         let iss = first.strip_prefix("at ").expect("an address").to_owned();
         Self { child, commands, answers, iss }
     }
@@ -50,7 +51,7 @@ impl Provider {
     /// Tells it something; its answer.
     pub(crate) fn tell(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").unwrap();
-        self.answers.next().unwrap_or_else(|| panic!("no answer to `{command}`")).unwrap()
+        self.answers.next().unwrap_or_else(|| panic!("no answer to `{command}`"))
     }
 }
 

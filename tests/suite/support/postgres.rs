@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use portreeve::hub::store::PostgresSettings;
 use tempfile::TempDir;
 
+use super::process::{end_of, output_of};
+
 /// The account a server runs under where the tests run as root, which it refuses: `nobody`.
 const NOBODY: u32 = 65534;
 const USER: &str = "portreeve";
@@ -101,7 +103,7 @@ impl Postgres {
     pub(crate) fn end(&mut self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.server);
         rustix::process::kill_process(pid, signal).ok();
-        self.server.wait().unwrap();
+        end_of(&mut self.server);
     }
 
     /// Makes a standby the primary.
@@ -125,12 +127,12 @@ impl Postgres {
     }
 
     fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let done = as_nobody(self.bin.join("psql"))
+        let mut command = as_nobody(self.bin.join("psql"));
+        command
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
             .args(["--username", USER, "--dbname", database, "--command", sql, "--host"])
-            .arg(self.folder.path())
-            .output()
-            .unwrap();
+            .arg(self.folder.path());
+        let done = output_of(&mut command);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
     }
@@ -197,7 +199,7 @@ fn as_nobody(program: PathBuf) -> Command {
 }
 
 fn run(command: &mut Command) {
-    let done = command.output().unwrap();
+    let done = output_of(command);
     let text = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{command:?}: {text}");
 }

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::{HERE, NOW, NoCache, check, issuer, name};
 use crate::support::node::{peers, script};
+use crate::support::process::output_of;
 
 #[test]
 fn tokens_of_another_library_are_taken_and_touched_ones_are_not() {
     let Some(peers) = peers() else { return };
-    let output = script(&peers, "jose.mjs").env("ISS", HERE).env("NOW", NOW.to_string()).output().unwrap();
+    let output = output_of(script(&peers, "jose.mjs").env("ISS", HERE).env("NOW", NOW.to_string()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let made: Value = serde_json::from_slice(&output.stdout).unwrap();
     let known = issuer(HERE, &Algorithm::ALL, made["jwks"].to_string().as_bytes());

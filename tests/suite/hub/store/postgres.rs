@@ -15,6 +15,7 @@ use portreeve::hub::store::{
 use super::conformance::{conformance, follows_its_own_log, name, put, resource};
 use crate::hub::lab::HandClock;
 use crate::support::postgres::{FAST, Postgres, shared, through};
+use crate::support::until;
 
 fn open(settings: &PostgresSettings) -> PostgresStore {
     PostgresStore::open(settings, HandClock::new()).unwrap()
@@ -323,9 +324,10 @@ fn while_cancelling<T: Send>(server: &Postgres, work: impl FnOnce() -> T + Send)
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     std::thread::scope(|scope| {
         let working = scope.spawn(work);
-        while !working.is_finished() {
+        until("it has ended", || {
             server.psql("postgres", cancel);
-        }
+            working.is_finished()
+        });
         working.join().unwrap()
     })
 }
@@ -338,7 +340,7 @@ fn a_primary_without_its_standby_confirms_nothing() {
     primary.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'one'");
     primary.psql("postgres", "SELECT pg_reload_conf()");
     let store = open(&settings);
-    while store.guarantee().unwrap() != Guarantee::Holds {}
+    until("the standby is there", || store.guarantee().unwrap() == Guarantee::Holds);
     store.commit(&put("a", &[("kept", resource("1"))]), &[]).unwrap();
     let confirmed = store.heartbeat().unwrap();
     assert_eq!(confirmed.position.revision, 1);
