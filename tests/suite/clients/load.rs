@@ -29,8 +29,8 @@ fn nghttp_sees_status_and_headers_and_no_upgrade() {
     assert!(!upgraded.out.contains(":status: 200"), "{}", upgraded.out);
 }
 
-/// What h2load notes of each answer: its start in microseconds since 1970, and its status.
-fn answers(log: &str) -> Vec<(u128, u16)> {
+/// What h2load notes of each answer: its start in microseconds since 1970, and its status, or [`CUT`].
+fn answers(log: &str) -> Vec<(u128, i32)> {
     let fields = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
@@ -38,10 +38,16 @@ fn answers(log: &str) -> Vec<(u128, u16)> {
     log.lines().filter_map(fields).collect()
 }
 
-/// Every request is answered, and every one that began after the revocation was there is refused.
+/// Of a stream that was reset.
+const CUT: i32 = -1;
+
+/// Every request is answered, and every one that began after the revocation was there is refused. Of those under
+/// way some may have been answered in part: they are cut.
 #[test]
 fn h2load_is_answered_to_the_last_and_refused_from_the_revocation_on() {
     const COUNT: usize = 3000;
+    const CLIENTS: usize = 4;
+    const STREAMS: usize = 8;
     let Some(program) = peer("PORTREEVE_H2LOAD") else { return };
     let upstream = Upstream::hello();
     let gate = Gate::new(upstream.address());
@@ -50,7 +56,8 @@ fn h2load_is_answered_to_the_last_and_refused_from_the_revocation_on() {
     let (said, revoked) = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             let mut command = Command::new(&program);
-            command.args(["--clients=4", "--max-concurrent-streams=8", &format!("--requests={COUNT}")]);
+            command.args([format!("--clients={CLIENTS}"), format!("--max-concurrent-streams={STREAMS}")]);
+            command.arg(format!("--requests={COUNT}"));
             command.arg(format!("--log-file={}", log.display()));
             command.arg(format!("--header=authorization: Bearer {}", gate.token()));
             command.arg("--header=:authority: orders.test");
@@ -66,11 +73,12 @@ fn h2load_is_answered_to_the_last_and_refused_from_the_revocation_on() {
     });
     assert_eq!(said.code, Some(0), "{}", said.err);
     let counts = format!("requests: {COUNT} total, {COUNT} started, {COUNT} done, ");
-    assert!(said.out.contains(&counts) && said.out.contains(" 0 errored, 0 timeout"), "{}", said.out);
+    assert!(said.out.contains(&counts) && said.out.contains(" 0 timeout"), "{}", said.out);
     let answers = answers(&std::fs::read_to_string(&log).unwrap());
     assert_eq!(answers.len(), COUNT);
-    let of = |wanted: u16| answers.iter().filter(|(_, status)| *status == wanted).count();
-    assert_eq!(of(200) + of(401), COUNT, "{}", said.out);
+    let of = |wanted| answers.iter().filter(|(_, status)| *status == wanted).count();
+    assert_eq!(of(200) + of(401) + of(CUT), COUNT, "{}", said.out);
+    assert!(of(CUT) <= CLIENTS * STREAMS, "{}", said.out);
     assert!(of(200) >= COUNT / 8 && of(401) >= COUNT / 8, "{}", said.out);
     let late: Vec<_> = answers.iter().filter(|(begun, _)| *begun > revoked).collect();
     assert!(late.len() > COUNT / 8 && late.iter().all(|(_, status)| *status == 401), "{late:?}");
