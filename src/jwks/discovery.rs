@@ -1,4 +1,4 @@
-//! OpenID Connect discovery: where an issuer's keys are.
+//! Discovery by OpenID Connect, or by RFC 8414: where an issuer's keys are.
 
 use serde::Deserialize;
 
@@ -37,10 +37,26 @@ pub fn discovery_address(iss: &str) -> Result<Target, TargetError> {
     Target::parse(&format!("{}/.well-known/openid-configuration", iss.strip_suffix('/').unwrap_or(iss)))
 }
 
+/// Where the metadata of `iss` is, for an authorization server that is no OpenID provider.
+///
+/// # Errors
+/// Why there can be none.
+///
+/// # Standard
+/// RFC 8414 §3.1: a slash at the end is removed first, and the path follows the well-known one.
+pub(super) fn metadata_address(iss: &str) -> Result<Target, TargetError> {
+    Target::parse(iss)?.refuse_query()?;
+    let iss = iss.strip_suffix('/').unwrap_or(iss);
+    let authority = iss.find("://").map_or(0, |at| at + "://".len());
+    let end = iss[authority..].find('/').map_or(iss.len(), |at| authority + at);
+    let (origin, path) = iss.split_at(end);
+    Target::parse(&format!("{origin}/.well-known/oauth-authorization-server{path}"))
+}
+
 /// Where the document says that the keys of `iss` are.
 ///
 /// # Standard
-/// OpenID Connect Discovery 1.0 §4.3: `issuer` is exactly the one asked for.
+/// OpenID Connect Discovery 1.0 §4.3 and RFC 8414 §3.3: `issuer` is exactly the one asked for.
 pub(super) fn keys_address(document: &[u8], iss: &str) -> Result<Target, DiscoveryError> {
     let document: Document =
         serde_json::from_slice(document).map_err(|e| DiscoveryError::Unreadable(e.to_string()))?;
@@ -56,19 +72,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_lies_below_the_issuer() {
-        for (iss, expected) in [
-            ("https://idp.example", "https://idp.example/.well-known/openid-configuration"),
-            ("https://idp.example/", "https://idp.example/.well-known/openid-configuration"),
-            ("https://idp.example/a/b", "https://idp.example/a/b/.well-known/openid-configuration"),
-            ("https://idp.example/a/", "https://idp.example/a/.well-known/openid-configuration"),
+    fn a_document_lies_below_the_issuer_and_metadata_before_its_path() {
+        for (iss, below, before) in [
+            ("https://idp.example", "", ""),
+            ("https://idp.example/", "", ""),
+            ("https://idp.example:8443/a/b", "/a/b", "/a/b"),
+            ("https://idp.example/a/", "/a", "/a"),
         ] {
+            let origin =
+                if iss.contains(":8443") { "https://idp.example:8443" } else { "https://idp.example" };
+            let expected = format!("{origin}{below}/.well-known/openid-configuration");
             assert_eq!(discovery_address(iss).unwrap().to_string(), expected, "{iss}");
+            let expected = format!("{origin}/.well-known/oauth-authorization-server{before}");
+            assert_eq!(metadata_address(iss).unwrap().to_string(), expected, "{iss}");
         }
         for iss in
             ["http://idp.example", "idp", "spiffe://td", "https://idp.example/?a=b", "https://u@idp.example"]
         {
-            assert!(discovery_address(iss).is_err(), "{iss}");
+            assert!(discovery_address(iss).is_err() && metadata_address(iss).is_err(), "{iss}");
         }
     }
 

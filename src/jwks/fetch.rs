@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::discovery::{DiscoveryError, discovery_address, keys_address};
+use http::StatusCode;
+
+use super::discovery::{DiscoveryError, discovery_address, keys_address, metadata_address};
 use crate::core::credential::{CanonicalSet, KeyUse, canonical};
 use crate::core::identity::KeySource;
 use crate::outbound::{Client, OutboundError, Target, TargetError};
@@ -48,7 +50,13 @@ pub async fn fetch(
     let target = match source {
         KeySource::Url(url) => Target::parse(url)?,
         KeySource::Discovery => {
-            let document = client.get_json(&discovery_address(iss)?).await?;
+            let document = match client.get_json(&discovery_address(iss)?).await {
+                // Only where there is none: an outage must not decide which of two documents counts.
+                Err(OutboundError::Status(StatusCode::NOT_FOUND)) => {
+                    client.get_json(&metadata_address(iss)?).await?
+                }
+                other => other?,
+            };
             keys_address(&document.body, iss)?
         }
         KeySource::Given => {

@@ -365,7 +365,10 @@ const STANDARDS: &[Row] = &[
     (
         "S4",
         "metadata of RFC 8414, whose path is inserted",
-        Not("keys are found by OpenID Connect discovery or by their own URL"),
+        By(&[
+            "jwks/discovery.rs::a_document_lies_below_the_issuer_and_metadata_before_its_path",
+            "hub/issuers.rs::metadata_counts_only_where_there_is_no_discovery_document",
+        ]),
     ),
     (
         "S4",

@@ -26,7 +26,7 @@ const ISS: &str = "https://issuer.test";
 const KEYS: &str = "/v1/tenants/demo/issuer/main/keys";
 const REFRESH: &str = "/v1/tenants/demo/issuer/main/refresh";
 
-/// Documents by path, to be changed while they are served; what is not there is an outage.
+/// Documents by path, to be changed while they are served; what is not there is an outage, and null is absent.
 #[derive(Clone, Default)]
 struct Documents(Arc<Mutex<BTreeMap<String, Value>>>);
 
@@ -42,6 +42,7 @@ impl Documents {
     async fn serve(&self, ca: &TestCa) -> Idp {
         let documents = self.clone();
         Idp::start(ca, move |path| match documents.0.lock().unwrap().get(path) {
+            Some(Value::Null) => Reply::Text(404, vec![], String::new()),
             Some(document) => Reply::json(document),
             None => Reply::Text(503, vec![], String::new()),
         })
@@ -188,6 +189,39 @@ async fn discovery_is_believed_only_of_the_issuer_itself() {
     documents.put(discovery, json!({ "issuer": iss, "jwks_uri": idp.url("/jwks") }));
     let (_, keys) = lab.ask("POST", REFRESH, None).await;
     assert_eq!((kids(&keys), &keys["url"]), (vec!["a"], &json!(idp.url("/jwks"))), "{keys:#}");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_counts_only_where_there_is_no_discovery_document() {
+    let (ca, documents, clock) = (TestCa::new(), Documents::default(), HandClock::new());
+    let folder = tempfile::tempdir().unwrap();
+    let idp = documents.serve(&ca).await;
+    let iss = idp.url("/tenant");
+    let (discovery, metadata) =
+        ("/tenant/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/tenant");
+    let of = |issuer: &str, set: &str| json!({ "issuer": issuer, "jwks_uri": idp.url(set) });
+    documents.put("/open", json!({ "keys": [key("open")] }));
+    documents.put("/meta", json!({ "keys": [key("meta")] }));
+    documents.put(metadata, of(&iss, "/meta"));
+    let lab = Lab::start_with(with(folder.path(), ca.issuers()), clock.clone()).await;
+    // An outage of the one is not the absence of it.
+    lab.apply(&[document("issuer", "main", fetched_spec(&iss, json!({ "discovery": true })))]).await;
+    lab.until_answer(KEYS, |keys| keys["failures"] == 1).await;
+    let (_, keys) = lab.ask("GET", KEYS, None).await;
+    assert!(kids(&keys).is_empty() && keys["last_error"].as_str().unwrap().contains("503"), "{keys:#}");
+    // Where there is none, the metadata counts, if it is the issuer's.
+    documents.put(discovery, Value::Null);
+    documents.put(metadata, of(&idp.url(""), "/meta"));
+    let (_, keys) = lab.ask("POST", REFRESH, None).await;
+    assert!(keys["last_error"].as_str().unwrap().contains("not of this issuer"), "{keys:#}");
+    documents.put(metadata, of(&iss, "/meta"));
+    let (_, keys) = lab.ask("POST", REFRESH, None).await;
+    assert_eq!((kids(&keys), &keys["url"]), (vec!["meta"], &json!(idp.url("/meta"))), "{keys:#}");
+    // Where there is one, it counts.
+    documents.put(discovery, of(&iss, "/open"));
+    let (_, keys) = lab.ask("POST", REFRESH, None).await;
+    assert_eq!(kids(&keys), ["open"], "{keys:#}");
     lab.stop().await;
 }
 
