@@ -148,12 +148,15 @@ impl LogId {
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in (0..26).rev() {
-            let digit = (self.0 >> (place * 5)) & 31;
-            let byte = usize::try_from(digit).ok().and_then(|d| CROCKFORD.get(d)).copied().unwrap_or(b'0');
-            write!(f, "{}", char::from(byte))?;
+        // In one piece: each answer names its decision, twice.
+        let mut text = [b'0'; 26];
+        let mut rest = self.0;
+        for letter in text.iter_mut().rev() {
+            let digit = usize::try_from(rest & 31).unwrap_or(0);
+            *letter = CROCKFORD.get(digit).copied().unwrap_or(b'0');
+            rest >>= 5;
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -98,6 +98,19 @@ static DPOP: HeaderName = HeaderName::from_static("dpop");
 fn is_token68(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|b| **b == b'=').count();
     let (text, _) = token.split_at(token.len() - padding);
-    let known = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-    !text.is_empty() && text.iter().all(known)
+    // Without a branch for each byte: a token has hundreds.
+    let all = text.iter().fold(true, |all, b| all & TOKEN68.get(usize::from(*b)).copied().unwrap_or(false));
+    !text.is_empty() && all
 }
+
+/// The bytes of a `token68` but for its padding (RFC 9110 §11.2).
+static TOKEN68: [bool; 256] = {
+    let mut known = [false; 256];
+    let mut b = 0u8;
+    // None above is ASCII.
+    while b < 128 {
+        known[b as usize] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        b += 1;
+    }
+    known
+};

@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use crate::core::id::{DecisionId, LogId, Place};
+use crate::wire::evidence::put::hex_digit;
 use crate::wire::evidence_proto as proto;
 use proto::record::Body;
 
@@ -195,7 +196,9 @@ impl Object {
         if !self.out.ends_with(['{', '[']) {
             self.out.push(',');
         }
-        _ = write!(self.out, "\"{key}\":");
+        self.out.push('"');
+        self.out.push_str(key);
+        self.out.push_str("\":");
     }
 
     fn raw(&mut self, value: impl std::fmt::Display) {
@@ -208,7 +211,8 @@ impl Object {
     }
 
     fn flag(&mut self, key: &str, value: bool) {
-        self.number(key, value);
+        self.key(key);
+        self.out.push_str(if value { "true" } else { "false" });
     }
 
     fn text(&mut self, key: &str, value: &str) {
@@ -219,9 +223,9 @@ impl Object {
     fn hex(&mut self, key: &str, value: &[u8]) {
         self.key(key);
         self.out.push('"');
-        for byte in value {
-            _ = write!(self.out, "{byte:02x}");
-        }
+        self.out.extend(
+            value.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]).map(char::from),
+        );
         self.out.push('"');
     }
 
@@ -252,6 +256,12 @@ impl Object {
     /// RFC 8259 §7, with more escapes than it asks for.
     fn quoted(&mut self, value: &str) {
         self.out.push('"');
+        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            // Nearly every text.
+            self.out.push_str(value);
+            self.out.push('"');
+            return;
+        }
         for c in value.chars() {
             match c {
                 '"' => self.out.push_str("\\\""),

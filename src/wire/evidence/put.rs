@@ -49,7 +49,7 @@ pub(super) fn trace(out: &mut Vec<u8>, field: u32, id: &[u8]) {
     if id.iter().any(|byte| *byte != 0) {
         let mut hex = [0; 32];
         for (pair, byte) in hex.chunks_exact_mut(2).zip(id) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
         delimited(out, field, hex.get(..2 * id.len()).unwrap_or(&hex));
     }
@@ -77,7 +77,15 @@ pub(super) fn message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec
     let length = out.len() - start - 1;
     let mut prefix = [0; 10];
     let wide = encode(length as u64, &mut prefix);
-    out.splice(start..=start, prefix.into_iter().take(wide));
+    // Nearly every one needs one or two.
+    match (wide, prefix) {
+        (1, [only, ..]) => out[start] = only,
+        (2, [first, second, ..]) => {
+            out[start] = first;
+            out.insert(start + 1, second);
+        }
+        _ => drop(out.splice(start..=start, prefix.into_iter().take(wide))),
+    }
 }
 
 /// A varint.
@@ -113,6 +121,7 @@ fn cut(text: &str) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or("")
 }
 
-const fn digit(nibble: u8) -> u8 {
+/// The lower-case digit of a number below 16.
+pub(super) const fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
