@@ -27,7 +27,9 @@ impl FileSink {
     fn file(&mut self) -> io::Result<&mut File> {
         let file = match self.open.take() {
             Some(file) if is_at(&file, &self.path)? => file,
-            _ => {
+            moved => {
+                // Nobody flushes it later.
+                moved.map_or(Ok(()), |file| file.sync_data())?;
                 self.cut_short = false;
                 OpenOptions::new().create(true).append(true).open(&self.path)?
             }

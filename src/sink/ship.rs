@@ -15,7 +15,7 @@ use crate::wire::evidence::{decode, json_line, missing_line, undecodable_line};
 /// Most bytes of lines handed to a sink at once; one block's records can exceed it.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// How often the cursor is brought to stable storage while records flow.
+/// How often the sink is flushed, and then the cursor brought to stable storage, while records flow.
 const SAVE: Duration = Duration::from_secs(1);
 
 /// Shortest and longest wait after a failure.
@@ -74,7 +74,7 @@ impl Shipper {
         Ok(Self { spool, shared, thread: Some(thread) })
     }
 
-    /// Records handed over since the start.
+    /// Records handed over and flushed since the start.
     pub fn shipped(&self) -> u64 {
         self.shared.shipped.load(Ordering::Acquire)
     }
@@ -134,8 +134,10 @@ struct Task {
     name: String,
     clock: Arc<dyn Clock>,
     cursor: Cursor,
-    /// What the sink has flushed; the cursor follows it.
+    /// What the sink has taken. What it has flushed, the cursor says.
     at: Delivered,
+    /// Records taken since the last flush.
+    taken: u64,
     reader: Option<LogReader>,
     saved: BootInstant,
     shared: Arc<Shared>,
@@ -153,21 +155,21 @@ impl Task {
         let at = cursor.at();
         spool.delivered(&options.name, at);
         let ShipperOptions { name, clock } = options;
-        Self { spool, sink, name, clock, cursor, at, reader: None, saved, shared }
+        Self { spool, sink, name, clock, cursor, at, taken: 0, reader: None, saved, shared }
     }
 
     fn run(mut self) {
         let mut seen = self.spool.wait(Woken { written: 0, interrupts: 0 }, Duration::ZERO);
-        let mut pause = RETRY_MIN;
+        let (mut pause, mut quiet) = (RETRY_MIN, false);
         loop {
             let stopping = self.shared.stop.load(Ordering::Acquire);
-            match self.ship_all(stopping) {
+            match self.ship_all().and_then(|()| self.save(stopping || quiet)) {
                 Ok(()) => pause = RETRY_MIN,
                 Err(error) => {
                     tracing::warn!(sink = %self.name, %error, "evidence sink does not take records");
                     self.shared.failures.fetch_add(1, Ordering::AcqRel);
                     // Read again from what the sink is known to have.
-                    self.reader = None;
+                    (self.reader, self.at, self.taken) = (None, self.cursor.at(), 0);
                     let news = Woken { written: u64::MAX, interrupts: seen.interrupts };
                     seen.interrupts = self.spool.wait(news, pause).interrupts;
                     pause = (pause * 2).min(RETRY_MAX);
@@ -177,36 +179,37 @@ impl Task {
                 return;
             }
             if pause == RETRY_MIN {
-                seen = self.spool.wait(seen, IDLE);
+                let woken = self.spool.wait(seen, IDLE);
+                (quiet, seen) = (woken == seen, woken);
             }
         }
     }
 
-    /// Ships until nothing more is readable; `save`: and moves the cursor whatever the time.
-    fn ship_all(&mut self, save: bool) -> Result<(), ShipError> {
+    /// Ships until nothing more is readable.
+    fn ship_all(&mut self) -> Result<(), ShipError> {
         loop {
             let (lines, to, count) = self.gather()?;
             if !lines.is_empty() {
                 self.sink.write(&lines)?;
-                self.sink.flush()?;
-                self.shared.shipped.fetch_add(count, Ordering::AcqRel);
+                self.taken += count;
             }
-            let more = to != self.at;
-            self.at = to;
-            self.save(save || !more)?;
-            if !more {
+            if to == self.at {
                 return Ok(());
             }
+            self.at = to;
+            self.save(false)?;
         }
     }
 
-    /// Cursor first, then the spool's leave to remove.
-    fn save(&mut self, now_or_never: bool) -> Result<(), ShipError> {
+    /// Flushes what the sink has taken, moves the cursor, and gives the spool leave to remove, in this order.
+    fn save(&mut self, whatever_the_time: bool) -> Result<(), ShipError> {
         let now = self.clock.now().boot;
         let due = now.since(self.saved).is_none_or(|age| age >= SAVE);
-        if self.at != self.cursor.at() && (due || now_or_never) {
+        if self.at != self.cursor.at() && (due || whatever_the_time) {
+            self.sink.flush()?;
             self.cursor.advance(self.at)?;
             self.spool.delivered(&self.name, self.at);
+            self.shared.shipped.fetch_add(std::mem::take(&mut self.taken), Ordering::AcqRel);
             self.saved = now;
         }
         Ok(())
