@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
-
 use super::discovery::{DiscoveryError, discovery_address, keys_address, metadata_address};
 use crate::core::credential::{CanonicalSet, KeyUse, canonical};
 use crate::core::identity::KeySource;
@@ -52,9 +50,7 @@ pub async fn fetch(
         KeySource::Discovery => {
             let document = match client.get_json(&discovery_address(iss)?).await {
                 // Only where there is none: an outage must not decide which of two documents counts.
-                Err(OutboundError::Status(StatusCode::NOT_FOUND)) => {
-                    client.get_json(&metadata_address(iss)?).await?
-                }
+                Err(error) if error.is_absent() => client.get_json(&metadata_address(iss)?).await?,
                 other => other?,
             };
             keys_address(&document.body, iss)?

@@ -121,6 +121,13 @@ pub enum OutboundError {
     Slow(Duration),
 }
 
+impl OutboundError {
+    /// Whether the server has said that there is no such document.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Status(status) if *status == StatusCode::NOT_FOUND)
+    }
+}
+
 fn redirect_hint(status: StatusCode) -> &'static str {
     if status.is_redirection() { "; redirects are not followed" } else { "" }
 }
