@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::core::evidence::{Allowed, Denied};
 use crate::core::id::DecisionId;
@@ -194,6 +194,10 @@ fn prepare(
     } else {
         headers.insert(header::HOST, host.clone());
         join_cookies(headers);
+        if offer.is_none() && !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Said, since the library drops such a body where the method is one that seldom has any.
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         parts.version = Version::HTTP_11;
     }
     if let Some(credential) = &upstream.credential {

@@ -12,7 +12,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 /// Segments first, each letter apart, no care for speed.
-fn plainer(raw: &str) -> Option<String> {
+pub(crate) fn plainer(raw: &str) -> Option<String> {
     let segments: Vec<&str> = raw.strip_prefix('/')?.split('/').collect();
     let (last, others) = segments.split_last()?;
     if raw.len() > 8192 || others.iter().any(|segment| segment.is_empty()) {

@@ -16,8 +16,12 @@ use crate::support::front::{Gate, Parts};
 use crate::support::upstream::Upstream;
 use crate::support::world::World;
 
-/// Requests of the test.
+/// Requests of the test; `PORTREEVE_FAULTS` asks for more.
 const REQUESTS: u64 = 3000;
+
+fn requests() -> u64 {
+    std::env::var("PORTREEVE_FAULTS").map_or(REQUESTS, |more| more.parse().expect("a number of requests"))
+}
 
 /// Counts the calls of the log and the clock; meets a fault at one of them.
 struct Faults {
@@ -102,7 +106,7 @@ fn a_fault_allows_nothing_and_ends_nothing() {
     let calls = faults.calls.load(Ordering::SeqCst) - begun;
     assert!(calls >= 3, "there is something to fail: {calls}");
     let mut statuses = std::collections::BTreeMap::<u16, u64>::new();
-    for at in 0..REQUESTS {
+    for at in 0..requests() {
         let after = at % (calls + 1);
         faults.arm(after);
         let status = caller.ask(&request).status;

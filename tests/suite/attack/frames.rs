@@ -294,6 +294,8 @@ fn a_length_over_http2_is_the_bodys() {
         row.fields.push(("content-length", second));
         row
     };
+    let whole = Told::Passed(passed("GET /open/x", "host: a|transfer-encoding: chunked", "hello"));
+    rows.push(Row { fields: plain(&[]), ..post("of GET, without a length", Some("hello"), whole) });
     rows.push(twice("5", Told::Refused));
     rows.push(twice("6", Told::Reset));
     // What is no trailer; a pseudo-field is passed over with the rest.

@@ -107,7 +107,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
         }
     }
     lines.sort();
-    Some(Seen { line, lines, body: String::from_utf8(body).unwrap() })
+    Some(Seen { line, lines, body: letters(&body) })
 }
 
 fn read_lines(reader: &mut BufReader<TcpStream>, lines: &mut Vec<String>) -> Option<()> {
@@ -125,5 +125,10 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> Option<String> {
     reader.read_until(b'\n', &mut line).ok()?;
     let text = line.strip_suffix(b"\r\n")?;
     assert!(!text.contains(&b'\r') && !text.contains(&0), "{}", line.escape_ascii());
-    Some(text.iter().map(|byte| char::from(*byte)).collect())
+    Some(letters(text))
+}
+
+/// Each byte as a letter of its number.
+pub(super) fn letters(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
 }

@@ -86,6 +86,13 @@ fn a_coding_is_chunked_and_said_plainly() {
             passed("POST /open/x", "host: a|content-length: 5|x-transfer-encoding: chunked", "hello"),
         ),
     ];
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"] {
+        let head =
+            format!("{method} /open/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{whole}");
+        let line = format!("{method} /open/x");
+        let end = passed(&line, "host: a|transfer-encoding: chunked", "hello");
+        rows.push(row("H2", &format!("a body of {method}"), &head, &[end]));
+    }
     let lines = [
         "Transfer-Encoding: xchunked",
         "Transfer-Encoding: chunkedx",
