@@ -289,7 +289,8 @@ async fn connection<F: Front>(
         None => serve::clear(stream, peer, &serving, &stop).await,
         Some(tls) => {
             let (acceptor, trust) = tls.acceptor();
-            serve::encrypted(stream, peer, (&acceptor, trust.as_ref()), &serving, &stop).await
+            // Apart, so that a connection in clear does not have the room for a handshake.
+            Box::pin(serve::encrypted(stream, peer, (&acceptor, trust.as_ref()), &serving, &stop)).await
         }
     };
     if let Err(error) = outcome {
@@ -356,5 +357,21 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "choose an `address` that this host has",
         io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
         _ => "check `address`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pep::http::ProxyDoor;
+
+    /// One for each connection, whatever it does: ten thousand that say nothing must cost little.
+    #[test]
+    fn a_connections_task_is_small() {
+        fn size<A, B, C, D, E, T>(_: impl Fn(A, B, C, D, E) -> T) -> usize {
+            size_of::<T>()
+        }
+        let size = size(connection::<ProxyDoor>);
+        assert!(size <= 3072, "{size} bytes");
     }
 }

@@ -186,10 +186,11 @@ impl<F: Front> Serving<F> {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = WatchedService::new(service, Arc::clone(&watch));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+        // Apart, and so what drives it: each layer around a future holds it twice, where it came from and where
+        // it stays.
+        let mut connection = Box::pin(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
         let (watched, http2) = (Arc::clone(&watch), std::ptr::eq(builder, &*self.http2));
-        let served = async move {
-            tokio::pin!(connection);
+        let served = Box::pin(async move {
             let looks = tokio::time::sleep_until(Instant::now());
             tokio::pin!(looks);
             let (mut stopping, mut leaving, mut idle) = (false, false, false);
@@ -235,7 +236,7 @@ impl<F: Front> Serving<F> {
                     }
                 }
             }
-        };
+        });
         watched.over(served).await
     }
 }
