@@ -320,6 +320,8 @@ impl Running {
         let condition = &self.live.core.condition;
         condition.stopping.store(true, Ordering::Relaxed);
         self.listeners.iter().for_each(Listening::begin_stop);
+        // Said once it is so: whoever reads it may act on it.
+        tracing::info!("stopping: requests under way are finished first");
         // The log is closed in order even where a part had ended before.
         let mut ended = Ok(());
         if let Some(health) = self.health {

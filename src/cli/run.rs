@@ -124,7 +124,6 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
             }
         }
     }
-    tracing::info!("stopping: requests under way are finished first");
     Ok(proxy.stop().await?)
 }
 
