@@ -141,7 +141,8 @@ fn a_call_may_pause_and_a_plain_body_may_not() {
     });
 }
 
-/// It gives no window for more, so no trailers can go: the stream is reset, with what was queued.
+/// It gives no window for more, so no trailers can go: the stream is reset, with what was queued. That is so while more
+/// waits to be sent; docs/limits.md says what becomes of a call for which nothing waits.
 #[test]
 fn a_caller_that_gives_no_window_is_reset() {
     for kind in ["application/grpc", "text/event-stream"] {
@@ -153,6 +154,11 @@ fn a_caller_that_gives_no_window_is_reset() {
             let mut taken = 0;
             while taken < 100 {
                 taken += ledger.data().await.unwrap().unwrap().len();
+            }
+            // By then more has come from the upstream than the caller takes.
+            for _ in 0..3 {
+                let (other, _upload) = open(&gate, &mut sender, "audit", kind).await;
+                assert_eq!(other.status(), 200);
             }
             let begun = Instant::now();
             assert_eq!(gate.change(vec![("r1", 1, whole("ledger"))]), 1);
