@@ -98,6 +98,10 @@ pub(crate) struct Relay {
     calling: bool,
     /// Whether the caller knows the end by that of the connection (HTTP/1.0): one that is not the answer's must be a reset.
     unframed: bool,
+    /// The last byte of a call's piece. The library takes a piece whole once there is window for its first byte, and
+    /// then asks for what follows: trailers would wait behind it for as long as the caller likes, with nobody left to
+    /// reset the stream. A piece of one byte it takes only when all before has window.
+    last: Option<Bytes>,
     over: bool,
 }
 
@@ -115,7 +119,8 @@ impl Relay {
     ) -> Result<Self, Reason> {
         open.begin_answer(incoming, stage)?;
         let calling = stage == Stage::Calling;
-        let mut relay = Self { open: Arc::clone(open), connection, calling, unframed, over: false };
+        let mut relay =
+            Self { open: Arc::clone(open), connection, calling, unframed, last: None, over: false };
         relay.give_back_at_end();
         Ok(relay)
     }
@@ -123,6 +128,9 @@ impl Relay {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.over {
             return Poll::Ready(None);
+        }
+        if let Some(last) = self.last.take() {
+            return Poll::Ready(Some(Ok(Frame::data(last))));
         }
         let frame = ready!(self.open.answer().poll(context));
         Poll::Ready(match frame {
@@ -150,13 +158,25 @@ impl Relay {
                     headers::screen_trailers(trailers);
                 }
                 self.give_back_at_end();
-                Some(Ok(frame))
+                Some(Ok(if self.calling { self.but_its_last(frame) } else { frame }))
             }
         })
     }
 
+    /// The frame, but for the last byte of its data.
+    fn but_its_last(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_data() {
+            Ok(mut data) if data.len() > 1 => {
+                self.last = Some(data.split_off(data.len() - 1));
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(trailers) => trailers,
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.over || self.open.answer().is_end_stream()
+        self.over || self.last.is_none() && self.open.answer().is_end_stream()
     }
 
     fn give_back_at_end(&mut self) {

@@ -88,18 +88,21 @@ fn check(rows: Vec<Row<'_>>) {
         let mut caller = Frames::to(gate.running.address());
         let last = |is_last| if is_last { END_STREAM } else { 0 };
         let (end, block_bytes) = (last(data.is_none() && trailers.is_none()), block(&fields));
+        // In one write: what comes late could find the request answered.
+        let mut frames = Vec::new();
         let mut pieces = block_bytes.chunks(16_000).enumerate().peekable();
         while let Some((at, piece)) = pieces.next() {
             let (kind, end) = if at == 0 { (HEADERS, end) } else { (CONTINUATION, 0) };
             let whole = if pieces.peek().is_none() { END_HEADERS } else { 0 };
-            caller.write(&frame(kind, end | whole, 1, piece));
+            frames.extend(frame(kind, end | whole, 1, piece));
         }
         if let Some(data) = data {
-            caller.write(&frame(DATA, last(trailers.is_none()), 1, data.as_bytes()));
+            frames.extend(frame(DATA, last(trailers.is_none()), 1, data.as_bytes()));
         }
         if let Some(trailers) = trailers {
-            caller.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&trailers)));
+            frames.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&trailers)));
         }
+        caller.write(&frames);
         let answer = caller.next(&[HEADERS, RST_STREAM, GOAWAY]);
         // The status is the first field: 0x88 stands for 200, 0x8c for 400 (RFC 7541, appendix A).
         let status = answer.as_ref().filter(|frame| frame.kind == HEADERS).map(|frame| frame.payload[0]);
