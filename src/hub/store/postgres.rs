@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use super::side::check_item;
 use super::{
@@ -53,8 +53,8 @@ pub struct PostgresStore {
     engine: Engine,
     identity: StoreIdentity,
     clock: Arc<dyn Clock>,
-    /// Drives the connections; ended without waiting.
-    runtime: Option<Runtime>,
+    /// Drives the connections.
+    _driver: Driver,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -91,7 +91,7 @@ enum Ended<T> {
 }
 
 impl Engine {
-    fn new(settings: &PostgresSettings, runtime: &Runtime) -> Result<Self, StoreFault> {
+    fn new(settings: &PostgresSettings, driver: &Driver) -> Result<Self, StoreFault> {
         let faults = PlaceFaults(settings.describe());
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| faults.fault(FaultKind::Io, "no random bytes"))?;
@@ -99,7 +99,8 @@ impl Engine {
         let dial = Dial {
             connection: settings.connection(),
             tls: settings.tls(&faults)?,
-            runtime: runtime.handle().clone(),
+            statement_max: settings.statement_max,
+            runtime: driver.handle().clone(),
             faults: faults.clone(),
             hints: Arc::clone(&hints),
         };
@@ -227,27 +228,37 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreFault`] names the database, what is wrong and what to do.
     pub fn open(settings: &PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreFault> {
-        let runtime = runtime(settings)?;
-        let mut engine = Engine::new(settings, &runtime)?;
+        let driver = Driver::start(settings)?;
+        let mut engine = Engine::new(settings, &driver)?;
         let identity = schema::open(&engine, clock.now().wall)?;
         engine.epoch = identity.epoch;
         members::enter(&engine)?;
-        Ok(Self { engine, identity, clock, runtime: Some(runtime) })
+        Ok(Self { engine, identity, clock, _driver: driver })
     }
 }
 
-fn runtime(settings: &PostgresSettings) -> Result<Runtime, StoreFault> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("postgres")
-        .enable_all()
-        .build()
-        .map_err(|e| StoreFault::at(settings.describe(), FaultKind::Io, e))
+/// What drives the connections: a thread of its own. It is ended without waiting, which may be done anywhere.
+struct Driver(Option<Runtime>);
+
+impl Driver {
+    fn start(settings: &PostgresSettings) -> Result<Self, StoreFault> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("postgres")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|e| StoreFault::at(settings.describe(), FaultKind::Io, e))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it runs until it is dropped").handle()
+    }
 }
 
-impl Drop for PostgresStore {
+impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use portreeve::hub::store::PostgresSettings;
 use tempfile::TempDir;
 
+use super::PATIENCE;
 use super::process::{end_of, output_of};
 
 /// The account a server runs under where the tests run as root, which it refuses: `nobody`.
@@ -161,7 +162,8 @@ impl Drop for Postgres {
 pub(crate) fn through(folder: &Path, database: &str) -> PostgresSettings {
     let mut connection = tokio_postgres::Config::new();
     connection.host_path(folder).user(USER).password("a secret").dbname(database);
-    PostgresSettings::new(connection, None)
+    // A machine that stands still for seconds is not what these tests are about.
+    PostgresSettings::new(connection, None).with_statement_max(PATIENCE)
 }
 
 /// Where the server's programs are; `None`: not on this machine, which is a failure where checks run.

@@ -6,7 +6,7 @@ use super::commit::{PUT_DROPPED, PUT_RECORDS};
 use super::read::signed;
 use super::schema::{self, Beginning};
 use super::side::{AT_ONCE, save_receipts};
-use super::{Engine, Given, PostgresSettings, PostgresStore, Session, SqlError, runtime};
+use super::{Driver, Engine, Given, PostgresSettings, PostgresStore, Session, SqlError};
 use crate::core::id::Position;
 use crate::core::time::Timestamp;
 use crate::hub::store::side::{epoch_hash, next_epoch};
@@ -22,11 +22,8 @@ impl PostgresStore {
     /// # Errors
     /// [`FaultKind::Held`] when the database holds a store; a fault of the database.
     pub fn fill(settings: &PostgresSettings, dump: &Dump, now: Timestamp) -> Result<Minted, StoreFault> {
-        let runtime = runtime(settings)?;
-        let engine = Engine::new(settings, &runtime)?;
-        let filled = fill(&engine, dump, now);
-        runtime.shutdown_background();
-        filled
+        let driver = Driver::start(settings)?;
+        fill(&Engine::new(settings, &driver)?, dump, now)
     }
 }
 

@@ -122,6 +122,8 @@ impl Session {
 pub(super) struct Dial {
     pub(super) connection: tokio_postgres::Config,
     pub(super) tls: Option<MakeRustlsConnect>,
+    /// How long the server may take for one statement.
+    pub(super) statement_max: Duration,
     pub(super) runtime: Handle,
     pub(super) faults: PlaceFaults,
     /// Told when another process says that it committed.
@@ -143,11 +145,27 @@ impl Dial {
             warnings,
             tls,
             runtime,
-            bound: Cell::new(STATEMENT_MAX),
+            bound: Cell::new(self.bound()),
             collided: Cell::new(false),
         };
-        session.run(SETTINGS).map_err(|e| self.faults.sql("connect", &e))?;
+        session.run(&self.session_settings()).map_err(|e| self.faults.sql("connect", &e))?;
         Ok(session)
+    }
+
+    /// How long one statement may take; the server gives up before that.
+    const fn bound(&self) -> Duration {
+        self.statement_max.saturating_add(ON_THE_WAY)
+    }
+
+    /// What every connection is set to. A commit is acknowledged when it is durable, whatever the
+    /// server's default; a connection whose hub went silent gives up the row that orders commits.
+    fn session_settings(&self) -> String {
+        let statement = self.statement_max.as_millis();
+        let silent = statement * 2;
+        format!(
+            "SET statement_timeout = {statement}; SET lock_timeout = {statement};
+             SET idle_in_transaction_session_timeout = {silent}; SET synchronous_commit = on"
+        )
     }
 
     fn open<T>(&self, tls: T, warnings: &Arc<AtomicU64>) -> Result<Client, SqlError>
@@ -165,7 +183,7 @@ impl Dial {
             runtime.spawn(drive(connection, warnings, hints));
             Ok(client)
         });
-        match wait(opening, CONNECT_MAX) {
+        match wait(opening, self.bound()) {
             Some(Ok(opened)) => opened.map_err(SqlError::Told),
             // The runtime is ending.
             Some(Err(_)) | None => Err(SqlError::Late),
@@ -236,12 +254,12 @@ pub(super) struct Pooled<'a> {
 
 impl Pool {
     pub(super) fn take(&self, dial: &Dial) -> Result<Pooled<'_>, StoreFault> {
-        let until = Instant::now() + STATEMENT_MAX;
+        let until = Instant::now() + dial.bound();
         let mut held = self.held.lock();
         loop {
             while let Some(session) = held.idle.pop() {
                 if !session.is_closed() {
-                    session.bound.set(STATEMENT_MAX);
+                    session.bound.set(dial.bound());
                     session.collided.set(false);
                     return Ok(Pooled { pool: self, session: Some(session), clean: false });
                 }
@@ -284,14 +302,9 @@ impl Drop for Pooled<'_> {
     }
 }
 
-/// What every connection is set to. A commit is acknowledged when it is durable, whatever the
-/// server's default; a connection whose hub went silent gives up the row that orders commits.
-const SETTINGS: &str = "SET statement_timeout = '5s'; SET lock_timeout = '5s';
-    SET idle_in_transaction_session_timeout = '10s'; SET synchronous_commit = on";
-/// How long one statement may take; the server gives up before that.
-pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(8);
+/// What an answer may take on its way, beyond the server's own bound.
+const ON_THE_WAY: Duration = Duration::from_secs(3);
 /// How long reading a whole cell may take.
 pub(super) const BULK_MAX: Duration = Duration::from_secs(120);
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
-const CONNECT_MAX: Duration = Duration::from_secs(8);
 const CONNECTIONS_MAX: usize = 16;

@@ -18,13 +18,21 @@ use crate::hub::store::{FaultKind, StoreFault};
 pub struct PostgresSettings {
     connection: Config,
     roots: Option<PathBuf>,
+    pub(super) statement_max: Duration,
 }
 
 impl PostgresSettings {
     /// Hosts, database and credentials in `connection`. With `roots`, a PEM file of certificate
     /// authorities, the connection is TLS and the server's name is verified; without, it is in clear.
     pub const fn new(connection: Config, roots: Option<PathBuf>) -> Self {
-        Self { connection, roots }
+        Self { connection, roots, statement_max: STATEMENT_MAX }
+    }
+
+    /// With another bound for one statement, and for making a connection, than 5 seconds: when it is
+    /// over the database counts as out of reach. Reading a whole cell has a bound of its own.
+    pub const fn with_statement_max(mut self, statement_max: Duration) -> Self {
+        self.statement_max = statement_max;
+        self
     }
 
     /// Where it is, for people: without the password.
@@ -85,6 +93,7 @@ impl PostgresSettings {
     }
 }
 
+const STATEMENT_MAX: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(8);

@@ -117,8 +117,9 @@ fn many_may_open_an_empty_database_at_once_and_share_it() {
     assert_eq!(lost.count(), 5);
 }
 
-#[test]
-fn what_cannot_be_used_is_refused_without_the_password() {
+/// Within a runtime, where a hub opens its store.
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_without_the_password() {
     let Some(server) = shared() else { return };
     let settings = server.database("used");
     drop(open(&settings));
