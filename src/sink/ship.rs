@@ -15,7 +15,8 @@ use crate::wire::evidence::{decode, json_line, missing_line, undecodable_line};
 /// Most bytes of lines handed to a sink at once; one block's records can exceed it.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// How often the sink is flushed, and then the cursor brought to stable storage, while records flow.
+/// How often the sink is flushed, and then the cursor brought to stable storage, while records flow. After a
+/// start the first batch is not waited for: whoever is killed again and again moves on all the same.
 const SAVE: Duration = Duration::from_secs(1);
 
 /// Shortest and longest wait after a failure.
@@ -139,7 +140,7 @@ struct Task {
     /// Records taken since the last flush.
     taken: u64,
     reader: Option<LogReader>,
-    saved: BootInstant,
+    saved: Option<BootInstant>,
     shared: Arc<Shared>,
 }
 
@@ -151,11 +152,10 @@ impl Task {
         cursor: Cursor,
         shared: Arc<Shared>,
     ) -> Self {
-        let saved = options.clock.now().boot;
         let at = cursor.at();
         spool.delivered(&options.name, at);
         let ShipperOptions { name, clock } = options;
-        Self { spool, sink, name, clock, cursor, at, taken: 0, reader: None, saved, shared }
+        Self { spool, sink, name, clock, cursor, at, taken: 0, reader: None, saved: None, shared }
     }
 
     fn run(mut self) {
@@ -204,13 +204,13 @@ impl Task {
     /// Flushes what the sink has taken, moves the cursor, and gives the spool leave to remove, in this order.
     fn save(&mut self, whatever_the_time: bool) -> Result<(), ShipError> {
         let now = self.clock.now().boot;
-        let due = now.since(self.saved).is_none_or(|age| age >= SAVE);
+        let due = self.saved.and_then(|saved| now.since(saved)).is_none_or(|age| age >= SAVE);
         if self.at != self.cursor.at() && (due || whatever_the_time) {
             self.sink.flush()?;
             self.cursor.advance(self.at)?;
             self.spool.delivered(&self.name, self.at);
             self.shared.shipped.fetch_add(std::mem::take(&mut self.taken), Ordering::AcqRel);
-            self.saved = now;
+            self.saved = Some(now);
         }
         Ok(())
     }

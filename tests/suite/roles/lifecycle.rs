@@ -11,6 +11,7 @@ use super::limits::{metric, running};
 use super::{Role, Site};
 use crate::support::caller::Caller;
 use crate::support::http::call;
+use crate::support::port::free;
 use crate::support::process::end_of;
 use crate::support::until;
 use crate::support::upstream::{Reply, Upstream, ok};
@@ -196,7 +197,7 @@ fn the_operator_sees_the_last_decisions_and_what_runs() {
     let site = Site::new(upstream.address());
     let file = site.folder.path().join("proxy.yaml");
     let text = fs::read_to_string(&file).unwrap();
-    let admin = super::free();
+    let admin = free();
     let own = format!("admin: {{ address: \"{admin}\" }}");
     fs::write(&file, text.replace("admin: { address: \"127.0.0.1:0\" }", &own)).unwrap();
     let (_hub, mut proxy) = running(&site);

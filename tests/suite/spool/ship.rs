@@ -3,6 +3,7 @@
 use portreeve::sink::{Cursor, FileSink, Shipper, ShipperOptions, Sink};
 
 use super::*;
+use crate::support::until;
 
 fn shipper(bench: &Bench, log: &Arc<SpoolLog>, sink: impl Sink + 'static) -> Shipper {
     let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
@@ -88,6 +89,19 @@ fn a_sink_that_fails_gets_the_same_records_again() {
     shipper.stop();
     let once: Vec<_> = (0..log.written()).map(|n| format!("{}-{n}", log.id())).collect();
     assert_eq!(ids(&taken.lock()), [once.clone(), once].concat());
+}
+
+/// Nobody is so short-lived that all is told again after the next start.
+#[test]
+fn the_first_records_after_a_start_are_flushed_while_more_flow() {
+    let bench = Bench::new();
+    let log = bench.open_with(with_sink);
+    let shipper = shipper(&bench, &log, FileSink::new(bench.dir.path().join("out.jsonl")));
+    // Time stands still, and it is never quiet.
+    until("the cursor moves", || {
+        decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "M");
+        shipper.shipped() > 0
+    });
 }
 
 #[test]

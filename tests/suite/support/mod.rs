@@ -15,6 +15,7 @@ pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod site;
 pub(crate) mod spiffe;
 pub(crate) mod tls;
 pub(crate) mod upstream;
