@@ -1,5 +1,5 @@
 //! Portreeve with full authorization and evidence beside what a service has in front of it otherwise:
-//! nothing, nginx, Envoy as a plain proxy, Envoy checking the same tokens.
+//! nothing, nginx, Envoy as a plain proxy, Envoy checking the same tokens; and Envoy that asks Portreeve.
 //!
 //! `cargo bench --profile dist --bench side_by_side -- [--rounds N] [--seconds N] [--rate N]`
 //!
@@ -20,7 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
 use load::Load;
-use subject::Subject;
+use subject::{Cpu, Subject};
 
 #[path = "../../tests/suite/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the test suite, which uses the rest")]
@@ -101,7 +101,7 @@ struct Measured {
 
 struct Round {
     /// CPU seconds for 10,000 requests: saturated, and at the fixed rate.
-    cpu: [f64; 2],
+    cpu: [Cpu; 2],
     /// Answers a second, saturated.
     answers: f64,
     /// Share of the time that it was on its core, saturated.
@@ -116,11 +116,14 @@ impl Measured {
         let subject = &self.subject;
         let (saturated, full) = subject.cpu_of(|| load.saturate(length));
         let (latencies, paced) = subject.cpu_of(|| load.at_rate(options.rate, length));
-        let per_10k = |seconds: f64, count: usize| seconds * 1e4 / count as f64;
+        let per_10k = |cpu: Cpu, count: usize| {
+            let of = |seconds| seconds * 1e4 / count as f64;
+            Cpu { all: of(cpu.all), asked: of(cpu.asked) }
+        };
         self.rounds.push(Round {
             cpu: [per_10k(full, saturated), per_10k(paced, latencies.len())],
             answers: saturated as f64 / length.as_secs_f64(),
-            busy: full / length.as_secs_f64(),
+            busy: full.all / length.as_secs_f64(),
             latencies,
             resident_mib: subject.resident_mib(),
         });
@@ -137,7 +140,7 @@ impl Measured {
             self.rounds
                 .iter()
                 .zip(&baseline.rounds)
-                .map(|(own, other)| own.cpu[load] / other.cpu[load])
+                .map(|(own, other)| own.cpu[load].all / other.cpu[load].all)
                 .collect(),
         )
     }
@@ -153,11 +156,13 @@ impl Measured {
         json!({
             "subject": self.subject.name,
             "saturated": {
-                "cpu_s_per_10k": self.median(|it| it.cpu[0]), "of_baseline": self.ratio(all, 0),
+                "cpu_s_per_10k": self.median(|it| it.cpu[0].all),
+                "asked_cpu_s_per_10k": self.median(|it| it.cpu[0].asked), "of_baseline": self.ratio(all, 0),
                 "answers_per_s": self.median(|it| it.answers), "busy": self.median(|it| it.busy),
             },
             "fixed_rate": {
-                "cpu_s_per_10k": self.median(|it| it.cpu[1]), "of_baseline": self.ratio(all, 1),
+                "cpu_s_per_10k": self.median(|it| it.cpu[1].all),
+                "asked_cpu_s_per_10k": self.median(|it| it.cpu[1].asked), "of_baseline": self.ratio(all, 1),
                 "p50_us": self.latency(500), "p99_us": self.latency(990), "p99_9_us": self.latency(999),
             },
             "resident_mib": self.median(|it| it.resident_mib),
@@ -182,11 +187,11 @@ fn print(all: &[Measured], options: &Options) {
             println!(
                 "| {} | {:.3} | {:.2} | {:.0} | {:.0} % | {:.3} | {:.2} | {p50:.0}, {p99:.0}, {p999:.0} | {:.0} MiB |",
                 it.subject.name,
-                it.median(|round| round.cpu[0]),
+                it.median(|round| round.cpu[0].all),
                 it.ratio(all, 0),
                 it.median(|round| round.answers),
                 it.median(|round| round.busy) * 100.0,
-                it.median(|round| round.cpu[1]),
+                it.median(|round| round.cpu[1].all),
                 it.ratio(all, 1),
                 it.median(|round| round.resident_mib),
             );
@@ -197,5 +202,15 @@ fn print(all: &[Measured], options: &Options) {
                 it.subject.name
             );
         }
+    }
+    for it in all.iter().filter(|it| it.subject.asks()) {
+        let asked = |load: usize| it.median(|round| round.cpu[load].asked) * 100.0;
+        println!(
+            "\n{}: of which the enforcement point, for each check, {:.1} µs saturated and {:.1} µs at {}/s",
+            it.subject.name,
+            asked(0),
+            asked(1),
+            options.rate
+        );
     }
 }

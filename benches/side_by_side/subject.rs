@@ -22,7 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Subject {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
-    process: Option<Child>,
+    process: Option<Process>,
+    /// The enforcement point that it asks.
+    asked: Option<Process>,
     _hub: Option<Process>,
 }
 
@@ -31,39 +33,15 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        end(&mut self.0);
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 
-impl Drop for Subject {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.process {
-            end(child);
-        }
-    }
-}
-
-fn end(child: &mut Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-impl Subject {
-    pub(super) const fn is_process(&self) -> bool {
-        self.process.is_some()
-    }
-
-    /// What `work` gave, and the CPU seconds of the process meanwhile.
-    pub(super) fn cpu_of<T>(&self, work: impl FnOnce() -> T) -> (T, f64) {
-        let before = self.cpu_seconds();
-        let done = work();
-        (done, self.cpu_seconds() - before)
-    }
-
+impl Process {
     /// To the nanosecond, of threads that live; those that are measured live as long as the process.
     fn cpu_seconds(&self) -> f64 {
-        let Some(child) = &self.process else { return 0.0 };
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
         let of_task = |task: std::io::Result<std::fs::DirEntry>| {
             let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
             text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
@@ -71,11 +49,46 @@ impl Subject {
         tasks.map(of_task).sum::<u64>() as f64 / 1e9
     }
 
-    pub(super) fn resident_mib(&self) -> f64 {
-        let Some(child) = &self.process else { return 0.0 };
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+/// CPU seconds.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu {
+    /// Of all processes of a subject.
+    pub(super) all: f64,
+    /// Of the enforcement point alone that another asks.
+    pub(super) asked: f64,
+}
+
+impl Subject {
+    pub(super) const fn is_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) const fn asks(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// What `work` gave, and the CPU that it took.
+    pub(super) fn cpu_of<T>(&self, work: impl FnOnce() -> T) -> (T, Cpu) {
+        let before = self.cpu();
+        let done = work();
+        let after = self.cpu();
+        (done, Cpu { all: after.all - before.all, asked: after.asked - before.asked })
+    }
+
+    fn cpu(&self) -> Cpu {
+        let asked = self.asked.as_ref().map_or(0.0, Process::cpu_seconds);
+        Cpu { all: self.process.as_ref().map_or(0.0, Process::cpu_seconds) + asked, asked }
+    }
+
+    pub(super) fn resident_mib(&self) -> f64 {
+        self.process.iter().chain(&self.asked).map(Process::resident_mib).sum()
     }
 }
 
@@ -114,13 +127,26 @@ impl<'a> World<'a> {
     /// Starts those that are wanted, and sees that each lets the right ones in.
     pub(super) fn start(&self, wanted: impl Fn(&str) -> bool) -> Vec<Subject> {
         type Start<'b> = (&'static str, &'b dyn Fn(&'static str) -> Subject, u16);
-        let starts: [Start<'_>; 6] = [
-            (DIRECT, &|name| Subject { name, address: self.upstream, process: None, _hub: None }, 200),
+        let starts: [Start<'_>; 7] = [
+            (
+                DIRECT,
+                &|name| Subject { name, address: self.upstream, process: None, asked: None, _hub: None },
+                200,
+            ),
             ("nginx, plain", &|name| self.nginx(name), 200),
-            (BASELINE, &|name| self.envoy(name, None), 200),
-            ("Envoy, jwt_authn without a cache", &|name| self.envoy(name, Some(0)), 401),
-            ("Envoy, jwt_authn with a cache", &|name| self.envoy(name, Some(10 * self.tokens.len())), 401),
-            ("Portreeve, authorization and evidence", &|name| self.portreeve(name), 401),
+            (BASELINE, &|name| self.envoy(name, &[], &[]), 200),
+            ("Envoy, jwt_authn without a cache", &|name| self.envoy(name, &[self.jwt_authn(0)], &[]), 401),
+            (
+                "Envoy, jwt_authn with a cache",
+                &|name| self.envoy(name, &[self.jwt_authn(10 * self.tokens.len())], &[]),
+                401,
+            ),
+            (
+                "Portreeve, authorization and evidence",
+                &|name| self.portreeve(name, "p1", &Listener::proxy()),
+                401,
+            ),
+            ("Envoy, ext_authz by Portreeve", &|name| self.checked_envoy(name), 401),
         ];
         let wanted = starts.into_iter().filter(|(name, _, _)| wanted(name));
         wanted
@@ -157,36 +183,64 @@ impl<'a> World<'a> {
         self.subject(name, address, &program, &arguments)
     }
 
-    /// With `cache`, every token is checked, and so many are remembered.
-    fn envoy(&self, name: &'static str, cache: Option<usize>) -> Subject {
-        let address = free();
-        let socket =
-            |at: SocketAddr| json!({ "socket_address": { "address": "127.0.0.1", "port_value": at.port() } });
-        let http = "type.googleapis.com/envoy.extensions.filters";
-        let mut filters = Vec::new();
-        if let Some(size) = cache {
-            let mut provider = json!({
-                "issuer": self.issuer.iss(), "audiences": ["orders"], "forward": true,
-                "local_jwks": { "inline_string": String::from_utf8(self.issuer.jwks()).unwrap() },
-            });
-            if size > 0 {
-                provider["jwt_cache_config"] = json!({ "jwt_cache_size": size });
-            }
-            filters.push(json!({ "name": "jwt", "typed_config": {
-                "@type": format!("{http}.http.jwt_authn.v3.JwtAuthentication"),
-                "providers": { "main": provider },
-                "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "main" } }],
-            } }));
+    /// Checks every token; `cache`: so many are remembered.
+    fn jwt_authn(&self, cache: usize) -> Value {
+        let mut provider = json!({
+            "issuer": self.issuer.iss(), "audiences": ["orders"], "forward": true,
+            "local_jwks": { "inline_string": String::from_utf8(self.issuer.jwks()).unwrap() },
+        });
+        if cache > 0 {
+            provider["jwt_cache_config"] = json!({ "jwt_cache_size": cache });
         }
-        filters.push(
-            json!({ "name": "router", "typed_config": { "@type": format!("{http}.http.router.v3.Router") } }),
-        );
+        json!({ "name": "jwt", "typed_config": {
+            "@type": format!("{ENVOY_FILTERS}.http.jwt_authn.v3.JwtAuthentication"),
+            "providers": { "main": provider },
+            "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "main" } }],
+        } })
+    }
+
+    /// Envoy that asks an enforcement point of its own, beside it on the same core.
+    fn checked_envoy(&self, name: &'static str) -> Subject {
+        let asked = self.portreeve(name, "p2", &Listener::checks());
+        let filter = json!({ "name": "ext_authz", "typed_config": {
+            "@type": format!("{ENVOY_FILTERS}.http.ext_authz.v3.ExtAuthz"),
+            "transport_api_version": "V3",
+            "failure_mode_allow": false,
+            "encode_raw_headers": true,
+            "grpc_service": { "envoy_grpc": { "cluster_name": "portreeve" }, "timeout": "1s" },
+        } });
+        let http2 = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } });
+        let mut cluster = cluster("portreeve", asked.address);
+        cluster["typed_extension_protocol_options"] = http2;
+        let envoy = self.envoy(name, &[filter], &[cluster]);
+        let Subject { process, _hub, .. } = asked;
+        Subject { asked: process, _hub, ..envoy }
+    }
+
+    fn envoy(&self, name: &'static str, filters: &[Value], clusters: &[Value]) -> Subject {
+        let address = free();
+        // Who checks for another is told which service it is about.
+        let per_filter = match clusters {
+            [] => json!({}),
+            _ => json!({ "ext_authz": {
+                "@type": format!("{ENVOY_FILTERS}.http.ext_authz.v3.ExtAuthzPerRoute"),
+                "check_settings": { "context_extensions": { "service": "orders" } },
+            } }),
+        };
+        let router = json!({ "name": "router", "typed_config": { "@type": format!("{ENVOY_FILTERS}.http.router.v3.Router") } });
+        let filters: Vec<_> = filters.iter().chain([&router]).collect();
+        let app = cluster("app", self.upstream);
+        let clusters: Vec<_> = clusters.iter().chain([&app]).collect();
         let manager = json!({
-            "@type": format!("{http}.network.http_connection_manager.v3.HttpConnectionManager"),
+            "@type": format!("{ENVOY_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "bench",
             "http_filters": filters,
             "route_config": { "virtual_hosts": [{
                 "name": "all", "domains": ["*"],
+                "typed_per_filter_config": per_filter,
                 "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
             }] },
         });
@@ -195,12 +249,7 @@ impl<'a> World<'a> {
                 "address": socket(address),
                 "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
             }],
-            "clusters": [{
-                "name": "app", "type": "STATIC", "connect_timeout": "1s",
-                "load_assignment": { "cluster_name": "app", "endpoints": [{ "lb_endpoints": [
-                    { "endpoint": { "address": socket(self.upstream) } },
-                ] }] },
-            }],
+            "clusters": clusters,
         } });
         let path = self.folder.join(format!("envoy-{}.json", address.port()));
         std::fs::write(&path, config.to_string()).unwrap();
@@ -217,59 +266,58 @@ impl<'a> World<'a> {
 
     /// An enforcement point with its hub: each caller an identity with an entitlement that the resource asks
     /// for, each decision a record on disk before its effect, and shipped to a file as JSON.
-    fn portreeve(&self, name: &'static str) -> Subject {
-        let [state, api, address] = [free(), free(), free()];
+    fn portreeve(&self, name: &'static str, id: &str, listener: &Listener) -> Subject {
+        let [state, api] = [free(), free()];
+        let own = self.folder.join(id);
+        std::fs::create_dir(&own).unwrap();
         let binary = OsString::from(env!("CARGO_BIN_EXE_portreeve"));
         let hub = format!(
             "hub: {{ store: \"sqlite://hub.db\", data_dir: hub }}\nstate: {{ address: \"{state}\" }}\n\
              api: {{ address: \"{api}\" }}\nmetrics: {{ address: \"127.0.0.1:0\" }}\nlog: {{ level: warn }}\n"
         );
-        let hub_file = self.written("hub.yaml", &hub);
+        let hub_file = written(&own, "hub.yaml", &hub);
         let mut hub = Command::new(&binary);
         hub.arg("hub").arg("--config").arg(hub_file).stdout(Stdio::null());
         let hub = Process(hub.spawn().unwrap());
         let command = |arguments: &[&str]| {
             let mut command = Command::new(&binary);
             command.args(arguments).env("PORTREEVE_HUB", format!("http://{api}"));
-            command.env("PORTREEVE_TOKEN_FILE", self.folder.join("hub/admin.token"));
+            command.env("PORTREEVE_TOKEN_FILE", own.join("hub/admin.token"));
             command.env("PORTREEVE_TENANT", "demo").stdin(Stdio::null()).stdout(Stdio::null());
             command.status().unwrap().success()
         };
         wait("the hub serves", || std::net::TcpStream::connect(api).is_ok());
-        let records = self.written("records.yaml", &self.records());
+        let records = written(&own, "records.yaml", &self.records(&own));
         assert!(command(&["apply", "-f", records.to_str().unwrap()]));
-        let token = self.folder.join("join.token");
+        let token = own.join("join.token");
         assert!(command(&[
             "hub",
             "join-token",
             "--id",
-            "p1",
+            id,
             "--tenant",
             "demo",
             "--to",
             token.to_str().unwrap()
         ]));
         let point = format!(
-            "enforcement_point: {{ id: p1, tenant: demo, data_dir: proxy }}\n\
-             hub: {{ endpoints: [\"https://{state}\"], join_token_file: join.token }}\nlisteners:\n  - name: inbound\n    \
-             kind: proxy\n    address: \"{address}\"\n    \
-             routes: [{{ match: {{ path: \"/**\" }}, service: orders, upstream: app }}]\n\
-             upstreams: {{ app: {{ url: \"http://{}\" }} }}\ncredentials: {{ audiences: [orders] }}\n\
+            "enforcement_point: {{ id: {id}, tenant: demo, data_dir: proxy }}\n\
+             hub: {{ endpoints: [\"https://{state}\"], join_token_file: join.token }}\n\
+             listeners:\n{}upstreams: {{ app: {{ url: \"http://{}\" }} }}\ncredentials: {{ audiences: [orders] }}\n\
              evidence: {{ spool: {{ max_bytes: 1GiB, segment_bytes: 16MiB }}, \
              sinks: [{{ kind: file, path: decisions.jsonl }}] }}\n\
              admin: {{ address: \"127.0.0.1:0\" }}\nmetrics: {{ address: \"127.0.0.1:0\" }}\nlog: {{ level: warn }}\n",
-            self.upstream
+            listener.text, self.upstream
         );
-        let point = self.written("proxy.yaml", &point);
+        let point = written(&own, "proxy.yaml", &point);
         let arguments = ["proxy".into(), "--config".into(), point.into_os_string()];
-        let mut subject = self.subject(name, address, &binary, &arguments);
+        let mut subject = self.subject(name, listener.address, &binary, &arguments);
         subject._hub = Some(hub);
         subject
     }
 
-    fn records(&self) -> String {
-        let jwks: Value = serde_json::from_slice(&self.issuer.jwks()).unwrap();
-        std::fs::write(self.folder.join("jwks.json"), jwks.to_string()).unwrap();
+    fn records(&self, beside: &Path) -> String {
+        std::fs::write(beside.join("jwks.json"), self.issuer.jwks()).unwrap();
         let mut text = format!(
             "kind: issuer\nname: main\nspec: {{ iss: \"{}\", profile: generic, algorithms: [RS256], \
              audiences: [orders], keys: {{ file: jwks.json }}, max_lifetime: 1h }}\n---\nkind: resource\n\
@@ -286,12 +334,6 @@ impl<'a> World<'a> {
         text
     }
 
-    fn written(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
     /// Starts it on the subjects' core.
     fn subject(
         &self,
@@ -303,10 +345,61 @@ impl<'a> World<'a> {
         let mut command = Command::new("taskset");
         command.arg("--cpu-list").arg(CORES[1].to_string()).arg(program).args(arguments);
         let child = command.current_dir(self.folder).stdout(Stdio::null()).spawn();
-        let process = Some(child.unwrap_or_else(|e| panic!("cannot start {program:?} by taskset: {e}")));
-        let subject = Subject { name, address, process, _hub: None };
+        let child = child.unwrap_or_else(|e| panic!("cannot start {program:?} by taskset: {e}"));
+        let subject = Subject { name, address, process: Some(Process(child)), asked: None, _hub: None };
         wait("it listens", || std::net::TcpStream::connect(address).is_ok());
         subject
+    }
+}
+
+fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Where Envoy's own names for its filters begin.
+const ENVOY_FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
+
+fn socket(at: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } })
+}
+
+/// What Envoy knows of a server.
+fn cluster(name: &str, at: SocketAddr) -> Value {
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [
+            { "endpoint": { "address": socket(at) } },
+        ] }] },
+    })
+}
+
+/// A listener of an enforcement point, as its configuration says it.
+struct Listener {
+    address: SocketAddr,
+    text: String,
+}
+
+impl Listener {
+    /// The reverse proxy.
+    fn proxy() -> Self {
+        let address = free();
+        let text = format!(
+            "  - name: inbound\n    kind: proxy\n    address: \"{address}\"\n    \
+             routes: [{{ match: {{ path: \"/**\" }}, service: orders, upstream: app }}]\n"
+        );
+        Self { address, text }
+    }
+
+    /// What Envoy asks.
+    fn checks() -> Self {
+        let address = free();
+        let text = format!(
+            "  - name: envoy\n    kind: ext_authz\n    address: \"{address}\"\n    \
+             service_from: context_extensions.service\n"
+        );
+        Self { address, text }
     }
 }
 

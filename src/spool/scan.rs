@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Advice;
+
 use crate::core::id::LogId;
 use crate::spool::format::{
     BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockHeader, HEADER_BYTES, SegmentHeader, checksum,
@@ -53,6 +55,9 @@ impl Scanner {
     /// Opens a segment of `log`. A damaged header is no error: the blocks may be whole.
     pub(crate) fn open(path: &Path, log: LogId) -> io::Result<Self> {
         let file = File::open(path)?;
+        // No reading ahead: that fills the cache with large pages of what is not written yet, and every write
+        // into such a page costs the writer several times as much. Only advice; nothing rests on it.
+        _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         let mut this = Self {
             file,
             path: path.to_path_buf(),
