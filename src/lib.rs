@@ -7,6 +7,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod core;
+mod files;
 pub mod hub;
 pub mod jwks;
 pub mod mtls;

@@ -1,9 +1,9 @@
 //! The hub: opened, bound, then served on a runtime of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use super::clock::HubClock;
@@ -43,13 +43,15 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
     super::data_folder(&config.data_dir)
         .map_err(AppError::io(format!("data folder {}", config.data_dir.display())))?;
     let hub = Hub::open(settings(config), clock)?;
-    let ended = Arc::new(AtomicBool::new(false));
+    let ended = CancellationToken::new();
     let health = match operations {
-        Operations::Own => Some(health(hub.figures().clone(), Arc::clone(&ended)).bind(config.metrics)?),
+        Operations::Own => Some(health(hub.figures().clone(), ended.clone()).bind(config.metrics)?),
         Operations::Shared => None,
     };
     let (tell, told) = oneshot::channel();
     let part = Part::start_wide("hub", move |stop| async move {
+        // However it ends: a panic is no way to stay ready.
+        let _unready = ended.drop_guard();
         let bound = match hub.bind().await {
             Ok(bound) => bound,
             // Whoever started it waits for this, or is gone.
@@ -57,7 +59,6 @@ pub async fn start(config: &HubConfig, operations: Operations) -> Result<Running
         };
         tell.send(Ok(())).unwrap_or_default();
         let served = Box::pin(bound.serve(stop.cancelled_owned())).await;
-        ended.store(true, Ordering::Relaxed);
         if let Err(error) = served {
             tracing::error!(%error, "the hub ended");
         }
@@ -131,14 +132,14 @@ fn access(state: &crate::config::State) -> AccessSettings {
     }
 }
 
-fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Health {
+fn health(figures: HubFigures, ended: CancellationToken) -> Health {
     let registry = figures.refresh().registry().clone();
     let refresh = move || {
         figures.refresh();
     };
     Health {
         readiness: Arc::new(move || {
-            let ended = ended.load(Ordering::Relaxed);
+            let ended = ended.is_cancelled();
             let detail = ended.then(|| "the hub no longer serves".to_owned());
             Readiness { ready: !ended, detail: detail.into_iter().collect() }
         }),
@@ -149,15 +150,20 @@ fn health(figures: HubFigures, ended: Arc<AtomicBool>) -> Health {
 }
 
 impl Running {
+    /// Resolves when the hub has ended, which nobody told it to.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        self.hub.ended()
+    }
+
     /// Ends every stream and finishes open requests.
     ///
     /// # Errors
     /// [`AppError::Ended`] when a part had ended before.
     pub async fn stop(self) -> Result<(), AppError> {
-        self.hub.stop().await?;
+        let ended = self.hub.stop().await;
         match self.operations {
-            Some(operations) => operations.stop().await,
-            None => Ok(()),
+            Some(operations) => ended.and(operations.stop().await),
+            None => ended,
         }
     }
 }

@@ -18,14 +18,13 @@ pub mod restore;
 mod secret;
 mod thread;
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{FILE_BYTES_MAX, Log, LogFormat};
+use crate::files;
 use crate::telemetry::logging::{self, LogLevel};
 
 /// Why a role cannot start or end in order. The message names the part.
@@ -121,18 +120,17 @@ pub fn data_folder(path: &Path) -> std::io::Result<()> {
 /// # Errors
 /// [`AppError::Io`] names the file.
 pub fn secret_file(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
-    let write = || {
-        let beside = path.with_extension("new");
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(AppError::io(format!("writing {}", path.display())))
+    let refuse = |e| AppError::io(format!("writing {} ({})", path.display(), files::remedy(&e)))(e);
+    files::replace(path, bytes).map_err(refuse)
+}
+
+/// Whether a secret may be put there, to be asked before there is one.
+///
+/// # Errors
+/// [`AppError::Io`] names the file.
+pub fn may_hold_a_secret(path: &Path) -> Result<(), AppError> {
+    let refuse = |e| AppError::io(format!("writing {} ({})", path.display(), files::remedy(&e)))(e);
+    files::replaceable(path).map_err(refuse)
 }
 
 /// Tells when a configuration is to be read again: at each hangup signal, and when its file has changed.
@@ -180,7 +178,7 @@ impl Reloads {
 const LOOK_AT_CONFIG_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn digest(file: &Path) -> Option<blake3::Hash> {
-    std::fs::read(file).ok().map(|bytes| blake3::hash(&bytes))
+    files::read(file, FILE_BYTES_MAX).ok().map(|bytes| blake3::hash(&bytes))
 }
 
 /// Resolves at the first interrupt or termination signal.

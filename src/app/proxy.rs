@@ -134,6 +134,30 @@ pub fn start(config: &ProxyConfig, level: Option<LogLevel>) -> Result<Running, A
     let workload = Workload::new(config);
     let upstreams = settings::upstreams(config, &clock, assertion_key.as_ref(), &workload)?;
     let log = settings::open_log(config, &clock, incarnation)?;
+    let opened =
+        Opened { incarnation, lkg, state, clock, assertion_key, workload, upstreams, log: Arc::clone(&log) };
+    let running = start_over(config, opened, level);
+    if running.is_err() {
+        // Nobody decided by it, and nobody is to be told of it.
+        log.abandon();
+    }
+    running
+}
+
+/// What is opened before anything else.
+struct Opened {
+    incarnation: [u8; 16],
+    lkg: LastKnownGood,
+    state: Arc<SnapshotCell>,
+    clock: Arc<dyn Clock>,
+    assertion_key: Option<Arc<AssertionKey>>,
+    workload: Workload,
+    upstreams: BTreeMap<Arc<str>, UpstreamSettings>,
+    log: Arc<SpoolLog>,
+}
+
+fn start_over(config: &ProxyConfig, opened: Opened, level: Option<LogLevel>) -> Result<Running, AppError> {
+    let Opened { incarnation, lkg, state, clock, assertion_key, workload, upstreams, log } = opened;
     let metrics = Metrics::new();
     let cache = Arc::new(VerifiedTokens::new(ENTRIES_MAX, metrics.cache()));
     let (reports, waiting) = KeyReports::new();
@@ -301,6 +325,13 @@ fn start_client(
 }
 
 impl Running {
+    /// Resolves when a part that no decision can do without has ended, which nobody told it to.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let parts = [&self.client, &self.exchanges, &self.files, &self.operations];
+        let ended = futures_util::future::select_all(parts.map(|part| Box::pin(part.ended())));
+        async move { drop(ended.await) }
+    }
+
     /// Waits until the first state has arrived, at most `limit`; whether it has.
     pub async fn wait_ready(&self, limit: Duration) -> bool {
         let mut looks = tokio::time::interval(Duration::from_millis(5));

@@ -1,10 +1,10 @@
 //! A part that runs on a thread and an event loop of its own, so that it cannot starve requests.
 
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::AppError;
 
@@ -17,7 +17,8 @@ pub(super) struct Part {
     name: &'static str,
     stop: CancellationToken,
     thread: JoinHandle<()>,
-    ended: oneshot::Receiver<()>,
+    /// Cancelled when the thread is at its end, however it came there.
+    ended: CancellationToken,
 }
 
 impl Part {
@@ -46,26 +47,62 @@ impl Part {
         F: FnOnce(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = ()>,
     {
-        let runtime = builder.enable_all().build().map_err(AppError::io(format!("starting {name}")))?;
-        let stop = CancellationToken::new();
-        let (tell, ended) = oneshot::channel();
-        let token = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                runtime.block_on(work(token));
-                // Nobody need be listening for the end.
-                tell.send(()).unwrap_or_default();
-            })
-            .map_err(AppError::io(format!("starting {name}")))?;
+        let refuse =
+            || AppError::io(format!("starting {name} (threads are bounded by TasksMax and `ulimit -u`)"));
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let (token, at_the_end) = (stop.clone(), ended.clone().drop_guard());
+        let (tell, told) = sync_channel(1);
+        // The event loop is made on its thread: one that finds no thread could not be dropped here.
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _at_the_end = at_the_end;
+            let built = builder.enable_all().build();
+            let runtime = match built {
+                Ok(runtime) => runtime,
+                // Whoever starts it waits for this.
+                Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+            };
+            tell.send(Ok(())).unwrap_or_default();
+            runtime.block_on(work(token));
+        });
+        let thread = thread.map_err(refuse())?;
+        // It tells nothing when it panics: then the system gave it no threads.
+        let begun = told.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::WouldBlock.into()));
+        begun.map_err(refuse())?;
         Ok(Self { name, stop, thread, ended })
     }
 
+    /// Resolves when it has ended, told to or not.
+    pub(super) fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+
     /// Ends it and waits.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`] when it had ended before, or panicked.
     pub(super) async fn stop(self) -> Result<(), AppError> {
+        let early = self.ended.is_cancelled();
         self.stop.cancel();
-        let part = || self.name.to_owned();
-        self.ended.await.map_err(|_| AppError::Ended { part: part() })?;
-        self.thread.join().map_err(|_| AppError::Ended { part: part() })
+        self.ended.cancelled().await;
+        let panicked = self.thread.join().is_err();
+        if early || panicked { Err(AppError::Ended { part: self.name.to_owned() }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_that_nobody_asked_for_is_seen() {
+        let kept = Part::start("kept", |stop| stop.cancelled_owned()).unwrap();
+        let returned = Part::start("returned", |_| std::future::ready(())).unwrap();
+        let panicked = Part::start("panicked", |_| async { panic!("on purpose") }).unwrap();
+        for ended in [returned, panicked] {
+            ended.ended().await;
+            assert!(matches!(ended.stop().await, Err(AppError::Ended { .. })));
+        }
+        assert!(!kept.ended.is_cancelled());
+        kept.stop().await.unwrap();
     }
 }

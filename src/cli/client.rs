@@ -245,7 +245,11 @@ impl Client {
     /// # Errors
     /// [`ClientError::Address`] when `url` is not `http://HOST[:PORT][/PREFIX]`.
     pub fn new(url: &str, remedy: &'static str) -> Result<Self, ClientError> {
-        let base = Base::parse(url).ok_or_else(|| ClientError::Address { url: url.to_owned() })?;
+        let base = Base::parse(url).ok_or_else(|| {
+            // What stands before an `@` may be a password.
+            let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, rest)| format!("…@{rest}"));
+            ClientError::Address { url: shown }
+        })?;
         Ok(Self { base, remedy, bearer: None, token_file: None })
     }
 
@@ -409,7 +413,13 @@ impl Base {
         if !plain || uri.query().is_some() {
             return None;
         }
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let port = match (authority.port_u16(), authority.as_str() == authority.host()) {
+            (Some(port), _) if port > 0 => port,
+            (None, true) => 80,
+            // Never another server than the one that was named.
+            _ => return None,
+        };
+        let address = format!("{}:{port}", authority.host());
         let prefix = uri.path().trim_end_matches('/').to_owned();
         let url = url.trim_end_matches('/').to_owned();
         Some(Self { url, authority: authority.to_string(), address, prefix })
@@ -464,11 +474,16 @@ mod tests {
             let base = Base::parse(url).expect("an address");
             assert_eq!((base.address.as_str(), base.prefix.as_str()), (address, prefix), "{url}");
         }
-        for bad in
-            ["", "127.0.0.1:7411", "https://hub.example", "http://", "http://a:b@hub", "/v1", "http://h/?q"]
-        {
+        let hosts =
+            ["", "127.0.0.1:7411", "https://hub.example", "http://", "http://a:b@hub", "/v1", "http://h/?q"];
+        let ports =
+            ["http://h:", "http://h:0", "http://h:65536", "http://h:74110", "http://h:x", "http://[::1]:"];
+        for bad in hosts.into_iter().chain(ports) {
             assert!(Base::parse(bad).is_none(), "{bad:?}");
         }
+        assert!(Base::parse("http://h:65535").is_some());
+        let shown = Client::new("http://me:secret@hub:1", "").unwrap_err().to_string();
+        assert!(shown.contains("…@hub:1") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub async fn run(args: JoinTokenArgs, out: &mut Printer<'_>) -> Result<(), Failu
     if let Some(scope) = scope {
         body["scope"] = scope;
     }
+    if let Some(file) = &args.to {
+        app::may_hold_a_secret(file)?;
+    }
     let mut made = cx.client.post("/v1/join-tokens", &body).await?;
     if let Some(file) = &args.to {
         let token = made.get("token").and_then(Value::as_str).unwrap_or_default();

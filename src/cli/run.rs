@@ -88,7 +88,10 @@ async fn run_hub(config: &Path) -> Result<(), Failure> {
     let stop = app::stop_signal()?;
     let hub = app::hub::start(&loaded.config, app::hub::Operations::Own).await?;
     tracing::info!("the hub is running");
-    stop.await;
+    tokio::select! {
+        () = stop => {}
+        () = hub.ended() => {}
+    }
     Ok(hub.stop().await?)
 }
 
@@ -107,11 +110,14 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
     let mut reloads = app::Reloads::of(&args.config)?;
     let mut proxy = app::proxy::start(&loaded.config, Some(level))?;
     tracing::info!("the enforcement point is running");
-    tokio::pin!(stop);
+    let ended = proxy.ended();
+    tokio::pin!(stop, ended);
     loop {
         tokio::select! {
             biased;
             () = stop.as_mut() => break,
+            // Nothing goes on half: whoever starts it again starts all of it.
+            () = ended.as_mut() => break,
             () = reloads.next() => {}
         }
         match read() {

@@ -1,8 +1,8 @@
 //! The cluster key: what every hub of a cluster signs state with. Made at the first start.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use aws_lc_rs::encoding::AsBigEndian as _;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::settings::HubError;
 use super::store::{StateStore, StoreError};
+use crate::files;
 use crate::wire::signed;
 use crate::wire::state_proto as proto;
 
@@ -70,7 +71,7 @@ impl ClusterKey {
     /// [`HubError::File`] names the file, what is wrong and what to do.
     pub(crate) fn load_or_make(directory: &Path) -> Result<Self, HubError> {
         let file = directory.join(FILE);
-        let key = match File::open(&file) {
+        let key = match files::open(&file) {
             Ok(opened) => read(&file, opened)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&file)?,
             Err(error) => return Err(fault(&file, &format!("open: {error}"), READABLE)),
@@ -84,7 +85,7 @@ impl ClusterKey {
     /// As [`Self::load_or_make`].
     pub(crate) fn load(directory: &Path) -> Result<Self, HubError> {
         let file = directory.join(FILE);
-        let opened = File::open(&file).map_err(|e| fault(&file, &format!("open: {e}"), OWN_KEY))?;
+        let opened = files::open(&file).map_err(|e| fault(&file, &format!("open: {e}"), OWN_KEY))?;
         let key = read(&file, opened)?;
         Ok(Self { public: signed::public(&key), key })
     }
@@ -129,10 +130,8 @@ fn make(file: &Path) -> Result<Ed25519KeyPair, HubError> {
     let random = |_| fault(file, "no key could be made", "try again");
     let key = Ed25519KeyPair::generate().map_err(random)?;
     let encoded = key.to_pkcs8().map_err(random)?;
-    let io = |e: std::io::Error| fault(file, &format!("make: {e}"), WRITABLE);
-    let mut made = File::options().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;
-    made.write_all(encoded.as_ref()).map_err(io)?;
-    made.sync_all().map_err(io)?;
+    let made = files::create(file, encoded.as_ref());
+    made.map_err(|e| fault(file, &format!("make: {e}"), files::remedy(&e)))?;
     tracing::info!(file = %file.display(), "made a cluster key");
     Ok(key)
 }
@@ -149,7 +148,6 @@ const FILE: &str = "cluster.key";
 const FILE_BYTES_MAX: u64 = 4096;
 const OWN_KEY: &str = "put the cluster's own key back: enforcement points take state from no other";
 const READABLE: &str = "let the hub's user read it";
-const WRITABLE: &str = "let the hub's user write its directory";
 
 #[cfg(test)]
 mod tests {

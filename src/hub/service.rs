@@ -30,7 +30,7 @@ use super::receipts::{Keeper, Receipts};
 use super::retention;
 use super::roster::Roster;
 use super::settings::{AccessSettings, HubError, HubSettings, StoreSettings, StreamSecurity};
-use super::store::{DirectoryLock, PostgresStore, SqliteStore, StateStore};
+use super::store::{DirectoryLock, FaultKind, PostgresStore, SqliteStore, StateStore, StoreFault};
 use super::stream::{Partners, Shared, StateService};
 use super::token::Admins;
 use super::witness::Witness;
@@ -425,10 +425,24 @@ pub(super) fn open_store(
 ) -> Result<(Arc<dyn StateStore>, Option<DirectoryLock>), HubError> {
     let lock = lock_beside_store(settings)?;
     let store: Arc<dyn StateStore> = match &settings.store {
-        StoreSettings::Sqlite(file) => Arc::new(SqliteStore::open(file, clock)?),
+        StoreSettings::Sqlite(file) => {
+            refuse_in_place_of_a_lost_one(file, &settings.witness)?;
+            Arc::new(SqliteStore::open(file, clock)?)
+        }
         StoreSettings::Postgres(database) => Arc::new(PostgresStore::open(database, clock)?),
     };
     Ok((store, lock))
+}
+
+/// A store is made at the first start; where there was one before, it is missing.
+fn refuse_in_place_of_a_lost_one(file: &Path, witness: &Path) -> Result<(), StoreFault> {
+    if file.exists() || !witness.exists() {
+        return Ok(());
+    }
+    let what = format!("it is not there, and was: `{}` was kept for it", witness.display());
+    Err(StoreFault::new(file, FaultKind::Behind, what).with_remedy(
+        "put it back; of a backup make a store with `portreeve hub restore`; to begin another cluster, remove the witness too",
+    ))
 }
 
 /// The store locks its own directory; the data directory is locked too when it is another.

@@ -1,8 +1,8 @@
 //! The admin token: made at the first start, kept in a file only its owner reads.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::settings::{HubError, HubSettings};
+use crate::files;
 
 /// Who may administer the hub, each recognised by a token of its own.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl std::fmt::Debug for AdminToken {
 impl AdminToken {
     /// Reads the token, or makes one when there is no file.
     fn load_or_make(file: &Path) -> Result<Self, HubError> {
-        match File::open(file) {
+        match files::open(file) {
             Ok(opened) => read(file, opened),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(file),
             Err(error) => Err(fault(file, &format!("open: {error}"), READABLE)),
@@ -95,13 +96,11 @@ fn read(file: &Path, opened: File) -> Result<AdminToken, HubError> {
 fn make(file: &Path) -> Result<AdminToken, HubError> {
     let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     aws_lc_rs::rand::fill(&mut *random).map_err(|_| fault(file, "no random bytes", "try again"))?;
-    let token = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(*random)));
-    let io = |e: std::io::Error| fault(file, &format!("make: {e}"), WRITABLE);
-    let mut made = File::options().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;
-    writeln!(made, "{}", *token).map_err(io)?;
-    made.sync_all().map_err(io)?;
+    let line = Zeroizing::new(format!("{PREFIX}{}\n", URL_SAFE_NO_PAD.encode(*random)));
+    let made = files::create(file, line.as_bytes());
+    made.map_err(|e| fault(file, &format!("make: {e}"), files::remedy(&e)))?;
     tracing::info!(file = %file.display(), "made an admin token");
-    Ok(AdminToken(digest(token.as_bytes())))
+    Ok(AdminToken(digest(line.trim_end().as_bytes())))
 }
 
 fn digest(token: &[u8]) -> [u8; 32] {
@@ -118,4 +117,3 @@ const PREFIX: &str = "prt_admin_";
 const RANDOM_BYTES: usize = 32;
 const FILE_BYTES_MAX: u64 = 4096;
 const READABLE: &str = "let the hub's user read it";
-const WRITABLE: &str = "let the hub's user write its directory";

@@ -1,6 +1,5 @@
 //! PEM files: read whole or refused, and read again when they change.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::core::time::Timestamp;
+use crate::files;
 
 /// Why a file cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -90,13 +90,7 @@ impl Files {
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let refuse = |what: String| FileError { path: path.to_owned(), what, expected: "a readable PEM file" };
-    let mut bytes = Zeroizing::new(Vec::new());
-    let opened = std::fs::File::open(path).map_err(|e| refuse(e.to_string()))?;
-    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| refuse(e.to_string()))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(refuse("it is larger than 1 MiB".to_owned()));
-    }
-    Ok(bytes)
+    files::read(path, FILE_BYTES_MAX).map(Zeroizing::new).map_err(|e| refuse(e.to_string()))
 }
 
 /// Every certificate of a PEM text, at least one.

@@ -222,6 +222,20 @@ impl SpoolLog {
         let state = core.state.lock();
         state.health == Health::Running && state.durable == state.next_seq
     }
+
+    /// Closes a log that nothing was decided by, and removes it: what its first record tells of the log
+    /// before, the next log tells. A log with decisions is closed and kept.
+    pub fn abandon(&self) {
+        self.close();
+        let core = &self.core;
+        if core.state.lock().counts.decisions > 0 {
+            return;
+        }
+        let folder = core.spool.join(core.id.to_string());
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "a log without decisions stays");
+        }
+    }
 }
 
 impl EvidenceLog for SpoolLog {

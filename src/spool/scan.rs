@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Advice;
 
 use crate::core::id::LogId;
-use crate::spool::format::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockHeader, HEADER_BYTES, SegmentHeader, checksum,
-};
+use crate::spool::format::{BLOCK_HEADER_BYTES, BlockHeader, HEADER_BYTES, SegmentHeader, checksum};
 
-/// How much is read from the file at a time.
+/// How much is read from the file at a time: first, where little may be written yet, and at most.
+const FIRST_BYTES: usize = 16 * 1024;
 const WINDOW_BYTES: usize = 256 * 1024;
 
 /// A stretch of a segment that holds no valid block, with valid ones after it.
@@ -48,6 +47,8 @@ pub(crate) struct Scanner {
     before: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// How much the next reading takes at least.
+    ahead: usize,
     payload: Vec<u8>,
 }
 
@@ -67,6 +68,7 @@ impl Scanner {
             before: HEADER_BYTES as u64,
             window: Vec::new(),
             window_at: 0,
+            ahead: FIRST_BYTES,
             payload: Vec::new(),
         };
         this.header = SegmentHeader::parse(this.bytes(0, HEADER_BYTES)?);
@@ -94,6 +96,7 @@ impl Scanner {
             if fresh {
                 // What the window holds may have been written over since.
                 self.window.clear();
+                self.ahead = FIRST_BYTES;
             }
             if let Some(block) = self.block_at(self.at, 0)? {
                 self.before = self.at;
@@ -167,7 +170,8 @@ impl Scanner {
             && at + length as u64 <= self.window_at + self.window.len() as u64
             && !self.window.is_empty();
         if !inside {
-            self.refill(at, length.max(WINDOW_BYTES).max(BLOCK_BYTES_MAX))?;
+            self.refill(at, length.max(self.ahead))?;
+            self.ahead = (2 * self.ahead).min(WINDOW_BYTES);
         }
         let skip = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
         let rest = self.window.get(skip..).unwrap_or(&[]);

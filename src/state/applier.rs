@@ -348,6 +348,7 @@ mod tests {
     async fn nothing_is_decided_by_what_no_answer_has_confirmed() {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
+        applier.pin(Bytes::from_static(&[7; 16]), Vec::new()).unwrap();
         applier.rebuild(&base(1), NOTHING).await.unwrap();
         applier.renew(lease(7)).await;
         applier.keep_one();
@@ -386,6 +387,7 @@ mod tests {
     async fn a_full_disk_ends_the_lease_of_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (mut applier, _) = open(folder.path());
+        applier.pin(Bytes::from_static(&[7; 16]), Vec::new()).unwrap();
         applier.rebuild(&base(1), NOTHING).await.unwrap();
         applier.renew(lease(7)).await;
         applier.keep_one();

@@ -18,6 +18,7 @@ use tonic::Code;
 
 use crate::core::id::Name;
 use crate::core::time::{Clock, Timestamp};
+use crate::files;
 use crate::mtls::{HubVerifier, JoinToken, WallClock, roots};
 use crate::state::client::{Backoff, Dial, Dialled, Kept, Pins, Validity};
 use crate::state::dial::connect;
@@ -143,9 +144,11 @@ impl EnrolledDial {
     /// The join token that is in place; `None`: it was refused before.
     fn token(&self) -> Result<Option<JoinToken>, String> {
         let file = &self.settings.join_token_file;
-        let text = std::fs::read_to_string(file).map(zeroize::Zeroizing::new);
-        let text = text.map_err(|e| format!("`{}`: {e}", file.display()))?;
-        let token = JoinToken::parse(text.trim()).map_err(|e| format!("`{}`: {e}", file.display()))?;
+        let refuse = |e: &dyn std::fmt::Display| format!("`{}`: {e}", file.display());
+        let bytes = files::read(file, TOKEN_FILE_BYTES_MAX).map(zeroize::Zeroizing::new);
+        let bytes = bytes.map_err(|e| refuse(&e))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| refuse(&e))?;
+        let token = JoinToken::parse(text.trim()).map_err(|e| refuse(&e))?;
         if *token.spoke_id() != self.settings.spoke_id {
             let (found, own) = (token.spoke_id(), &self.settings.spoke_id);
             let file = file.display();
@@ -292,3 +295,6 @@ impl EnrolmentError {
         move |source| Self::Io { path, source }
     }
 }
+
+/// Larger than any join token.
+const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;

@@ -71,6 +71,17 @@ pub enum LkgError {
         /// Its new name.
         aside: PathBuf,
     },
+    /// There is state, and nothing tells whose.
+    #[error(
+        "{path}: {detail}, and by it alone state is known to be this cluster's; put it back, or, to trust the hub that answers next, remove all of {folder}",
+        path = path.display(), folder = path.parent().unwrap_or(path).display()
+    )]
+    Pin {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
 }
 
 /// The folder, with an open file a cell.
@@ -110,8 +121,9 @@ impl LastKnownGood {
     /// `boot_id` names the kernel's boot: a lease of another one is void, and so is any when it is empty.
     ///
     /// # Errors
-    /// [`LkgError::Io`] when the folder cannot be made or listed. Damaged files are no
-    /// error: they are set aside and listed in [`Loaded::refused`].
+    /// [`LkgError::Io`] when the folder cannot be made or listed; [`LkgError::Pin`] when there is state and
+    /// the file of the cluster's keys is damaged or gone. Other damaged files are no error: they are set
+    /// aside and listed in [`Loaded::refused`].
     pub fn open(folder: &Path, boot_id: &str, keyer: Keyer) -> Result<(Self, Loaded), LkgError> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -127,7 +139,7 @@ impl LastKnownGood {
             head: None,
             cells: BTreeMap::new(),
         };
-        if let Some((cluster_id, keys)) = this.read_cluster() {
+        if let Some((cluster_id, keys)) = this.read_cluster()? {
             this.cluster_id = cluster_id;
             this.keys = keys;
         }
@@ -197,12 +209,40 @@ impl LastKnownGood {
         Ok(())
     }
 
-    fn read_cluster(&self) -> Option<(Bytes, Vec<proto::SigningKey>)> {
-        let bytes = fs::read(self.folder.join("cluster")).ok()?;
-        let body = bytes.strip_prefix(MAGIC)?;
-        let (_, payload) = Frames::new(body, body.len() as u64).next().ok()??;
-        let pinned = proto::Welcome::decode(&*payload).ok()?;
-        Some((pinned.cluster_id, pinned.signing_keys))
+    /// The cluster and its keys; `None`: nothing has been seen yet.
+    fn read_cluster(&self) -> Result<Option<(Bytes, Vec<proto::SigningKey>)>, LkgError> {
+        let path = self.folder.join("cluster");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if self.holds_state()? {
+                    Err(LkgError::Pin { path, detail: "it is gone".to_owned() })
+                } else {
+                    Ok(None)
+                };
+            }
+            Err(source) => return Err(LkgError::Io { path, source }),
+        };
+        let pinned = || {
+            let body = bytes.strip_prefix(MAGIC)?;
+            let (_, payload) = Frames::new(body, body.len() as u64).next().ok()??;
+            proto::Welcome::decode(&*payload).ok()
+        };
+        match pinned() {
+            Some(pinned) => Ok(Some((pinned.cluster_id, pinned.signing_keys))),
+            None => Err(LkgError::Pin { path, detail: "it is damaged".to_owned() }),
+        }
+    }
+
+    /// Whether any cell's state is here.
+    fn holds_state(&self) -> Result<bool, LkgError> {
+        let at = |source| LkgError::Io { path: self.folder.clone(), source };
+        for entry in fs::read_dir(&self.folder).map_err(at)? {
+            if entry.map_err(at)?.path().extension().is_some_and(|extension| extension == "lkg") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Forgets a cell.

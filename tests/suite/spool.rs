@@ -230,3 +230,27 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// A start that fails leaves no log, and what the one before it was stays to be told.
+#[test]
+fn a_log_that_nothing_was_decided_by_is_abandoned_whole() {
+    let bench = Bench::new();
+    let killed = bench.open();
+    decide(&killed, &bench.clock, EvidenceMode::ProcessSafe, "M1");
+    let first = killed.id();
+    drop(killed);
+    for _ in 0..3 {
+        bench.open().abandon();
+    }
+    let kept = bench.open();
+    assert_eq!(kept.logs().unwrap(), [first, kept.id()]);
+    decide(&kept, &bench.clock, EvidenceMode::ProcessSafe, "M2");
+    kept.abandon();
+    let second = kept.id();
+    drop(kept);
+    let after = bench.open();
+    assert_eq!(after.logs().unwrap(), [first, second, after.id()], "a log with decisions is kept");
+    let lost =
+        |log| bench.read(log).0.iter().filter(|(_, it)| matches!(it.body, Some(Body::Loss(_)))).count();
+    assert_eq!((lost(second), lost(after.id())), (1, 0), "the kill is told once, and nothing else");
+}

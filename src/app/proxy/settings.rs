@@ -17,6 +17,7 @@ use crate::core::credential::{AnswerLife, ProofNonces};
 use crate::core::identity::Keyer;
 use crate::core::policy::{RouteRules, Staleness};
 use crate::core::time::Clock;
+use crate::files;
 use crate::outbound::{Bounds, OutboundSettings};
 use crate::pep::{
     Asks, AssertionKey, AssertionSettings, Bound, CallerCertificates, Carriers, CredentialForm, ExtAuthzDoor,
@@ -168,7 +169,7 @@ pub(super) fn proof_nonces(config: &ProxyConfig) -> Result<ProofNonces, AppError
         return Ok(ProofNonces::new(Zeroizing::new(random::bytes::<32>()?).as_slice()));
     };
     let what = || AppError::io(format!("`credentials.dpop_nonce_key` {}", path.display()));
-    let secret = Zeroizing::new(std::fs::read(path).map_err(what())?);
+    let secret = Zeroizing::new(files::read(path, NONCE_KEY_BYTES_MAX).map_err(what())?);
     if secret.len() < 32 {
         return Err(what()(std::io::Error::other("expected at least 32 random bytes")));
     }
@@ -433,6 +434,9 @@ pub(super) fn open_log(
     }
     Ok(log)
 }
+
+/// Nobody keeps more random bytes than this.
+const NONCE_KEY_BYTES_MAX: u64 = 64 * 1024;
 
 /// How often certificates are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);

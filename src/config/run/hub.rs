@@ -271,7 +271,9 @@ fn store(check: &mut Check<'_>, text: &str) -> Option<Store> {
         }
         _ => {
             let expected = "`sqlite://PATH` or `postgresql://USER@HOST/DATABASE`";
-            check.refuse(&key, quoted(text), expected, "name the database");
+            // What looks like a login is not shown: it may hold a password.
+            let found = if text.contains(['@', '=']) { "another URL".to_owned() } else { quoted(text) };
+            check.refuse(&key, found, expected, "name the database");
             None
         }
     }

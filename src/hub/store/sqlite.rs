@@ -45,6 +45,8 @@ use fault::FileFaults;
 #[derive(Debug)]
 pub struct SqliteStore {
     file: FileFaults,
+    /// Which file it is, by device and number: SQLite goes on with it wherever it is moved.
+    which: (u64, u64),
     identity: StoreIdentity,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -83,8 +85,10 @@ impl SqliteStore {
         let file = FileFaults::new(path);
         let connection = schema::open(&file, clock.now().wall)?;
         let identity = schema::identity(&file, &connection)?;
+        let which = which(path).map_err(|e| StoreFault::from_io(path, "look at", &e))?;
         Ok(Self {
             file,
+            which,
             identity,
             writer: Mutex::new(Writer { connection, acknowledged: None }),
             readers: Mutex::new(Vec::new()),
@@ -145,8 +149,20 @@ impl SqliteStore {
         if self.superseded.load(Ordering::Relaxed) {
             return Err(self.file.fault(FaultKind::Superseded, "a new epoch was begun"));
         }
+        // What is written to a file that nobody will open again is not kept.
+        if which(self.file.path()).ok() != Some(self.which) {
+            let fault = self.file.fault(FaultKind::Io, "it was moved, removed or replaced while it was open");
+            return Err(
+                fault.with_remedy("put the same file back, or stop the hub and start it on what is there")
+            );
+        }
         Ok(())
     }
+}
+
+fn which(path: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    path.metadata().map(|there| (there.dev(), there.ino()))
 }
 
 impl Drop for SqliteStore {

@@ -244,3 +244,32 @@ fn what_was_signed_by_another_key_is_refused() {
     assert!(loaded.snapshot.is_absent() && loaded.refused.len() == 1);
     assert!(loaded.refused[0].to_string().contains("not trusted"), "{}", loaded.refused[0]);
 }
+
+#[test]
+fn state_whose_cluster_is_not_known_is_neither_used_nor_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    let (cluster, state) = (folder.path().join("cluster"), folder.path().join("demo.lkg"));
+    let (pinned, kept) = (fs::read(&cluster).unwrap(), fs::read(&state).unwrap());
+    let refused = || {
+        let error = LastKnownGood::open(folder.path(), BOOT, Keyer::new(1)).unwrap_err();
+        assert!(matches!(&error, LkgError::Pin { path, .. } if *path == cluster), "{error}");
+        error.to_string()
+    };
+    let mut flipped = pinned.clone();
+    for at in [0, flipped.len() / 2, flipped.len() - 1] {
+        flipped[at] ^= 1;
+        fs::write(&cluster, &flipped).unwrap();
+        assert!(refused().contains("it is damaged"), "byte {at}");
+        flipped[at] ^= 1;
+    }
+    fs::remove_file(&cluster).unwrap();
+    assert!(refused().contains("it is gone"));
+    assert_eq!(fs::read(&state).unwrap(), kept);
+    // Put back, it goes on; with nothing at all, it begins anew.
+    fs::write(&cluster, &pinned).unwrap();
+    assert!(!reopened(folder.path(), BOOT).snapshot.is_absent());
+    fs::remove_file(&cluster).unwrap();
+    fs::remove_file(&state).unwrap();
+    assert!(reopened(folder.path(), BOOT).snapshot.is_absent());
+}

@@ -74,7 +74,7 @@ async fn what_a_witness_says_against_a_store() {
     let behind = "portreeve hub restore";
     type Mangle = fn(&Path, &Path, &Path);
     // What is done with the newest directory, an older copy of it, and another cluster's.
-    let rows: [(&str, Mangle, &[&str]); 11] = [
+    let rows: [(&str, Mangle, &[&str]); 12] = [
         ("nothing", |_, _, _| {}, &[]),
         ("an older store", |now, old, _| put(old, now, &STORE), &["signed revision 3", "ends at 1", behind]),
         ("an older witness", |now, old, _| put(old, now, &[WITNESS]), &[]),
@@ -82,6 +82,11 @@ async fn what_a_witness_says_against_a_store() {
             "both older: nobody can know here",
             |now, old, _| put(old, now, &[STORE[0], STORE[1], STORE[2], WITNESS]),
             &[],
+        ),
+        (
+            "no store",
+            |now, _, other| put(&other.join("nowhere"), now, &STORE),
+            &["hub.db", "it is not there", "hub.witness", behind],
         ),
         ("no witness", |now, _, _| empty_witness(now), &[]),
         ("its newer slot torn", |now, _, _| damage(now, &[newest(now)]), &[]),
@@ -112,7 +117,9 @@ async fn what_a_witness_says_against_a_store() {
         lab.stop().await;
         grown(other.path(), 1).await;
         mangle(now.path(), old.path(), other.path());
+        let stood = now.path().join(STORE[0]).exists();
         let said = starts(now.path());
+        assert_eq!(now.path().join(STORE[0]).exists(), stood, "{what}: a store was made");
         assert_eq!(said.is_empty(), told.is_empty(), "{what}: {said}");
         assert!(told.iter().all(|part| said.contains(part)), "{what}: {said}");
     }
@@ -145,6 +152,7 @@ async fn another_history_at_the_revision_witnessed_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_is_held_by_one() {
     let [one, two] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    grown(two.path(), 0).await;
     let lab = Lab::start(one.path(), HandClock::new()).await;
     let shared = portreeve::hub::HubSettings { witness: one.path().join(WITNESS), ..settings(two.path()) };
     std::fs::copy(one.path().join(KEY), two.path().join(KEY)).unwrap();

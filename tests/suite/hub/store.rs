@@ -165,6 +165,31 @@ fn a_failed_write_keeps_nothing_of_the_change() {
     assert_eq!((again.head().unwrap(), again.snapshot(&name("a")).unwrap()), before);
 }
 
+/// SQLite would go on with it, and the next start find none of it.
+#[test]
+fn a_store_that_is_moved_while_it_is_open_takes_and_tells_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, aside] = ["hub.db", "aside.db"].map(|it| directory.path().join(it));
+    let store = opening(&file).unwrap();
+    let commit = |place: &str| store.commit(&put("a", &[(place, resource("1"))]), &[]);
+    commit("before").unwrap();
+    let copied = std::fs::read(&file).unwrap();
+    std::fs::rename(&file, &aside).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::write(&file, &copied).unwrap();
+        }
+        let told = store.heartbeat().map(drop);
+        for refused in [commit("meanwhile").map(drop), told] {
+            let Err(StoreError::Fault(fault)) = refused else { panic!("{refused:?}, replaced: {replaced}") };
+            assert_eq!(fault.kind(), FaultKind::Io);
+            assert!(fault.to_string().contains("moved, removed or replaced"), "{fault}");
+        }
+    }
+    std::fs::rename(&aside, &file).unwrap();
+    assert_eq!(commit("after").unwrap().revision, 2);
+}
+
 #[test]
 fn only_its_owner_reads_the_store_from_the_first_moment() {
     use std::os::unix::fs::PermissionsExt as _;

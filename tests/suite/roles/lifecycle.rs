@@ -227,3 +227,29 @@ fn the_operator_sees_the_last_decisions_and_what_runs() {
     assert!(dump().contains("1.234s"), "{}", dump());
     proxy.stop();
 }
+
+/// Under a supervisor a start is tried again and again: none of them may fill the volume, or tell of losses.
+#[test]
+fn a_start_that_fails_leaves_no_log() {
+    let upstream = Upstream::hello();
+    let site = Site::new(upstream.address());
+    let logs = || {
+        let spool = fs::read_dir(site.folder.path().join("proxy/spool")).unwrap();
+        let is_log = |entry: &fs::DirEntry| entry.path().is_dir() && entry.file_name().len() == 26;
+        spool.map(Result::unwrap).filter(is_log).count()
+    };
+    let taken = std::net::TcpListener::bind(site.health).unwrap();
+    for _ in 0..3 {
+        let mut failing = site.start("proxy");
+        failing.says("in use");
+        assert!(!end_of(&mut failing.child).success());
+        assert_eq!(logs(), 0);
+    }
+    drop(taken);
+    let mut proxy = site.start("proxy");
+    proxy.says("the enforcement point is running");
+    assert_eq!((site.call_as("ledger"), logs()), (503, 1));
+    proxy.stop();
+    let lines = fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
+    assert!(!lines.contains("\"loss\""), "{lines}");
+}
