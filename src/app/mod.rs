@@ -181,12 +181,15 @@ fn digest(file: &Path) -> Option<blake3::Hash> {
     files::read(file, FILE_BYTES_MAX).ok().map(|bytes| blake3::hash(&bytes))
 }
 
-/// Resolves at the first interrupt or termination signal.
+/// Resolves at the first interrupt or termination signal. A file larger than the process may write is an
+/// error of that write from now on, and not the end of the process.
 ///
 /// # Errors
 /// [`AppError::Io`] when the process cannot watch signals.
 pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
     let watch = |kind| signal(kind).map_err(AppError::io("watching signals"));
+    // Watched once, a signal has no other effect any more.
+    drop(watch(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;
     Ok(async move {

@@ -429,7 +429,15 @@ pub(super) fn open_store(
             refuse_in_place_of_a_lost_one(file, &settings.witness)?;
             Arc::new(SqliteStore::open(file, clock)?)
         }
-        StoreSettings::Postgres(database) => Arc::new(PostgresStore::open(database, clock)?),
+        StoreSettings::Postgres(database) => {
+            let store = PostgresStore::open(database, clock).map_err(|fault| match fault.kind() {
+                FaultKind::Unreachable => {
+                    fault.with_remedy("check the database and the way to it, then start the hub again")
+                }
+                _ => fault,
+            });
+            Arc::new(store?)
+        }
     };
     Ok((store, lock))
 }

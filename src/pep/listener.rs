@@ -102,26 +102,35 @@ impl Bound {
         let stop = CancellationToken::new();
         let mut running = Running { address: self.address, stop: stop.clone(), workers: Vec::new() };
         for (index, socket) in self.sockets.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .event_interval(EVENT_INTERVAL)
-                .build()?;
             let serving =
                 Serving::<F>::new(front.worker(), &shared.limits, Arc::clone(&shared.metrics), &stop);
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             let (done, unfinished) = oneshot::channel();
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("{}-{index}", shared.name));
+            // The event loop is made on its thread: one that finds no thread could not be dropped here.
             let thread = thread.spawn(move || {
+                let runtime = match event_loop() {
+                    Ok(runtime) => runtime,
+                    // Whoever starts it waits for this.
+                    Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+                };
+                tell.send(Ok(())).unwrap_or_default();
                 let left = runtime.block_on(work(socket, &shared, &serving, &stop));
                 runtime.shutdown_background();
                 if done.send(left).is_err() {
                     tracing::debug!("nobody waits for this worker's end");
                 }
             })?;
+            told.recv().unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))?;
             running.workers.push(Worker { thread, unfinished });
         }
         Ok(running)
     }
+}
+
+fn event_loop() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()
 }
 
 /// Polls of tasks between looks at the event queue: 6 % less CPU a request than the default, measured.

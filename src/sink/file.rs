@@ -38,8 +38,8 @@ impl FileSink {
     }
 }
 
-impl Sink for FileSink {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+impl FileSink {
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let cut_short = self.cut_short;
         let file = self.file()?;
         let result = if cut_short { file.write_all(b"\n") } else { Ok(()) };
@@ -48,8 +48,18 @@ impl Sink for FileSink {
         result
     }
 
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("`{}`: {error}", self.path.display()))
+    }
+}
+
+impl Sink for FileSink {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.append(lines).map_err(|e| self.named(&e))
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.open.as_ref().map_or(Ok(()), File::sync_data)
+        self.open.as_ref().map_or(Ok(()), File::sync_data).map_err(|e| self.named(&e))
     }
 }
 

@@ -56,6 +56,8 @@ fn a_file_moved_away_is_begun_anew() {
     sink.flush().unwrap();
     assert_eq!(fs::read_to_string(&moved).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(&out).unwrap(), "two\n");
+    let refused = FileSink::new(bench.dir.path()).write(b"three\n").unwrap_err().to_string();
+    assert!(refused.contains(bench.dir.path().to_str().unwrap()), "{refused}");
 }
 
 /// Takes lines, but refuses every other time after having taken them.
