@@ -42,9 +42,10 @@ fn a_denial_withdraws_and_is_asked_again_ever_later() {
         "and no word that it is over"
     );
 
+    // Only then has the last question its answer.
+    until("a wait", || followed.waited() == 8);
     let second = domain.svid(PROXY, HOST);
     followed.agent.gives(&second);
-    until("a wait", || followed.waited() == 8);
     followed.pass();
     until("the next certificate", || {
         followed.identity.current().is_some_and(|held| held.cert == [second.certificate.clone()])
