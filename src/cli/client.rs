@@ -322,12 +322,22 @@ impl Client {
         body: Option<&Value>,
         wait: Duration,
     ) -> Result<Value, ClientError> {
+        let may_be_empty = method == Method::DELETE;
         let answer = self.exchange(method, path, body, wait).await?;
-        if answer.body.is_empty() {
+        if answer.body.is_empty() && may_be_empty {
             return Ok(Value::Null);
         }
-        let value = serde_json::from_slice(&answer.body).map_err(|error| self.nonsense(path, error))?;
-        if answer.status == StatusCode::ACCEPTED { Err(held(&value)) } else { Ok(value) }
+        let value: Value =
+            serde_json::from_slice(&answer.body).map_err(|error| self.nonsense(path, error))?;
+        match (answer.status, value.get("held")) {
+            (StatusCode::ACCEPTED, Some(_)) => Err(held(&value)),
+            (StatusCode::ACCEPTED, None) => {
+                Err(self.nonsense(path, "it holds something, and does not say what"))
+            }
+            // Whoever answers with less is no hub.
+            _ if !(value.is_object() || value.is_array()) => Err(self.nonsense(path, "it is no object")),
+            _ => Ok(value),
+        }
     }
 
     /// One request and its answer.
@@ -394,7 +404,8 @@ impl Client {
         format!("{}{path}", self.base.url)
     }
 
-    fn nonsense(&self, path: &str, error: impl std::fmt::Display) -> ClientError {
+    /// What an answer at `path` is that lacks what was promised.
+    pub(super) fn nonsense(&self, path: &str, error: impl std::fmt::Display) -> ClientError {
         ClientError::Answer { url: self.url(path), why: error.to_string() }
     }
 }

@@ -51,7 +51,8 @@ pub async fn run(args: JoinTokenArgs, out: &mut Printer<'_>) -> Result<(), Failu
     }
     let mut made = cx.client.post("/v1/join-tokens", &body).await?;
     if let Some(file) = &args.to {
-        let token = made.get("token").and_then(Value::as_str).unwrap_or_default();
+        let token = made.get("token").and_then(Value::as_str).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| cx.client.nonsense("/v1/join-tokens", "it names no token"))?;
         app::secret_file(file, format!("{token}\n").as_bytes())?;
         made["token"] = json!(file);
     }

@@ -146,6 +146,9 @@ fn answers_become_exit_codes() {
         (404, "", Exit::Failure, "404"),
         (500, "<html>", Exit::Failure, "500"),
         (200, "<html>", Exit::Failure, "makes no sense"),
+        (200, "null", Exit::Failure, "makes no sense"),
+        (200, "", Exit::Failure, "makes no sense"),
+        (202, "{}", Exit::Failure, "makes no sense"),
     ] {
         let hub = Script::new(&[(status, body)]);
         let done = portreeve(&["identity", "show", "ledger", "--hub", &hub.url]);
@@ -153,6 +156,33 @@ fn answers_become_exit_codes() {
         assert!(done.err.contains(said), "{status}: {}", done.err);
         assert_eq!(hub.requests(), ["GET /v1/tenants/default/identity/ledger "]);
     }
+}
+
+/// The token of a join goes into its file whole, or nothing does.
+#[test]
+fn a_join_token_is_written_where_it_can_be_and_beside_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let neighbour = at("join.new");
+    std::fs::write(&neighbour, "a neighbour's").expect("written");
+    let run = |hub: &Script, to: &std::path::Path| {
+        let to = to.to_str().expect("a path");
+        portreeve(&["hub", "join-token", "--id", "p1", "--to", to, "--hub", &hub.url])
+    };
+    let file = at("join.token");
+    let empty = Script::new(&[(200, r#"{"token":""}"#)]);
+    let done = run(&empty, &file);
+    assert_eq!(done.exit, Exit::Failure);
+    assert!(done.err.contains("it names no token") && !file.exists(), "{}", done.err);
+    let unasked = Script::new(&[(200, r#"{"token":"t"}"#)]);
+    let done = run(&unasked, folder.path());
+    assert_eq!(done.exit, Exit::Failure);
+    assert!(done.err.contains("no regular file"), "{}", done.err);
+    let done = run(&unasked, &file);
+    assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+    assert_eq!(unasked.requests().len(), 1, "a token was made that had no place");
+    assert_eq!(std::fs::read_to_string(&file).expect("written"), "t\n");
+    assert_eq!(std::fs::read_to_string(&neighbour).expect("still there"), "a neighbour's");
 }
 
 #[test]
