@@ -62,14 +62,14 @@ fn main() -> ExitCode {
     hub.says("the hub is running");
     site.let_join();
     site.apply_records();
-    let answered = under_kills(&site, &options);
+    let answered = under_kills(&site, &upstream, &options);
     let sent = std::mem::take(&mut *sent.lock().unwrap());
     let recorded = recorded(&site);
     report(&answered, &sent, &recorded)
 }
 
 /// Kills it as often as was asked, while callers call; what they were answered.
-fn under_kills(site: &Site, options: &Options) -> Decisions {
+fn under_kills(site: &Site, upstream: &Upstream, options: &Options) -> Decisions {
     let stop = AtomicBool::new(false);
     let (address, stop) = (site.proxy, &stop);
     std::thread::scope(|scope| {
@@ -87,6 +87,8 @@ fn under_kills(site: &Site, options: &Options) -> Decisions {
             proxy.kill();
             proxy = site.start("proxy");
             proxy.says("the enforcement point is running");
+            // What nobody looks at would in the end stop its answers.
+            while !upstream.is_untouched() {}
             eprint!("\rkill {kill} of {}", options.kills);
         }
         eprintln!();
@@ -153,23 +155,26 @@ fn answer(stream: &mut BufReader<TcpStream>) -> Option<(String, &'static str)> {
     Some((id.expect("an answer names its decision"), effect))
 }
 
-/// The effects on record, and how many lines tell again what stood before.
-fn recorded(site: &Site) -> (BTreeMap<String, String>, usize) {
+/// The effects on record, how many lines tell again what stood before, and how many were cut short.
+fn recorded(site: &Site) -> (BTreeMap<String, String>, [usize; 2]) {
     let text = std::fs::read_to_string(site.folder.path().join("decisions.jsonl")).unwrap();
-    let (mut all, mut twice) = (BTreeMap::new(), 0);
+    let (mut all, mut twice, mut cut) = (BTreeMap::new(), 0, 0);
     for line in text.lines() {
-        let record: Value = serde_json::from_str(line).unwrap();
+        let Ok(record) = serde_json::from_str::<Value>(line) else {
+            cut += 1;
+            continue;
+        };
         if let (Some(id), Some(effect)) = (record["id"].as_str(), record["effect"].as_str()) {
             twice += usize::from(all.insert(id.to_owned(), effect.to_owned()).is_some());
         }
     }
-    (all, twice)
+    (all, [twice, cut])
 }
 
 fn report(
     answered: &Decisions,
     sent: &BTreeSet<String>,
-    (recorded, twice): &(BTreeMap<String, String>, usize),
+    (recorded, [twice, cut]): &(BTreeMap<String, String>, [usize; 2]),
 ) -> ExitCode {
     let is_lost = |(id, effect): &(&String, &&str)| recorded.get(*id).is_none_or(|on| on != **effect);
     let lost: Vec<_> = answered.iter().filter(is_lost).collect();
@@ -177,7 +182,7 @@ fn report(
     let allowed = answered.values().filter(|effect| **effect == "allow").count();
     println!("answered: {} ({allowed} allowed, {} refused)", answered.len(), answered.len() - allowed);
     println!("sent to the upstream: {}", sent.len());
-    println!("on record: {}, and {twice} times one was told again", recorded.len());
+    println!("on record: {}; {twice} times one was told again, {cut} lines were cut short", recorded.len());
     println!("answered and not on record as they were: {}", lost.len());
     println!("sent to the upstream and not on record as allowed: {}", unseen.len());
     for missing in lost.iter().map(|(id, _)| *id).chain(unseen.iter().copied()).take(10) {

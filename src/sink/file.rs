@@ -2,15 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::sink::Sink;
 
 /// Appends to a file, and to a new one of the same name once the old was moved away.
 ///
-/// A line that a failed write cut short is ended before the lines come again, so that it spoils
-/// none but itself.
+/// A line that was cut short, by a write that failed or by the end of a process in the middle of one, is
+/// ended before the lines come again, so that it spoils none but itself.
 #[derive(Debug)]
 pub struct FileSink {
     path: PathBuf,
@@ -24,27 +24,22 @@ impl FileSink {
         Self { path: path.into(), open: None, cut_short: false }
     }
 
-    fn file(&mut self) -> io::Result<&mut File> {
-        let file = match self.open.take() {
-            Some(file) if is_at(&file, &self.path)? => file,
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let Self { path, open, cut_short } = self;
+        let file = match open.take() {
+            Some(file) if is_at(&file, path)? => file,
             moved => {
                 // Nobody flushes it later.
                 moved.map_or(Ok(()), |file| file.sync_data())?;
-                self.cut_short = false;
-                OpenOptions::new().create(true).append(true).open(&self.path)?
+                let file = OpenOptions::new().create(true).append(true).open(&*path)?;
+                *cut_short = !ends_with_a_line(path, &file)?;
+                file
             }
         };
-        Ok(self.open.insert(file))
-    }
-}
-
-impl FileSink {
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        let cut_short = self.cut_short;
-        let file = self.file()?;
-        let result = if cut_short { file.write_all(b"\n") } else { Ok(()) };
-        let result = result.and_then(|()| file.write_all(lines));
-        self.cut_short = result.is_err();
+        let mut file = &*open.insert(file);
+        let end = if *cut_short { &b"\n"[..] } else { b"" };
+        let result = file.write_all(end).and_then(|()| file.write_all(lines));
+        *cut_short = result.is_err();
         result
     }
 
@@ -60,6 +55,20 @@ impl Sink for FileSink {
 
     fn flush(&mut self) -> io::Result<()> {
         self.open.as_ref().map_or(Ok(()), File::sync_data).map_err(|e| self.named(&e))
+    }
+}
+
+/// Whether what is there was written to its end. What is no regular file holds nothing; of one that may not
+/// be read nobody knows.
+fn ends_with_a_line(path: &Path, file: &File) -> io::Result<bool> {
+    let there = file.metadata()?;
+    if !there.is_file() || there.len() == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    match File::open(path).and_then(|file| file.read_exact_at(&mut last, there.len() - 1)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        read => read.map(|()| last == *b"\n"),
     }
 }
 

@@ -56,6 +56,12 @@ fn a_file_moved_away_is_begun_anew() {
     sink.flush().unwrap();
     assert_eq!(fs::read_to_string(&moved).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(&out).unwrap(), "two\n");
+    // A process that ended in the middle of a line spoils that one alone.
+    for (before, after) in [("whole\n", "whole\nnext\n"), ("cut", "cut\nnext\n"), ("", "next\n")] {
+        fs::write(&out, before).unwrap();
+        FileSink::new(&out).write(b"next\n").unwrap();
+        assert_eq!(fs::read_to_string(&out).unwrap(), after);
+    }
     let refused = FileSink::new(bench.dir.path()).write(b"three\n").unwrap_err().to_string();
     assert!(refused.contains(bench.dir.path().to_str().unwrap()), "{refused}");
 }
