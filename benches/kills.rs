@@ -176,14 +176,22 @@ fn report(
     sent: &BTreeSet<String>,
     (recorded, [twice, cut]): &(BTreeMap<String, String>, [usize; 2]),
 ) -> ExitCode {
-    let is_lost = |(id, effect): &(&String, &&str)| recorded.get(*id).is_none_or(|on| on != **effect);
+    // Refused because evidence had no room: counted, and without a record by design.
+    let without_room = |id: &str| id.rsplit_once('-').is_some_and(|(_, number)| number.starts_with('x'));
+    let is_lost = |(id, effect): &(&String, &&str)| {
+        recorded.get(*id).is_none_or(|on| on != **effect) && !(**effect == "deny" && without_room(id))
+    };
+    let refused = answered.keys().filter(|id| without_room(id)).count();
     let lost: Vec<_> = answered.iter().filter(is_lost).collect();
     let unseen: Vec<_> = sent.iter().filter(|id| recorded.get(*id).is_none_or(|on| on != "allow")).collect();
     let allowed = answered.values().filter(|effect| **effect == "allow").count();
     println!("answered: {} ({allowed} allowed, {} refused)", answered.len(), answered.len() - allowed);
     println!("sent to the upstream: {}", sent.len());
     println!("on record: {}; {twice} times one was told again, {cut} lines were cut short", recorded.len());
-    println!("answered and not on record as they were: {}", lost.len());
+    println!(
+        "answered and not on record as they were: {} (without room for evidence, refused: {refused})",
+        lost.len()
+    );
     println!("sent to the upstream and not on record as allowed: {}", unseen.len());
     for missing in lost.iter().map(|(id, _)| *id).chain(unseen.iter().copied()).take(10) {
         println!("  {missing}");

@@ -16,8 +16,10 @@ use crate::wire::evidence::{decode, json_line, missing_line, undecodable_line};
 const BATCH_BYTES: usize = 1 << 20;
 
 /// How often the sink is flushed, and then the cursor brought to stable storage, while records flow. After a
-/// start the first batch is not waited for: whoever is killed again and again moves on all the same.
+/// start the first batch is not waited for, and much is flushed sooner: whoever is killed again and again
+/// moves on all the same.
 const SAVE: Duration = Duration::from_secs(1);
+const SAVE_BYTES: usize = 16 << 20;
 
 /// Shortest and longest wait after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -137,8 +139,9 @@ struct Task {
     cursor: Cursor,
     /// What the sink has taken. What it has flushed, the cursor says.
     at: Delivered,
-    /// Records taken since the last flush.
+    /// Records taken since the last flush, and their bytes as lines.
     taken: u64,
+    taken_bytes: usize,
     reader: Option<LogReader>,
     saved: Option<BootInstant>,
     shared: Arc<Shared>,
@@ -155,7 +158,19 @@ impl Task {
         let at = cursor.at();
         spool.delivered(&options.name, at);
         let ShipperOptions { name, clock } = options;
-        Self { spool, sink, name, clock, cursor, at, taken: 0, reader: None, saved: None, shared }
+        Self {
+            spool,
+            sink,
+            name,
+            clock,
+            cursor,
+            at,
+            taken: 0,
+            taken_bytes: 0,
+            reader: None,
+            saved: None,
+            shared,
+        }
     }
 
     fn run(mut self) {
@@ -169,7 +184,8 @@ impl Task {
                     tracing::warn!(sink = %self.name, %error, "evidence sink does not take records");
                     self.shared.failures.fetch_add(1, Ordering::AcqRel);
                     // Read again from what the sink is known to have.
-                    (self.reader, self.at, self.taken) = (None, self.cursor.at(), 0);
+                    (self.reader, self.at) = (None, self.cursor.at());
+                    (self.taken, self.taken_bytes) = (0, 0);
                     let news = Woken { written: u64::MAX, interrupts: seen.interrupts };
                     seen.interrupts = self.spool.wait(news, pause).interrupts;
                     pause = (pause * 2).min(RETRY_MAX);
@@ -192,6 +208,7 @@ impl Task {
             if !lines.is_empty() {
                 self.sink.write(&lines)?;
                 self.taken += count;
+                self.taken_bytes += lines.len();
             }
             if to == self.at {
                 return Ok(());
@@ -205,11 +222,13 @@ impl Task {
     fn save(&mut self, whatever_the_time: bool) -> Result<(), ShipError> {
         let now = self.clock.now().boot;
         let due = self.saved.and_then(|saved| now.since(saved)).is_none_or(|age| age >= SAVE);
+        let due = due || self.taken_bytes >= SAVE_BYTES;
         if self.at != self.cursor.at() && (due || whatever_the_time) {
             self.sink.flush()?;
             self.cursor.advance(self.at)?;
             self.spool.delivered(&self.name, self.at);
             self.shared.shipped.fetch_add(std::mem::take(&mut self.taken), Ordering::AcqRel);
+            self.taken_bytes = 0;
             self.saved = Some(now);
         }
         Ok(())

@@ -101,15 +101,19 @@ fn a_sink_that_fails_gets_the_same_records_again() {
 
 /// Nobody is so short-lived that all is told again after the next start.
 #[test]
-fn the_first_records_after_a_start_are_flushed_while_more_flow() {
+fn first_records_and_many_records_are_flushed_while_more_flow() {
     let bench = Bench::new();
     let log = bench.open_with(with_sink);
     let shipper = shipper(&bench, &log, FileSink::new(bench.dir.path().join("out.jsonl")));
     // Time stands still, and it is never quiet.
-    until("the cursor moves", || {
-        decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "M");
-        shipper.shipped() > 0
-    });
+    for _ in 0..3 {
+        let before = shipper.shipped();
+        until("the cursor moves", || {
+            decide(&log, &bench.clock, EvidenceMode::ProcessSafe, "M");
+            log.drive();
+            shipper.shipped() > before
+        });
+    }
 }
 
 #[test]
