@@ -93,6 +93,10 @@ impl AppError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+
+    fn unwritten(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { what: format!("writing {} ({})", path.display(), files::remedy(&source)), source }
+    }
 }
 
 /// Sends log lines to standard error from now on; the first call of a process counts.
@@ -120,8 +124,7 @@ pub fn data_folder(path: &Path) -> std::io::Result<()> {
 /// # Errors
 /// [`AppError::Io`] names the file.
 pub fn secret_file(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
-    let refuse = |e| AppError::io(format!("writing {} ({})", path.display(), files::remedy(&e)))(e);
-    files::replace(path, bytes).map_err(refuse)
+    files::replace(path, bytes).map_err(|e| AppError::unwritten(path, e))
 }
 
 /// Whether a secret may be put there, to be asked before there is one.
@@ -129,8 +132,7 @@ pub fn secret_file(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
 /// # Errors
 /// [`AppError::Io`] names the file.
 pub fn may_hold_a_secret(path: &Path) -> Result<(), AppError> {
-    let refuse = |e| AppError::io(format!("writing {} ({})", path.display(), files::remedy(&e)))(e);
-    files::replaceable(path).map_err(refuse)
+    files::replaceable(path).map_err(|e| AppError::unwritten(path, e))
 }
 
 /// Tells when a configuration is to be read again: at each hangup signal, and when its file has changed.

@@ -20,8 +20,7 @@ pub(super) fn key(path: &Path) -> Result<[u8; 32], AppError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = random::bytes()?;
-            let refuse = |e| AppError::io(format!("{} ({})", what(), files::remedy(&e)))(e);
-            files::create(path, &key).map_err(refuse)?;
+            files::create(path, &key).map_err(|e| AppError::unwritten(path, e))?;
             Ok(key)
         }
         Err(error) => Err(AppError::io(what())(error)),

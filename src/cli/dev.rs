@@ -136,7 +136,11 @@ pub async fn run(args: DevArgs, out: &mut Printer<'_>) -> Result<(), Failure> {
     }
     out.line(banner(&place, &key_file)?)?;
 
-    signals.await;
+    tokio::select! {
+        () = signals => {}
+        () = proxy.ended() => {}
+        () = hub.ended() => {}
+    }
     out.note("stopping: open requests are finished first");
     proxy.stop().await?;
     hub.stop().await?;

@@ -139,7 +139,8 @@ impl LastKnownGood {
             head: None,
             cells: BTreeMap::new(),
         };
-        if let Some((cluster_id, keys)) = this.read_cluster()? {
+        let files = cell_files(folder).map_err(at(folder))?;
+        if let Some((cluster_id, keys)) = this.read_cluster(!files.is_empty())? {
             this.cluster_id = cluster_id;
             this.keys = keys;
         }
@@ -147,11 +148,7 @@ impl LastKnownGood {
         let mut refused = Vec::new();
         let covered = this.read_lease().unwrap_or_default();
         this.head.clone_from(&covered.head);
-        for entry in fs::read_dir(folder).map_err(at(folder))? {
-            let path = entry.map_err(at(folder))?.path();
-            if path.extension().is_none_or(|extension| extension != "lkg") {
-                continue;
-            }
+        for path in files {
             match this.load_cell(&path, &snapshot, &covered) {
                 Ok(next) => snapshot = next,
                 Err(detail) => refused.push(set_aside(&path, detail)),
@@ -209,18 +206,15 @@ impl LastKnownGood {
         Ok(())
     }
 
-    /// The cluster and its keys; `None`: nothing has been seen yet.
-    fn read_cluster(&self) -> Result<Option<(Bytes, Vec<proto::SigningKey>)>, LkgError> {
+    /// The cluster and its keys; `None`: nothing has been seen yet, and so there is no state.
+    fn read_cluster(&self, has_state: bool) -> Result<Option<(Bytes, Vec<proto::SigningKey>)>, LkgError> {
         let path = self.folder.join("cluster");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return if self.holds_state()? {
-                    Err(LkgError::Pin { path, detail: "it is gone".to_owned() })
-                } else {
-                    Ok(None)
-                };
+            Err(error) if error.kind() == io::ErrorKind::NotFound && has_state => {
+                return Err(LkgError::Pin { path, detail: "it is gone".to_owned() });
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LkgError::Io { path, source }),
         };
         let pinned = || {
@@ -232,17 +226,6 @@ impl LastKnownGood {
             Some(pinned) => Ok(Some((pinned.cluster_id, pinned.signing_keys))),
             None => Err(LkgError::Pin { path, detail: "it is damaged".to_owned() }),
         }
-    }
-
-    /// Whether any cell's state is here.
-    fn holds_state(&self) -> Result<bool, LkgError> {
-        let at = |source| LkgError::Io { path: self.folder.clone(), source };
-        for entry in fs::read_dir(&self.folder).map_err(at)? {
-            if entry.map_err(at)?.path().extension().is_some_and(|extension| extension == "lkg") {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Forgets a cell.
@@ -400,6 +383,18 @@ fn replace_file<T>(
     fs::rename(beside, path)?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
     Ok(written)
+}
+
+/// The files of cells in a folder.
+fn cell_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "lkg") {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn set_aside(path: &Path, detail: String) -> LkgError {

@@ -28,8 +28,9 @@ impl PostgresSettings {
         Self { connection, roots, statement_max: STATEMENT_MAX }
     }
 
-    /// With another bound for one statement, and for making a connection, than 5 seconds: when it is
-    /// over the database counts as out of reach. Reading a whole cell has a bound of its own.
+    /// With another bound for what the server takes over one statement than 5 seconds: when it is over,
+    /// and 3 seconds for the way, the database counts as out of reach. Making a connection has as long in
+    /// all, 3 seconds for each host; reading a whole cell has a bound of its own.
     pub const fn with_statement_max(mut self, statement_max: Duration) -> Self {
         self.statement_max = statement_max;
         self
